@@ -1,0 +1,1 @@
+"""What more than one operator needs: slides, the tile grid, settings, errors, progress, the command line."""

@@ -1,0 +1,54 @@
+"""What the stages hand to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class TileBatch:
+    """Tiles on their way from load to filter.
+
+    Attributes
+    ----------
+    index
+        (b,) int64; each tile's place in the list of foreground tiles.
+    pixels
+        (b, T, T, 3) uint8 RGB; reflected beyond the slide's border.
+    damaged
+        (b,) bool; tiles that could not be read. Their pixels are hatched where unreadable; they are not inferred.
+    """
+
+    index: npt.NDArray[np.int64]
+    pixels: Pixels
+    damaged: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskBatch:
+    """Tiles and their maps on their way from filter to stitch.
+
+    Attributes
+    ----------
+    index
+        (b,) int64; each tile's place in the list of foreground tiles.
+    maps
+        (b, T, T, C) uint8; channel 0 is the nucleus probability times 255.
+    tiles
+        The tiles that the maps belong to.
+    """
+
+    index: npt.NDArray[np.int64]
+    maps: Pixels
+    tiles: TileBatch
+
+    def __len__(self) -> int:
+        return len(self.index)

@@ -1,0 +1,109 @@
+"""Every failure that a user can meet, one class each, one exit code each.
+
+::
+
+    NucleiError                 70  anything unforeseen; also the base of all below
+    ├── UsageError               2  the command line is wrong
+    │   └── ConfigError          2  config.yaml is wrong (all its errors at once)
+    ├── InputError              10  the input folder holds no slide, or more than one
+    ├── UnreadableSlide         11  the file is no slide, or is broken
+    ├── TooMuchDamage           12  more tiles than `damaged.limit` cannot be read
+    ├── OutputError             13  the output folder holds another result, is locked or not writable
+    ├── NoSpace                 14  the result would not fit on the disk
+    ├── ModelError              15  the model is missing, or does not fit the task
+    ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
+    └── Interrupted     130 or 143  stopped by Ctrl-C or SIGTERM; the next run goes on from there
+
+The message of each is one line that says what is wrong and what to do. Code that raises one of these has left nothing
+half-written under a final name.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+
+class NucleiError(Exception):
+    """Base of all errors of this program."""
+
+    exit_code = 70
+
+
+class UsageError(NucleiError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """The configuration file is wrong.
+
+    Parameters
+    ----------
+    problems
+        One line each; all that were found, not only the first.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class InputError(NucleiError):
+    """The input folder holds no slide, or more than one."""
+
+    exit_code = 10
+
+
+class UnreadableSlide(NucleiError):
+    """The file is no slide that can be read."""
+
+    exit_code = 11
+
+
+class TooMuchDamage(NucleiError):
+    """More tiles than the limit cannot be read."""
+
+    exit_code = 12
+
+
+class OutputError(NucleiError):
+    """The output folder holds another result, is in use, or cannot be written."""
+
+    exit_code = 13
+
+
+class NoSpace(NucleiError):
+    """The result does not fit on the disk."""
+
+    exit_code = 14
+
+
+class ModelError(NucleiError):
+    """The model is missing, or is not one that maps an image to maps of the same size."""
+
+    exit_code = 15
+
+
+class InferenceUnavailable(NucleiError):
+    """The inference server does not answer, or not in time. A later run goes on from where this one ended."""
+
+    exit_code = 16
+
+
+class Interrupted(NucleiError):
+    """Stopped by a signal; work done so far is kept.
+
+    Parameters
+    ----------
+    number
+        The signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.exit_code = 128 + number
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; run the same command again to go on from here"
+        )

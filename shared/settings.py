@@ -1,0 +1,82 @@
+"""Every setting of a run, as frozen values. `shared.config` reads them from the command line and config.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaySettings:
+    """How nuclei are drawn. `threshold` is a probability; a pixel above it is nucleus."""
+
+    style: Literal["fill", "outline"] = "outline"
+    color: tuple[int, int, int] = (0, 255, 0)
+    opacity: float = 0.9
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class JpegSettings:
+    """How image.tif is compressed."""
+
+    quality: int = 85
+    subsampling: Literal["444", "422", "420"] = "420"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSettings:
+    """How foreground tiles are chosen; `none` takes every tile. `pixel_limit`: most pixels of the overview."""
+
+    method: Literal["tissue", "none"] = "tissue"
+    pixel_limit: int = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which model, and what its metadata cannot tell.
+
+    `input_scale` multiplies the 0–255 pixel values of models with float input; `output` says whether float maps are
+    probabilities (``sigmoid``) or need the logistic function yet (``logit``).
+    """
+
+    name: str = "segmentation_unet_nuclei"
+    repository: Path | None = None
+    input_scale: float = 1.0
+    output: Literal["sigmoid", "logit"] = "sigmoid"
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceSettings:
+    """How inference is done. None of these but `precision` changes a byte of the result.
+
+    `batch`: tiles per request; 0 lets the engine choose. `deadline`: seconds for one request. `retries`: times that a
+    failed request is repeated. `in_flight`: requests under way at once to one server.
+    """
+
+    precision: Literal["fp32"] = "fp32"
+    batch: int = 0
+    deadline: float = 60.0
+    retries: int = 8
+    in_flight: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one run."""
+
+    input_path: Path = Path("/input")
+    output_path: Path = Path("/output")
+    config_path: Path = Path("/config")
+    workers: int = 1
+    tile: int = 256
+    overlap: int = 0
+    overlay: OverlaySettings = field(default_factory=OverlaySettings)
+    jpeg: JpegSettings = field(default_factory=JpegSettings)
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
+    damaged_limit: float = 0.01
+    overwrite: bool = False
+    triton: tuple[str, ...] = ()

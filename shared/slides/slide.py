@@ -1,0 +1,113 @@
+"""What every slide reader offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from shared.batches import Pixels
+from shared.geometry import Window
+
+
+@dataclass(frozen=True, slots=True)
+class SlideInfo:
+    """What is known of a slide.
+
+    Attributes
+    ----------
+    path
+        The file that was opened.
+    format
+        The field's name of the format: ``aperio``, ``generic-tiff``, ``dicom``, ``ome-tiff``, …
+    reader
+        Which reader was chosen and why, in a few words, for the log.
+    width, height
+        Size in level-0 pixels.
+    levels
+        (width, height) of every stored level, level 0 first.
+    mpp
+        Micrometres per level-0 pixel in x and y, or None where the file has none that can be believed.
+    mpp_note
+        Why `mpp` is None ("absent", "1000 µm is absurd"), or what is odd about it (x and y differ, two
+        sources contradict); empty if nothing is.
+    objective
+        Objective power (20, 40), or None.
+    icc
+        The ICC profile's bytes, or None.
+    """
+
+    path: Path
+    format: str
+    reader: str
+    width: int
+    height: int
+    levels: tuple[tuple[int, int], ...]
+    mpp: tuple[float, float] | None
+    mpp_note: str
+    objective: float | None
+    icc: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Pixels read from a slide.
+
+    Attributes
+    ----------
+    pixels
+        (height, width, 3) uint8 RGB. What could not be read is hatched (`shared.slides.damage`).
+    damaged
+        Whether any of it could not be read.
+    """
+
+    pixels: Pixels
+    damaged: bool
+
+
+class Slide(ABC):
+    """An open slide. All methods may be called from any thread at any time.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    info: SlideInfo
+
+    @abstractmethod
+    def read(self, window: Window) -> Region:
+        """Read level-0 pixels.
+
+        Parameters
+        ----------
+        window
+            In level-0 pixels; lies wholly inside the slide.
+        """
+
+    @abstractmethod
+    def overview(self, limit: int) -> Pixels:
+        """Return the whole slide as one small image.
+
+        Parameters
+        ----------
+        limit
+            Most pixels that the image may have.
+
+        Returns
+        -------
+        (h, w, 3) uint8 RGB with h × w ≤ `limit`, of the slide's aspect ratio as nearly as whole pixels allow, and
+        never larger than level 0. Never needs memory for a whole level.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
