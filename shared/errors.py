@@ -104,6 +104,4 @@ class Interrupted(NucleiError):
     def __init__(self, number: int) -> None:
         self.number = number
         self.exit_code = 128 + number
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}; run the same command again to go on from here"
-        )
+        super().__init__(f"stopped by {signal.Signals(number).name}; run the same command again to go on from here")

@@ -1,0 +1,1 @@
+"""load: slide → tissue mask → tiles."""

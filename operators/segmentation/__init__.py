@@ -1,0 +1,1 @@
+"""segmentation: load, filter and stitch in one process."""

@@ -1,0 +1,1 @@
+"""stitch: slide and maps → image.tif, config.meta, config_render.json."""

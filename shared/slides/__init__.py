@@ -1,0 +1,1 @@
+"""Slides: one interface, several readers."""

@@ -1,0 +1,1 @@
+"""One port to inference, several engines behind it."""

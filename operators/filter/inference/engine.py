@@ -1,0 +1,92 @@
+"""The port to inference: what every engine offers, and what is known of a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from shared.batches import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is known of the model behind an engine.
+
+    Attributes
+    ----------
+    name
+        As given by ``--model-name``.
+    engine
+        ``embedded``, ``triton`` or ``mock``.
+    identity
+        Names the model's exact content for the run key: the SHA-256 of the model file with the precision for the
+        embedded engine; what the server tells (name, version, platform, tensors) for Triton.
+    channels
+        Names of the maps' channels; the first is ``nucleus``.
+    halo
+        Pixels around a point on which the model's answer there depends, rounded up to what makes tiling exact; None
+        where the graph is not at hand.
+    batch
+        Tiles per request that suit the engine and model.
+    mpp
+        The range of µm per pixel that the model was made for, or None.
+    """
+
+    name: str
+    engine: str
+    identity: str
+    channels: tuple[str, ...]
+    halo: int | None
+    batch: int
+    mpp: tuple[float, float] | None
+
+
+class Engine(ABC):
+    """Something that turns tiles into maps. `infer` may be called from several threads at once.
+
+    Attributes
+    ----------
+    info
+        What is known of the model.
+    in_flight
+        Calls of `infer` worth having under way at once where the work is done elsewhere (a server); None where it is
+        done by the calling thread, so that the number of workers decides.
+    """
+
+    info: ModelInfo
+    in_flight: int | None = None
+
+    @abstractmethod
+    def infer(self, pixels: Pixels) -> Pixels:
+        """Return the maps of some tiles.
+
+        Parameters
+        ----------
+        pixels
+            (b, T, T, 3) uint8 RGB.
+
+        Returns
+        -------
+        (b, T, T, C) uint8; probability times 255, rounded.
+
+        Raises
+        ------
+        ModelError
+            The model does not do what its metadata says.
+        InferenceUnavailable
+            The server did not answer in time, however often it was asked.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
