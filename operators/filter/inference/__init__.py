@@ -1,1 +1,35 @@
-"""One port to inference, several engines behind it."""
+"""Inference: the port, and the engines behind it."""
+
+from operators.filter.inference.engine import Engine, ModelInfo
+from shared.settings import Settings
+
+__all__ = ["Engine", "ModelInfo", "open_engine"]
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Open the engine that the settings ask for, and try it with one inference.
+
+    Parameters
+    ----------
+    settings
+        Triton where `Settings.triton` names servers, the embedded engine where not. Never one in place of the other.
+
+    Returns
+    -------
+    An engine whose model fits; close it after use.
+
+    Raises
+    ------
+    ModelError
+        The model is missing or unfit.
+    InferenceUnavailable
+        No server answers.
+    """
+    # Imported here: each engine's libraries cost 0.1 s and 70 MiB, and an image may have only one of them.
+    if settings.triton:
+        from operators.filter.inference.triton import TritonEngine
+
+        return TritonEngine(settings)
+    from operators.filter.inference.embedded import EmbeddedEngine
+
+    return EmbeddedEngine(settings)

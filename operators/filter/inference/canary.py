@@ -1,0 +1,94 @@
+"""The first inference: what metadata cannot promise is tried once, before work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from operators.filter.inference.contract import Array, Plan, TensorSpec, make_plan
+from shared.batches import Pixels
+from shared.errors import ModelError
+from shared.settings import Settings
+
+
+def canary_tile(tile: int) -> Pixels:
+    """Return a tile with structure at every scale; a blank one would hide NaN and dead channels.
+
+    Returns
+    -------
+    (1, T, T, 3) uint8, always the same.
+    """
+    random = np.random.default_rng(20)
+    total = np.zeros((tile, tile, 3))
+    for cell in (64, 16, 4, 1):
+        coarse = random.random((-(-tile // cell), -(-tile // cell), 3))
+        total += np.kron(coarse, np.ones((cell, cell, 1)))[:tile, :tile]
+    low, high = total.min(), total.max()
+    return np.rint((total - low) / (high - low) * 255).astype(np.uint8)[np.newaxis]
+
+
+def fit_model(
+    settings: Settings,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    channels: str | None,
+    call: Callable[[Array], Sequence[Array]],
+) -> tuple[Plan, tuple[str, ...]]:
+    """Find out how to use a model, and try it.
+
+    Parameters
+    ----------
+    settings
+        Tile size, and what the user says of the model.
+    inputs, outputs
+        The model's tensors.
+    channels
+        Names of the channels, separated by commas, if the model tells.
+    call
+        Sends one request: the model's input in, the outputs out.
+
+    Returns
+    -------
+    The plan, and the names of the channels in the order in which the plan returns them, ``nucleus`` first.
+
+    Raises
+    ------
+    ModelError
+        The model does not fit, or answers with NaN, values outside [0, 1], or another shape or dtype than it says.
+    """
+    logit = settings.model.output == "logit"
+    scale = settings.model.input_scale
+    try:
+        plan = make_plan(inputs, outputs, settings.tile, input_scale=scale, logit=logit)
+        arrays = call(plan.encode(canary_tile(settings.tile)))
+        # Where a size is free, the answer tells it; the batch axis stays what the model says.
+        seen = [
+            replace(spec, shape=(*spec.shape[: int(plan.batched)], *array.shape[int(plan.batched) :]))
+            if array.ndim == len(spec.shape)
+            else spec
+            for spec, array in zip(outputs, arrays, strict=True)
+        ]
+        plan = make_plan(inputs, seen, settings.tile, input_scale=scale, logit=logit)
+        maps = plan.decode(arrays, 1)
+        names = _channel_names(channels, outputs, maps.shape[-1])
+    except ModelError as error:
+        raise ModelError(f"model {settings.model.name}: {error}") from error
+    if "nucleus" in names and names[0] != "nucleus":
+        first = names.index("nucleus")
+        order = (first, *(i for i in range(len(names)) if i != first))
+        plan = replace(plan, order=order)
+        names = tuple(names[i] for i in order)
+    return plan, names
+
+
+def _channel_names(told: str | None, outputs: Sequence[TensorSpec], count: int) -> tuple[str, ...]:
+    if told:
+        names = tuple(name.strip() for name in told.split(","))
+        if len(names) != count or len(set(names)) != count:
+            raise ModelError(f"it names its channels '{told}', but answers with {count} channel(s)")
+        return names
+    if count == len(outputs) > 1 and any(spec.name == "nucleus" for spec in outputs):
+        return tuple(spec.name for spec in outputs)
+    return ("nucleus", *(f"channel{i}" for i in range(1, count)))

@@ -1,0 +1,192 @@
+"""The embedded engine: ONNX Runtime in this process, on the calling threads.
+
+One session serves all threads; each call computes on the thread that makes it, so the crew's workers are the only
+parallelism there is. The results are bitwise the same for every batch size and number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from operators.filter.inference.canary import fit_model
+from operators.filter.inference.contract import Array, TensorSpec
+from operators.filter.inference.engine import Engine, ModelInfo
+from operators.filter.inference.halo import graph_halo
+from shared.batches import Pixels
+from shared.errors import ModelError, NucleiError
+from shared.settings import Settings
+
+#: Where the images have the models, and where a checkout has them.
+REPOSITORIES = (Path("/app/models"), Path(__file__).resolve().parents[3] / "models")
+
+#: ONNX Runtime's errors have no base of their own.
+_ORT_ERRORS = tuple(
+    kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(float)": "float32"}
+
+#: Tiles of 256 pixels, or as many pixels, per call. More only costs memory: a CPU is as fast with one.
+_BATCH_PIXELS = 256 * 256
+
+
+def find_model(repository: Path | None, name: str) -> Path:
+    """Find a model's file in a repository of Triton's layout, ``<name>/<version>/model.onnx``.
+
+    Parameters
+    ----------
+    repository
+        The folder; None takes the first of `REPOSITORIES` that exists.
+    name
+        The model's name.
+
+    Returns
+    -------
+    The file of the highest version.
+
+    Raises
+    ------
+    ModelError
+        There is none; the message lists what there is.
+    """
+    if repository is None:
+        repository = next((folder for folder in REPOSITORIES if folder.is_dir()), None)
+        if repository is None:
+            raise ModelError(
+                f"no model repository at {' or '.join(map(str, REPOSITORIES))}; name one: models.repository"
+            )
+    if not repository.is_dir():
+        raise ModelError(f"the model repository {repository} (models.repository) is not a folder")
+    files = {file for file in repository.glob("*/*/model.onnx") if file.parent.name.isdecimal()}
+    if name in ("", ".", "..") or "/" in name:
+        raise ModelError(f"'{name}' (-m) is not a model's name")
+    versions = {int(file.parent.name): file for file in files if file.parent.parent.name == name}
+    if not versions:
+        there = ", ".join(sorted({file.parent.parent.name for file in files})) or "none"
+        raise ModelError(
+            f"model {name} (-m) is missing: no {repository / name}/<version number>/model.onnx; models there: {there}"
+        )
+    return versions[max(versions)]
+
+
+class EmbeddedEngine(Engine):
+    """Runs ``model.onnx`` in this process.
+
+    Parameters
+    ----------
+    settings
+        Tile size, model, precision, batch.
+
+    Raises
+    ------
+    ModelError
+        The model is missing, broken or unfit.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        name = settings.model.name
+        path = find_model(settings.model.repository, name)
+        graph, digest = _read(path)
+        options = ort.SessionOptions()
+        # The workers are the threads; spinning would take the cores from decoding.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # errors are raised; the runtime would also print them
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _ORT_ERRORS as error:
+            raise ModelError(f"{path} cannot be loaded: {_one_line(error)}") from error
+        # Give memory back after each call; with free shapes the arena would otherwise keep a region for each.
+        self._run_options = ort.RunOptions()
+        self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._path = path
+        inputs, outputs = _specs(self._session.get_inputs()), _specs(self._session.get_outputs())
+        self._input = inputs[0].name if inputs else ""
+        self._outputs = [spec.name for spec in outputs]
+        told: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._plan, channels = fit_model(settings, inputs, outputs, told.get("channels"), self._call)
+        batch = settings.inference.batch or max(1, _BATCH_PIXELS // settings.tile**2)
+        self.info = ModelInfo(
+            name=name,
+            engine="embedded",
+            identity=f"{digest}:{settings.inference.precision}",
+            channels=channels,
+            halo=graph_halo(graph),
+            batch=self._plan.limit(batch),
+            mpp=_mpp_range(path, told),
+        )
+
+    def infer(self, pixels: Pixels) -> Pixels:
+        """Return the maps of some tiles; see `Engine.infer`."""
+        return self._plan.run(pixels, self.info.batch, self._call)
+
+    def close(self) -> None:
+        """Nothing to do: the session goes with the engine, and calls under way may finish."""
+
+    def _call(self, array: Array) -> Sequence[Array]:
+        try:
+            answer: Sequence[Array] = self._session.run(self._outputs, {self._input: array}, self._run_options)
+        except _ORT_ERRORS as error:
+            text = _one_line(error)
+            if "allocate memory" in text:
+                raise NucleiError(f"not enough memory for inference: {text}; use fewer workers (-w)") from error
+            raise ModelError(f"{self._path} fails on an input of shape {list(array.shape)}: {text}") from error
+        return answer
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, str]:
+    """Return the graph without weights that are kept in other files, and the SHA-256 of all files of the model."""
+    try:
+        content = path.read_bytes()
+        graph = onnx.load_model_from_string(content)
+        if not graph.graph.output:
+            raise ModelError(f"{path} is not an ONNX model: it has no output")
+        digest = hashlib.sha256(content)
+        beside = {
+            entry.value
+            for tensor in graph.graph.initializer
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+        for name in sorted(beside):
+            digest.update((path.parent / name).read_bytes())
+    except OSError as error:
+        raise ModelError(f"{error.filename} cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path} is not an ONNX model: {_one_line(error)}") from error
+    return graph, digest.hexdigest()
+
+
+def _specs(nodes: Sequence[Any]) -> list[TensorSpec]:
+    return [
+        TensorSpec(
+            node.name,
+            _DTYPES.get(node.type, node.type),
+            tuple(side if isinstance(side, int) and side > 0 else None for side in node.shape),
+        )
+        for node in nodes
+    ]
+
+
+def _mpp_range(path: Path, told: Mapping[str, str]) -> tuple[float, float] | None:
+    if "mpp_min" not in told or "mpp_max" not in told:
+        return None
+    try:
+        low, high = float(told["mpp_min"]), float(told["mpp_max"])
+    except ValueError as error:
+        raise ModelError(f"{path}: metadata mpp_min and mpp_max must be numbers: {error}") from error
+    return low, high
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
