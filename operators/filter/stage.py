@@ -1,0 +1,68 @@
+"""The stage filter: tiles in, maps out. Tiles whose maps are kept from an earlier run are not inferred again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from operators.filter.inference import Engine
+from shared.batches import MaskBatch, Pixels, TileBatch
+from shared.crew import Crew
+
+STAGE = "filter"
+
+
+class MapStore(Protocol):
+    """Keeps maps beyond the life of the process. Both methods may be called from any thread."""
+
+    def get(self, index: int) -> Pixels | None:
+        """Return the (T, T, C) uint8 maps of a tile, or None if they are not kept."""
+
+    def add(self, index: int, maps: Pixels) -> None:
+        """Keep the (T, T, C) uint8 maps of a tile."""
+
+
+def infer(batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Crew) -> Iterator[MaskBatch]:
+    """Infer tiles.
+
+    Parameters
+    ----------
+    batches
+        What load yields.
+    engine
+        Who infers. Where it is a server, requests wait in threads of their own and no worker waits for them.
+    kept
+        Maps of an earlier run; takes the new ones.
+    crew
+        The workers.
+
+    Yields
+    ------
+    The maps in the order of `batches`. Damaged tiles have maps of zeros.
+    """
+    channels = len(engine.info.channels)
+
+    def work(batch: TileBatch) -> MaskBatch:
+        found = {place: kept.get(index) for place, index in enumerate(batch.index.tolist())}
+        wanted = [place for place, maps in found.items() if maps is None and not batch.damaged[place]]
+        if len(wanted) == len(batch):
+            maps = engine.infer(batch.pixels)
+        else:
+            maps = np.zeros((*batch.pixels.shape[:3], channels), np.uint8)
+            for place, known in found.items():
+                if known is not None:
+                    maps[place] = known
+            if wanted:
+                maps[wanted] = engine.infer(batch.pixels[wanted])
+        for place in wanted:
+            kept.add(int(batch.index[place]), maps[place])
+        return MaskBatch(batch.index, maps, batch)
+
+    if engine.in_flight is None:
+        # three batches per worker: two inferred at a time would do, were they all equally long
+        yield from crew.map(STAGE, work, batches, ahead=3 * crew.workers)
+    else:
+        with Crew(engine.in_flight, crew.clock) as senders:
+            yield from senders.map(STAGE, work, batches, ahead=2 * engine.in_flight)

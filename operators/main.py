@@ -1,0 +1,8 @@
+"""The launcher: /app/main.py in every image."""
+
+import sys
+
+from operators.commands import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""Maps inferred so far, in one append-only file: what a restarted run need not infer again.
+
+The file starts with `MAGIC`; then come records: tile number, payload length, checksum, payload (the tile's maps, zstd).
+A record counts only if it is whole and its checksum holds; what follows the first one that does not is cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import imagecodecs
+import numpy as np
+
+from shared.batches import Pixels
+
+MAGIC = b"nuclei maps 1\n\0\0"
+HEADER = struct.Struct("<QII")
+SYNC_SECONDS = 5.0
+"""How often records are forced to the disk. After a power cut, at most so many seconds of inference are lost."""
+
+
+class Journal:
+    """The maps of one run.
+
+    Parameters
+    ----------
+    path
+        The file; made if it does not exist.
+    shape
+        (T, T, C) of every tile's maps.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._places: dict[int, tuple[int, int]] = {}
+        self._end = self._scan()
+        self._synced = time.monotonic()
+        self.inferred = 0
+        """Tiles added since the file was opened."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, index: int) -> Pixels | None:
+        """Return the (T, T, C) uint8 maps of a tile, or None if they are not kept."""
+        place = self._places.get(index)
+        if place is None:
+            return None
+        data = imagecodecs.zstd_decode(os.pread(self._file, place[1], place[0]), out=self._size())
+        return np.frombuffer(data, np.uint8).reshape(self._shape)
+
+    def add(self, index: int, maps: Pixels) -> None:
+        """Keep the (T, T, C) uint8 maps of a tile."""
+        payload = imagecodecs.zstd_encode(np.ascontiguousarray(maps), level=1)
+        record = HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
+        with self._lock:
+            _write(self._file, record, self._end)
+            self._places[index] = (self._end + HEADER.size, len(payload))
+            self._end += len(record)
+            self.inferred += 1
+            due = time.monotonic() - self._synced > SYNC_SECONDS
+            if due:
+                self._synced = time.monotonic()
+        if due:
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Force everything to the disk and close the file."""
+        if self._file >= 0:
+            os.fdatasync(self._file)
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _size(self) -> int:
+        return int(np.prod(self._shape))
+
+    def _scan(self) -> int:
+        """Find the whole records, cut off what follows them, and return where the next one goes."""
+        length = os.fstat(self._file).st_size
+        end = len(MAGIC)
+        if os.pread(self._file, len(MAGIC), 0) != MAGIC:
+            os.ftruncate(self._file, 0)
+            _write(self._file, MAGIC, 0)
+            return end
+        while end + HEADER.size <= length:
+            index, size, checksum = HEADER.unpack(os.pread(self._file, HEADER.size, end))
+            payload = os.pread(self._file, size, end + HEADER.size) if size <= length - end else b""
+            if len(payload) != size or _checksum(index, payload) != checksum:
+                break
+            self._places[index] = (end + HEADER.size, size)
+            end += HEADER.size + size
+        os.ftruncate(self._file, end)
+        return end
+
+
+def _checksum(index: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(index.to_bytes(8, "little")))
+
+
+def _write(file: int, data: bytes, place: int) -> None:
+    """Write all of `data`; a write to a disk that is nearly full may take only a part of it."""
+    while data:
+        done = os.pwrite(file, data, place)
+        data, place = data[done:], place + done

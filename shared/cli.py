@@ -1,0 +1,197 @@
+"""The command line: one parser, one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from shared import config
+from shared.errors import ConfigError, Interrupted, NucleiError, UsageError
+from shared.resources import usable_cpus
+from shared.settings import Settings
+
+log = logging.getLogger("nuclei")
+
+USAGE = """\
+main.py [-h] [-d DEBUG_LEVEL] [--input-path INPUT_PATH] [--output-path OUTPUT_PATH]
+               [--config-path CONFIG_PATH] [-w NUM_WORKERS]
+               [--mask-pixel-count-limit MASK_PIXEL_COUNT_LIMIT] [-t TILE_SIZE] [-m MODEL_NAME] [-o OVERLAP]
+               command"""
+
+TRITON_VARIABLES = ("NVIDIA_CLARA_TRTISURI", "NVIDIA_TRITON_HTTPURI", "CLARA_TRITON_URI")
+
+Command = Callable[[Settings], None]
+
+
+def parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Return the parser.
+
+    Parameters
+    ----------
+    commands
+        Name and one-line description of each command.
+    """
+    listed = "\n".join(f"  {name:<14} {text}" for name, text in commands.items())
+    result = argparse.ArgumentParser(
+        prog="main.py",
+        usage=USAGE,
+        description="Finds the cell nuclei in a whole-slide image. For research use only.",
+        epilog=f"commands:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("-d", "--debug-level", default="INFO", type=_level, help="logging level name (default: INFO)")
+    add("--input-path", default=Path("/input"), type=Path, help="folder with the slide (default: /input)")
+    add("--output-path", default=Path("/output"), type=Path, help="folder for the result (default: /output)")
+    add("--config-path", default=Path("/config"), type=Path, help="folder with config.yaml, if any (default: /config)")
+    add("-w", "--num-workers", default=None, type=_positive, help="threads (default: the usable processors)")
+    add(
+        "--mask-pixel-count-limit",
+        default=1024 * 1024,
+        type=_positive,
+        help="most pixels of the image that the tissue mask is made from (default: 1024 * 1024)",
+    )
+    add("-t", "--tile-size", default=256, type=_tile, help="pixels, a multiple of 16 (default: 256)")
+    add("-m", "--model-name", default="segmentation_unet_nuclei", type=_name, help="(default: %(default)s)")
+    add("-o", "--overlap", default=0, type=_overlap, help="pixels that tiles share, a multiple of 16 (default: 0)")
+    add("command", help="what to do; see below")
+    return result
+
+
+def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a command line, its config.yaml and its environment.
+
+    Raises
+    ------
+    ConfigError
+        config.yaml is wrong.
+    UsageError
+        Two options contradict each other.
+    """
+    settings = Settings(
+        input_path=arguments.input_path,
+        output_path=arguments.output_path,
+        config_path=arguments.config_path,
+        workers=arguments.num_workers or usable_cpus(),
+        tile=arguments.tile_size,
+        overlap=arguments.overlap,
+        triton=_servers(environment),
+    )
+    settings = replace(
+        settings,
+        mask=replace(settings.mask, pixel_limit=arguments.mask_pixel_count_limit),
+        model=replace(settings.model, name=arguments.model_name),
+    )
+    return config.read_config(arguments.config_path, settings)
+
+
+def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) -> int:
+    """Run a command and return the exit code.
+
+    Parameters
+    ----------
+    arguments
+        The command line without the program's name.
+    commands
+        Description and function of each command.
+    """
+    reader = parser({name: text for name, (text, _) in commands.items()})
+    parsed = reader.parse_args(arguments)
+    if parsed.command not in commands:
+        reader.error(f"unknown command {parsed.command!r}; there are: {', '.join(commands)}")
+    if parsed.overlap >= parsed.tile_size:
+        reader.error(f"argument -o/--overlap: {parsed.overlap} must be below the tile size, {parsed.tile_size}")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    log.setLevel(parsed.debug_level)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        commands[parsed.command][1](settings_from(parsed, os.environ))
+    except Interrupted as stop:
+        log.error("%s", stop)
+        _leave(stop.exit_code)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("%s", problem)
+        return error.exit_code
+    except NucleiError as error:
+        log.error("%s", error)
+        log.debug("where it was raised", exc_info=True)
+        return error.exit_code
+    except MemoryError:
+        log.error("out of memory: use fewer workers (-w) or a smaller tile (-t)")
+        log.debug("where it was raised", exc_info=True)
+        return NucleiError.exit_code
+    except Exception as error:
+        # nothing is hidden: the user gets one line and a code, the developer the traceback
+        log.error("internal error, please report it: %s: %s (-d DEBUG shows where)", type(error).__name__, error)
+        log.debug("where it was raised", exc_info=True)
+        return NucleiError.exit_code
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # one is enough; a second must not break the tidying up
+    raise Interrupted(number)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: a thread that waits for a silent server would hold up an ordinary exit for its whole time-out."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _servers(environment: Mapping[str, str]) -> tuple[str, ...]:
+    for variable in TRITON_VARIABLES:
+        text = environment.get(variable, "").strip()
+        if not text:
+            continue
+        servers = tuple(part.strip().removeprefix("http://").rstrip("/") for part in text.split(",") if part.strip())
+        for server in servers:
+            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}", server):
+                raise UsageError(f"{variable}: {server!r} is not host:port (several are separated by commas)")
+        if servers:
+            return servers
+    return ()
+
+
+def _level(text: str) -> str:
+    name = text.upper()
+    if name not in ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    return name
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _tile(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) % 16 or not 16 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 16 from 16 to 8192")
+    return int(text)
+
+
+def _overlap(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) % 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 16")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a model's name (letters, digits, '_', '-', '.')")
+    return text
