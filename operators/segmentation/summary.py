@@ -37,12 +37,12 @@ class Outcome:
 def summarise(outcome: Outcome, clock: Clock) -> str:
     """Return the summary, several lines."""
     info = outcome.info
-    background = outcome.tiles - outcome.foreground
+    rest = outcome.tiles - outcome.foreground
     resumed = f", {outcome.resumed} of them kept from an earlier run" if outcome.resumed else ""
     lines = [
         "",
         f"slide       {info.path.name}  ({info.format}, {info.width} x {info.height} pixels, {_scale(info)})",
-        f"tiles       {outcome.tiles}: {outcome.foreground} with tissue{resumed}, {background} background, not inferred",
+        f"tiles       {outcome.tiles}: {outcome.foreground} with tissue{resumed}, {rest} background, not inferred",
         f"nuclei      {_area(outcome)}",
     ]
     if outcome.damaged:

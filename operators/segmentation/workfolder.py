@@ -133,7 +133,8 @@ class WorkFolder:
                 holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
                 os.close(lock)
                 raise OutputError(
-                    f"{self.output} is in use by another run ({holder or 'starting up'}); wait for it, or use another folder"
+                    f"{self.output} is in use by another run ({holder or 'starting up'}); "
+                    "wait for it, or use another folder"
                 ) from error
             # the holder before us may have removed the file between our open and our lock
             try:

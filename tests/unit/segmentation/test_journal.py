@@ -1,0 +1,77 @@
+"""The journal: what was added is there after any kill; what is torn or flipped is not."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators.segmentation.journal import HEADER, MAGIC, Journal
+
+SHAPE = (16, 16, 2)
+
+
+def maps(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, SHAPE, np.uint8)
+
+
+def test_maps_come_back_as_they_went_in_also_after_reopening(tmp_path: Path) -> None:
+    with Journal(tmp_path / "maps", SHAPE) as journal:
+        assert journal.get(3) is None
+        for index in (3, 0, 7):
+            journal.add(index, maps(index))
+        assert journal.inferred == 3
+    with Journal(tmp_path / "maps", SHAPE) as journal:
+        assert (len(journal), journal.inferred) == (3, 0)
+        for index in (3, 0, 7):
+            found = journal.get(index)
+            assert found is not None
+            np.testing.assert_array_equal(found, maps(index))
+        assert journal.get(1) is None
+
+
+def test_many_threads_may_add_and_get(tmp_path: Path) -> None:
+    with Journal(tmp_path / "maps", SHAPE) as journal, ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda index: journal.add(index, maps(index)), range(200)))
+        found = list(threads.map(journal.get, range(200)))
+    for index, one in enumerate(found):
+        assert one is not None
+        np.testing.assert_array_equal(one, maps(index))
+
+
+def test_cut_anywhere_it_holds_the_whole_records_and_takes_new_ones(tmp_path: Path) -> None:
+    with Journal(tmp_path / "whole", SHAPE) as journal:
+        ends = [len(MAGIC)]
+        for index in range(3):
+            journal.add(index, maps(index))
+            ends.append((tmp_path / "whole").stat().st_size)
+    data = (tmp_path / "whole").read_bytes()
+    for length in [*range(len(MAGIC) + 2), *(end + step for end in ends for step in (-1, 0, 1, HEADER.size + 1))]:
+        path = tmp_path / "cut"
+        path.write_bytes(data[: max(0, length)])
+        with Journal(path, SHAPE) as journal:
+            assert len(journal) == sum(end <= length for end in ends[1:])
+            journal.add(9, maps(9))
+        with Journal(path, SHAPE) as journal:
+            found = journal.get(9)
+            assert found is not None
+            np.testing.assert_array_equal(found, maps(9))
+
+
+@given(place=st.integers(0, 3000), flip=st.integers(1, 255))
+def test_a_flipped_byte_never_gives_wrong_maps(tmp_path_factory: object, place: int, flip: int) -> None:
+    folder = tmp_path_factory.mktemp("journal")  # type: ignore[attr-defined]  # a pytest.TempPathFactory
+    with Journal(folder / "maps", SHAPE) as journal:
+        for index in range(4):
+            journal.add(index, maps(index))
+    data = bytearray((folder / "maps").read_bytes())
+    data[place % len(data)] ^= flip
+    (folder / "maps").write_bytes(data)
+    with Journal(folder / "maps", SHAPE) as journal:
+        for index in range(4):
+            found = journal.get(index)
+            if found is not None:
+                np.testing.assert_array_equal(found, maps(index))

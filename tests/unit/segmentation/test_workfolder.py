@@ -1,0 +1,116 @@
+"""The output folder: one run at a time, no result lost, nothing left behind by a refusal."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from operators.segmentation.workfolder import FOLDER, IMAGE, META, RENDER, WorkFolder, explain
+from shared.errors import NoSpace, OutputError
+
+
+def finish(folder: Path, key: str) -> None:
+    (folder / IMAGE).write_bytes(b"image")
+    (folder / RENDER).write_text("{}")
+    (folder / META).write_text(json.dumps({"run": key}))
+
+
+def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path / "a" / "b") as work:
+        assert work.claim("one", overwrite=False)
+        assert work.path.is_dir()
+
+
+def test_the_same_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path) as work:
+        work.claim("one", overwrite=False)
+        (work.path / "maps").write_bytes(b"kept")
+    with WorkFolder(tmp_path) as work:
+        assert work.claim("one", overwrite=False)
+        assert (work.path / "maps").read_bytes() == b"kept"
+
+
+def test_an_unfinished_run_with_another_key_is_refused_unless_overwrite(tmp_path: Path) -> None:
+    with WorkFolder(tmp_path) as work:
+        work.claim("one", overwrite=False)
+        (work.path / "maps").write_bytes(b"kept")
+    with WorkFolder(tmp_path) as work, pytest.raises(OutputError, match="unfinished run"):
+        work.claim("two", overwrite=False)
+    assert (tmp_path / FOLDER / "maps").exists()
+    with WorkFolder(tmp_path) as work:
+        assert work.claim("two", overwrite=True)
+        assert not (work.path / "maps").exists()
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
+    finish(tmp_path, "one")
+    with WorkFolder(tmp_path) as work:
+        assert not work.claim("one", overwrite=False)
+        work.close(remove=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE]
+
+
+def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> None:
+    finish(tmp_path, "one")
+    (tmp_path / IMAGE).unlink()
+    with WorkFolder(tmp_path) as work:
+        assert work.claim("one", overwrite=False)
+
+
+@pytest.mark.parametrize("meta", ['{"run": "other"}', "{}", "[]", "not json", None])
+def test_another_result_is_refused_and_untouched_unless_overwrite(tmp_path: Path, meta: str | None) -> None:
+    (tmp_path / IMAGE).write_bytes(b"somebody's")
+    if meta is not None:
+        (tmp_path / META).write_text(meta)
+    before = sorted(tmp_path.iterdir())
+    with WorkFolder(tmp_path) as work, pytest.raises(OutputError, match="another result"):
+        work.claim("one", overwrite=False)
+    assert sorted(tmp_path.iterdir()) == before
+    with WorkFolder(tmp_path) as work:
+        assert work.claim("one", overwrite=True)
+    assert (tmp_path / IMAGE).read_bytes() == b"somebody's"
+
+
+def test_a_second_run_is_refused_while_the_first_lives_and_welcome_when_it_is_dead(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from operators.segmentation.workfolder import WorkFolder\n"
+        f"work = WorkFolder(Path({str(tmp_path)!r})); work.claim('one', overwrite=False)\n"
+        "print('held', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=f"in use by another run .process {first.pid} on"):
+            WorkFolder(tmp_path)
+        first.kill()
+    with WorkFolder(tmp_path) as work:
+        assert work.claim("one", overwrite=False)
+
+
+def test_an_output_that_is_a_file_or_below_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="cannot write"):
+            WorkFolder(path)
+
+
+@pytest.mark.parametrize("path", ["/proc/nuclei", "/sys/kernel/nuclei"])
+def test_an_output_where_even_root_may_not_write(path: str) -> None:
+    with pytest.raises(OutputError, match=f"cannot write {path}"):
+        WorkFolder(Path(path))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EROFS, OutputError), (errno.EIO, OutputError)],
+)
+def test_what_the_system_says_becomes_one_clear_line(tmp_path: Path, code: int, kind: type[Exception]) -> None:
+    error = explain(OSError(code, "x"), tmp_path / "none" / "there")
+    assert type(error) is kind
+    assert str(tmp_path) in str(error)

@@ -1,0 +1,116 @@
+"""config.yaml: read whole, every problem at once, nothing hostile."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import config
+from shared.errors import ConfigError
+from shared.settings import Settings
+
+
+def read(tmp_path: Path, text: str) -> Settings:
+    (tmp_path / "config.yaml").write_text(text)
+    return config.read_config(tmp_path, Settings())
+
+
+def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, text)
+    return error.value.problems
+
+
+def test_neither_folder_nor_file_need_exist(tmp_path: Path) -> None:
+    assert config.read_config(tmp_path / "none", Settings()) == Settings()
+    assert config.read_config(tmp_path, Settings()) == Settings()
+
+
+def test_the_printed_reference_is_a_valid_file_that_changes_nothing(tmp_path: Path) -> None:
+    assert read(tmp_path, config.reference()) == Settings()
+
+
+def test_the_printed_reference_holds_every_key() -> None:
+    text = config.reference()
+    for key in config.KEYS:
+        assert key.meaning in text
+        assert key.expects in text
+
+
+def test_every_key_reaches_the_settings() -> None:
+    other = {
+        "overlay.style": "fill", "overlay.color": [1, 2, 3], "overlay.opacity": 0.25, "overlay.threshold": 0.75,
+        "jpeg.quality": 70, "jpeg.subsampling": 444, "mask.method": "none", "models.repository": "/m",
+        "models.input_scale": 0.5, "models.output": "logit", "inference.precision": "fp32", "inference.batch": 3,
+        "inference.deadline": 2, "inference.retries": 1, "inference.in_flight": 2, "damaged.limit": 0.5,
+        "overwrite": True,
+    }  # fmt: skip
+    assert set(other) == {key.path for key in config.KEYS}
+    for path, value in other.items():
+        section, _, name = path.rpartition(".")
+        changed = config.apply({section: {name: value}} if section else {name: value}, Settings())
+        assert changed != Settings() or path == "inference.precision", path  # it has one choice so far
+
+
+def test_mask_none_is_short_for_its_method(tmp_path: Path) -> None:
+    assert read(tmp_path, "mask: none").mask.method == "none"
+
+
+def test_all_problems_are_reported_at_once_with_suggestions(tmp_path: Path) -> None:
+    found = problems(tmp_path, "overlay: {colour: [1, 2, 3], opacity: 2}\njpeg: {quality: high}\nquality: 3\nmask: x\n")
+    assert len(found) == 5
+    assert "overlay.color" in found[0]
+    assert "from 0 to 1" in found[1]
+    assert "'high'" in found[2]
+    assert "jpeg.quality" in found[3]
+    assert "tissue" in found[4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "overlay: [", "- a\n- b", "just words", "a: &x [1]\nb: *x", "overwrite: true\noverwrite: false",
+        "!!python/object/apply:os.system ['true']", "overwrite: yes please", "overwrite: 1", "jpeg: {quality: true}",
+        "jpeg: {quality: 85.5}", "damaged: {limit: .nan}", "damaged: {limit: .inf}", "overlay: fill",
+        "\x00", "? {a: b}\n: c", "? [a]\n: c", "1: 2", "overlay: {1: 2}", "overlay: {color: [1, 2, 300]}",
+        "models: {repository: 3}", "mask: {none: true}",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_a_config_error(text: str, tmp_path: Path) -> None:
+    for line in problems(tmp_path, text):
+        assert "\n" not in line
+
+
+def test_an_alias_bomb_deep_nesting_and_a_huge_file_are_refused(tmp_path: Path) -> None:
+    bomb = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9))
+    assert "aliases" in problems(tmp_path, bomb)[0]
+    problems(tmp_path, "[" * 5000)
+    assert "bytes" in problems(tmp_path, "#" * (config.LARGEST + 1))[0]
+
+
+def test_a_file_that_is_no_file_and_one_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").mkdir()
+    with pytest.raises(ConfigError, match="regular file"):
+        config.read_config(tmp_path, Settings())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.read_config(other, Settings())
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["overlay", "jpeg", "mask", "damaged", "overwrite", "x"]), VALUES, max_size=4))
+def test_any_document_gives_settings_or_a_config_error(document: dict[str, object]) -> None:
+    with contextlib.suppress(ConfigError):
+        assert isinstance(config.apply(document, Settings()), Settings)

@@ -1,0 +1,79 @@
+"""The crew: order kept, look-ahead bounded, failures passed on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from shared.crew import Crew
+
+
+def test_results_come_in_order_whatever_takes_longer() -> None:
+    def work(number: int) -> int:
+        time.sleep(0.002 * (5 - number % 5))
+        return number * number
+
+    with Crew(4) as crew:
+        assert list(crew.map("x", work, range(40), ahead=8)) == [number * number for number in range(40)]
+
+
+def test_no_more_items_are_drawn_than_may_be_under_way() -> None:
+    drawn = 0
+
+    def items() -> Iterator[int]:
+        nonlocal drawn
+        for number in range(100):
+            drawn += 1
+            yield number
+
+    with Crew(2) as crew:
+        for taken, _ in enumerate(crew.map("x", lambda number: number, items(), ahead=5), start=1):
+            assert drawn <= taken + 4
+
+
+def test_no_more_work_at_once_than_workers_over_all_stages() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    def work(number: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.001)
+        with lock:
+            now -= 1
+        return number
+
+    with Crew(3) as crew:
+        first = crew.map("a", work, range(30), ahead=6)
+        assert list(crew.map("b", work, first, ahead=6)) == list(range(30))
+    assert most == 3
+
+
+def test_a_failure_reaches_the_caller_and_what_is_queued_is_dropped() -> None:
+    ran: list[int] = []
+
+    def work(number: int) -> int:
+        ran.append(number)
+        time.sleep(0.01)
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    with Crew(1) as crew, pytest.raises(ValueError, match="three"):
+        for _ in crew.map("x", work, range(1000), ahead=20):
+            pass
+    assert len(ran) < 40
+
+
+def test_the_clock_tells_who_worked_and_who_was_waited_for() -> None:
+    with Crew(1) as crew:
+        list(crew.map("slow", lambda _: time.sleep(0.02), range(5), ahead=2))
+        list(crew.map("quick", lambda _: None, range(5), ahead=2))
+        times = crew.clock.stages
+    assert times["slow"].busy >= 0.1
+    assert times["slow"].cpu < 0.05
+    assert times["slow"].waited > times["quick"].waited

@@ -1,0 +1,54 @@
+"""The grid: cores partition the slide, windows cover their cores."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.geometry import TileGrid, Window
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> TileGrid:
+    tile = 16 * draw(st.integers(1, 8))
+    overlap = 16 * draw(st.integers(0, tile // 16 - 1))
+    return TileGrid(draw(st.integers(1, 300)), draw(st.integers(1, 300)), tile, overlap)
+
+
+@given(grids())
+def test_cores_partition_the_slide(grid: TileGrid) -> None:
+    covered = np.zeros((grid.height, grid.width), int)
+    for row, column in grid:
+        core = grid.core(row, column)
+        assert core.area > 0
+        covered[core.y : core.bottom, core.x : core.right] += 1
+    assert (covered == 1).all()
+    assert len(grid) == len(list(grid))
+
+
+@given(grids())
+def test_a_core_keeps_half_the_overlap_from_its_tiles_border_except_at_the_slides(grid: TileGrid) -> None:
+    halo = grid.overlap // 2
+    for row, column in grid:
+        core, window = grid.core(row, column), grid.window(row, column)
+        assert window.contains(core)
+        assert column == 0 or core.x - window.x >= halo
+        assert column == grid.columns - 1 or window.right - core.right >= halo
+        assert row == 0 or core.y - window.y >= halo
+        assert row == grid.rows - 1 or window.bottom - core.bottom >= halo
+
+
+@given(grids(), st.data())
+def test_the_tiles_under_a_window_are_those_whose_cores_share_pixels_with_it(
+    grid: TileGrid, data: st.DataObject
+) -> None:
+    x, y = data.draw(st.integers(0, grid.width - 1)), data.draw(st.integers(0, grid.height - 1))
+    window = Window(x, y, data.draw(st.integers(1, grid.width - x)), data.draw(st.integers(1, grid.height - y)))
+    expected = [place for place in grid if grid.core(*place).intersect(window).area]
+    assert list(grid.tiles_under(window)) == expected
+
+
+def test_windows_that_share_nothing_intersect_in_nothing() -> None:
+    assert Window(0, 0, 10, 10).intersect(Window(20, 3, 5, 5)).area == 0
+    assert Window(0, 0, 10, 10).intersect(Window(5, 5, 10, 10)) == Window(5, 5, 5, 5)
