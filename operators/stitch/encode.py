@@ -1,0 +1,99 @@
+"""From pixels to segments of the file and to the next level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import imagecodecs
+import numpy as np
+
+from shared.batches import Pixels
+from shared.settings import JpegSettings
+
+Encoder = Callable[[Pixels], bytes]
+"""Turns a whole tile, (side, side, 3) uint8 RGB, into a segment of the file. Called by several threads at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A finished run.
+
+    Attributes
+    ----------
+    segments
+        One per tile, from left to right.
+    half
+        (ceil(h / 2), ceil(w / 2), 3) uint8, the run at half size; None at the coarsest level.
+    """
+
+    segments: list[bytes]
+    half: Pixels | None
+
+
+def jpeg_encoder(settings: JpegSettings) -> Encoder:
+    """Return an encoder to JPEG as TIFF wants it: YCbCr, each tile with its own tables."""
+
+    def encode(tile: Pixels) -> bytes:
+        return bytes(  # what it returns without `out` is bytes already, and not copied
+            imagecodecs.jpeg8_encode(
+                tile,
+                level=settings.quality,
+                colorspace="RGB",
+                outcolorspace="YCBCR",
+                subsampling=settings.subsampling,
+            )
+        )
+
+    return encode
+
+
+def finish(tiles: list[Pixels], side: int, encode: Encoder, last: bool) -> Strip:
+    """Encode the tiles of a run and halve it.
+
+    Parameters
+    ----------
+    tiles
+        (h, w, 3) uint8 RGB each, from left to right; of one height; all but the last of width `side`.
+    side
+        Side of a whole tile, even.
+    encode
+        The encoder.
+    last
+        Whether this is the coarsest level, so that no half is wanted.
+    """
+    segments = [encode(whole(tile, side)) for tile in tiles]
+    if last:
+        return Strip(segments, None)
+    height, width = len(tiles[0]), sum(tile.shape[1] for tile in tiles)
+    half = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
+    for number, tile in enumerate(tiles):
+        left = number * (side // 2)
+        halve(tile, half[:, left : left + -(-tile.shape[1] // 2)])
+    return Strip(segments, half)
+
+
+def whole(tile: Pixels, side: int) -> Pixels:
+    """Return a tile at the image's edge grown to the full size by its last row and column, which costs JPEG least."""
+    height, width = tile.shape[:2]
+    if (height, width) == (side, side):
+        return tile
+    grown = cv2.copyMakeBorder(tile, 0, side - height, 0, side - width, cv2.BORDER_REPLICATE)
+    return np.asarray(grown, np.uint8)
+
+
+def halve(pixels: Pixels, out: Pixels) -> None:
+    """Write the mean of every 2 × 2 pixels, halves rounded up; an odd last row or column counts twice.
+
+    Parameters
+    ----------
+    pixels
+        (h, w, 3) uint8.
+    out
+        (ceil(h / 2), ceil(w / 2), 3) uint8; may be a part of a larger array.
+    """
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        pixels = np.asarray(cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
+    cv2.resize(pixels, (out.shape[1], out.shape[0]), dst=out, interpolation=cv2.INTER_AREA)

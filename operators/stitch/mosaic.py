@@ -1,0 +1,232 @@
+"""Puts maps that arrive tile by tile under the runs of the output.
+
+Maps arrive in the order of the tiles, row by row. A run can be rendered once the maps of all tiles under it, and under
+the margin around it, are there. Of a map only the core's nuclei are kept, one bit a pixel, and only as long as a
+later run may ask for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.stitch.levels import Level
+from operators.stitch.overlay import Brush, Mask
+from shared.batches import MaskBatch, Pixels
+from shared.errors import NucleiError
+from shared.geometry import TileGrid, Window
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What is kept of a foreground tile.
+
+    Attributes
+    ----------
+    core
+        The part of the slide that it decides.
+    nuclei
+        (core's height, ceil(core's width / 8)) uint8, one bit a pixel; None where there are none.
+    pixels
+        (core's height, core's width, 3) uint8 RGB, a view into its batch; None where the slide is read instead.
+    damaged
+        Whether it could not be read.
+    """
+
+    core: Window
+    nuclei: Pixels | None
+    pixels: Pixels | None
+    damaged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run of level 0 and all that is needed to render it, apart from the slide.
+
+    Attributes
+    ----------
+    window
+        The run, in level-0 pixels.
+    nuclei
+        Tiles with nuclei under the run or its margin.
+    damaged
+        Tiles under the run that could not be read.
+    pixels
+        For each output tile of the run its pixels, or None where the slide must be read.
+    """
+
+    window: Window
+    nuclei: list[Arrived]
+    damaged: list[Arrived]
+    pixels: list[Pixels | None]
+
+
+class Mosaic:
+    """Draws maps from their stream as the output needs them.
+
+    Parameters
+    ----------
+    grid
+        The grid of the tiles.
+    foreground
+        (n, 2) int32, row and column of the tiles that maps arrive for, in row-major order.
+    masks
+        Their maps, in the same order.
+    brush
+        Says which pixels are nucleus, and how far around itself a run needs them.
+    level
+        Level 0 of the output.
+
+    Attributes
+    ----------
+    nuclei_pixels
+        Nucleus pixels seen so far.
+    damaged
+        (row, column) of the damaged tiles seen so far.
+    """
+
+    def __init__(
+        self,
+        grid: TileGrid,
+        foreground: npt.NDArray[np.int32],
+        masks: Iterator[MaskBatch],
+        brush: Brush,
+        level: Level,
+    ) -> None:
+        self._grid, self._masks, self._brush, self._level = grid, masks, brush, level
+        self._places = foreground
+        self._order = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
+        self._rows: dict[int, dict[int, Arrived]] = {}
+        self._received = 0
+        # Where output tiles are the grid's tiles, inferred pixels are the output's, and nothing is read again.
+        self._same = grid.tile == level.side and grid.overlap == 0
+        self.nuclei_pixels = 0
+        self.damaged: set[tuple[int, int]] = set()
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the runs of level 0 in order; draws maps from the stream only when the next run needs them.
+
+        Raises
+        ------
+        NucleiError
+            The stream ended early, went on too long or was out of order.
+        """
+        for row, run in self._level:
+            window = self._level.window(row, run)
+            self._draw(window)
+            yield self._job(window, row, run)
+            if run == self._level.runs - 1:
+                self._forget(window.bottom)
+        # Asking for the batch behind the last lets the stream finish what it does at its end.
+        if next(self._masks, None) is not None:
+            raise NucleiError("internal error: more maps arrived than there are foreground tiles")
+
+    def _draw(self, window: Window) -> None:
+        grown = grow(window, self._brush.margin).intersect(self._grid.bounds)
+        row, column = self._grid.row_of(grown.bottom - 1), self._grid.column_of(grown.right - 1)
+        wanted = int(np.searchsorted(self._order, row * self._grid.columns + column, side="right"))
+        while self._received < wanted:
+            batch = next(self._masks, None)
+            if batch is None:
+                raise NucleiError(f"internal error: maps ended after {self._received} of {len(self._order)} tiles")
+            self._take(batch)
+
+    def _take(self, batch: MaskBatch) -> None:
+        first, end = self._received, self._received + len(batch)
+        if end > len(self._order) or not np.array_equal(batch.index, np.arange(first, end)):
+            raise NucleiError(f"internal error: maps out of order, wanted tile {first}, got {batch.index[:1]}")
+        self._received = end
+        for number in range(len(batch)):
+            row, column = (int(place) for place in self._places[first + number])
+            arrived = self._keep(batch, number, row, column)
+            if arrived.damaged:
+                self.damaged.add((row, column))
+            self._rows.setdefault(row, {})[column] = arrived
+
+    def _keep(self, batch: MaskBatch, number: int, row: int, column: int) -> Arrived:
+        core, window = self._grid.core(row, column), self._grid.window(row, column)
+        inside = np.s_[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
+        pixels = batch.tiles.pixels[number][inside] if self._same else None
+        if batch.tiles.damaged[number]:
+            return Arrived(core, None, pixels, True)
+        nuclei = self._brush.nuclei(batch.maps[number, :, :, 0][inside])
+        count = int(np.count_nonzero(nuclei))
+        self.nuclei_pixels += count
+        return Arrived(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
+
+    def _job(self, window: Window, row: int, run: int) -> Job:
+        grid, margin = self._grid, self._brush.margin
+        grown = grow(window, margin).intersect(grid.bounds)
+        tiles = [
+            tile
+            for place in range(grid.row_of(grown.y), grid.row_of(grown.bottom - 1) + 1)
+            if place in self._rows
+            for column in range(grid.column_of(grown.x), grid.column_of(grown.right - 1) + 1)
+            if (tile := self._rows[place].get(column)) is not None
+        ]
+        first = window.x // self._level.side
+        pixels: list[Pixels | None] = [None] * -(-window.width // self._level.side)
+        if self._same and row in self._rows:
+            for number in range(len(pixels)):
+                tile = self._rows[row].get(first + number)
+                if tile is not None:
+                    # Moved, not shared: the batch's memory is free once this run is rendered.
+                    pixels[number], tile.pixels = tile.pixels, None
+        return Job(
+            window,
+            [tile for tile in tiles if tile.nuclei is not None],
+            [tile for tile in tiles if tile.damaged and tile.core.intersect(window).area],
+            pixels,
+        )
+
+    def _forget(self, bottom: int) -> None:
+        """Drop the rows of tiles that no run below pixel row `bottom` needs."""
+        first = self._grid.row_of(max(0, bottom - self._brush.margin))
+        for row in [row for row in self._rows if row < first]:
+            del self._rows[row]
+
+
+def nuclei_under(tiles: list[Arrived], window: Window, margin: int, bounds: Window) -> Mask:
+    """Return the nuclei under a window and the margin around it.
+
+    Parameters
+    ----------
+    tiles
+        The tiles with nuclei; more than these may be given.
+    window
+        In level-0 pixels.
+    margin
+        Pixels around it, 0 or 1.
+    bounds
+        The slide. What lies outside is as its nearest pixel inside: a nucleus that is cut by the border goes on.
+
+    Returns
+    -------
+    (height + 2 margin, width + 2 margin) uint8, 1 in nuclei and 0 elsewhere.
+    """
+    grown = grow(window, margin)
+    nuclei = np.zeros((grown.height, grown.width), np.uint8)
+    for tile in tiles:
+        part = tile.core.intersect(grown)
+        if part.area and tile.nuclei is not None:
+            x, y = part.x - tile.core.x, part.y - tile.core.y
+            packed = tile.nuclei[y : y + part.height, x // 8 : (x + part.width + 7) // 8]
+            bits = np.unpackbits(packed, axis=1)[:, x % 8 : x % 8 + part.width]
+            nuclei[part.y - grown.y : part.bottom - grown.y, part.x - grown.x : part.right - grown.x] = bits
+    if grown.y < bounds.y:
+        nuclei[0] = nuclei[1]
+    if grown.bottom > bounds.bottom:
+        nuclei[-1] = nuclei[-2]
+    if grown.x < bounds.x:
+        nuclei[:, 0] = nuclei[:, 1]
+    if grown.right > bounds.right:
+        nuclei[:, -1] = nuclei[:, -2]
+    return nuclei
+
+
+def grow(window: Window, margin: int) -> Window:
+    """Return a window with `margin` pixels more on every side."""
+    return Window(window.x - margin, window.y - margin, window.width + 2 * margin, window.height + 2 * margin)

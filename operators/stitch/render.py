@@ -1,0 +1,119 @@
+"""Renders a run of level 0: pixels, overlay, hatching, segments. Runs in worker threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators.stitch.encode import Encoder, Strip, finish
+from operators.stitch.mosaic import Job, nuclei_under
+from operators.stitch.overlay import Brush
+from shared.batches import Pixels
+from shared.geometry import TileGrid, Window
+from shared.slides.damage import hatch
+from shared.slides.slide import Slide
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A run of level 0.
+
+    Attributes
+    ----------
+    strip
+        Its segments and its half.
+    damaged
+        (row, column) of the grid's tiles in which pixels could not be read now.
+    """
+
+    strip: Strip
+    damaged: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Renderer:
+    """Renders runs of level 0; may be called by several threads at once.
+
+    Attributes
+    ----------
+    slide, grid
+        Where pixels come from that no tile brought along, and the grid by which damage is counted.
+    brush
+        Draws the nuclei.
+    side
+        Side of an output tile.
+    encode
+        Makes segments.
+    last
+        Whether the pyramid ends with this level.
+    """
+
+    slide: Slide
+    grid: TileGrid
+    brush: Brush
+    side: int
+    encode: Encoder
+    last: bool
+
+    def __call__(self, job: Job) -> Rendered:
+        """Render a run."""
+        damaged: list[tuple[int, int]] = []
+        tiles = self._pixels(job, damaged)
+        if job.nuclei:
+            self._draw(job, tiles)
+        for tile in job.damaged:
+            self._hatch(job, tiles, tile.core)
+        return Rendered(finish(tiles, self.side, self.encode, self.last), damaged)
+
+    def _pixels(self, job: Job, damaged: list[tuple[int, int]]) -> list[Pixels]:
+        """Return the pixels of each tile; neighbours without pixels are read from the slide together."""
+        tiles: list[Pixels] = []
+        while len(tiles) < len(job.pixels):
+            known = job.pixels[len(tiles)]
+            if known is not None:
+                tiles.append(known)
+                continue
+            end = next((n for n in range(len(tiles), len(job.pixels)) if job.pixels[n] is not None), len(job.pixels))
+            stretch = Window(
+                job.window.x + len(tiles) * self.side, job.window.y, (end - len(tiles)) * self.side, job.window.height
+            ).intersect(job.window)
+            pixels = self._read(stretch, damaged)
+            tiles.extend(pixels[:, left : left + self.side] for left in range(0, stretch.width, self.side))
+        return tiles
+
+    def _read(self, window: Window, damaged: list[tuple[int, int]]) -> Pixels:
+        region = self.slide.read(window)
+        if not region.damaged:
+            return region.pixels
+        # Once more, tile by tile: this says which tiles are damaged, and saves the others.
+        pixels = np.empty_like(region.pixels)
+        for row, column in self.grid.tiles_under(window):
+            part = self.grid.core(row, column).intersect(window)
+            region = self.slide.read(part)
+            pixels[part.y - window.y : part.bottom - window.y, part.x - window.x : part.right - window.x] = (
+                region.pixels
+            )
+            if region.damaged:
+                damaged.append((row, column))
+        return pixels
+
+    def _draw(self, job: Job, tiles: list[Pixels]) -> None:
+        margin = self.brush.margin
+        nuclei = nuclei_under(job.nuclei, job.window, margin, self.grid.bounds)
+        for number, tile in enumerate(tiles):
+            left = number * self.side
+            under = nuclei[:, left : left + tile.shape[1] + 2 * margin]
+            if under.any():
+                # A copy: the pixels belong to a batch that others may still read.
+                tiles[number] = np.array(tile, order="C")
+                self.brush.paint(tiles[number], under)
+
+    def _hatch(self, job: Job, tiles: list[Pixels], core: Window) -> None:
+        for number, tile in enumerate(tiles):
+            window = Window(job.window.x + number * self.side, job.window.y, tile.shape[1], tile.shape[0])
+            part = core.intersect(window)
+            if part.area:
+                tiles[number] = np.array(tile, order="C")
+                inside = np.s_[part.y - window.y : part.bottom - window.y, part.x - window.x : part.right - window.x]
+                hatch(tiles[number][inside], part)

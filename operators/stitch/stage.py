@@ -1,0 +1,175 @@
+"""The stage stitch: slide and maps → one pyramidal TIFF.
+
+Level 0 streams from the maps and the slide straight into the file; the reduced levels are made on the way, wait in a
+spool file, and follow as further pages. Whatever the workers, batches and order of completion, the bytes are the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.stitch.budget import ahead, space_needed
+from operators.stitch.encode import Encoder, jpeg_encoder
+from operators.stitch.levels import SIDE, Level, levels_of
+from operators.stitch.mosaic import Mosaic
+from operators.stitch.overlay import Brush
+from operators.stitch.reduce import Reducer, abandon
+from operators.stitch.render import Rendered, Renderer
+from operators.stitch.space import open_reserved, reserve
+from operators.stitch.spool import Spool
+from operators.stitch.tiff import PyramidFile
+from shared.batches import MaskBatch
+from shared.crew import Crew
+from shared.geometry import TileGrid, Window
+from shared.settings import JpegSettings, OverlaySettings
+from shared.slides.slide import Slide
+
+
+@dataclass(frozen=True, slots=True)
+class StitchResult:
+    """What was written.
+
+    Attributes
+    ----------
+    nuclei_pixels
+        Level-0 pixels that are nucleus.
+    damaged
+        The parts of the slide that could not be read and are hatched: cores of the grid's tiles, row by row.
+    bytes
+        Size of the file.
+    """
+
+    nuclei_pixels: int
+    damaged: tuple[Window, ...]
+    bytes: int
+
+
+def stitch(
+    slide: Slide,
+    grid: TileGrid,
+    foreground: npt.NDArray[np.int32],
+    masks: Iterator[MaskBatch],
+    target: Path,
+    spool: Path,
+    overlay: OverlaySettings,
+    jpeg: JpegSettings,
+    crew: Crew,
+    progress: Callable[[int, int], None],
+    *,
+    side: int = SIDE,
+    encode: Encoder | None = None,
+) -> StitchResult:
+    """Write a slide with its nuclei drawn in as a pyramidal TIFF.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    grid
+        The grid of the tiles that maps arrive for.
+    foreground
+        (n, 2) int32, row and column of these tiles in row-major order.
+    masks
+        Their maps: batches whose `index` runs from 0 to n - 1. Drawn in the calling thread, no sooner than needed. The
+        arrays of a batch must not be written to afterwards.
+    target
+        The file to write, in a folder of work: it is reserved at once and has its length only at the end.
+    spool
+        A scratch file of about a third of the target's size; it is removed at the end.
+    overlay, jpeg
+        How nuclei are drawn and the file is compressed.
+    crew
+        The workers.
+    progress
+        Called in the calling thread with the tiles of level 0 that are done, and all.
+    side
+        Side of the file's tiles, a multiple of 16.
+    encode
+        Makes segments from tiles; JPEG as `jpeg` says unless given. Tests give one without loss.
+
+    Returns
+    -------
+    StitchResult
+
+    Raises
+    ------
+    NoSpace
+        The disk is full.
+    OutputError
+        The files cannot be written.
+
+    Notes
+    -----
+    Whatever ends it early leaves the two files as they are, and no task behind that still reads the slide.
+    """
+    levels = levels_of(grid.width, grid.height, side)
+    encode = encode or jpeg_encoder(jpeg)
+    brush = Brush(overlay)
+    mosaic = Mosaic(grid, foreground, masks, brush, levels[0])
+    render = Renderer(slide, grid, brush, side, encode, last=len(levels) == 1)
+    space = space_needed(grid, jpeg, side)
+    reserve(target, space.target)
+    with Spool(spool, space.spool, len(levels)) as shelf, open_reserved(target, space.target) as file:
+        pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc)
+        reducer = Reducer(levels, encode, shelf, crew, ahead(crew.workers))
+        base = _Base(mosaic, render, reducer, crew, levels[0], progress)
+        try:
+            pyramid.write(levels[0], base.segments())
+            base.finish()
+            reducer.finish()
+        finally:
+            base.close()
+            reducer.close()
+        for level in levels[1:]:
+            pyramid.write(level, shelf.segments(level.number))
+        size = file.truncate(file.tell())
+    damaged = tuple(grid.core(row, column) for row, column in sorted(mosaic.damaged | base.damaged))
+    return StitchResult(mosaic.nuclei_pixels, damaged, size)
+
+
+class _Base:
+    """Renders level 0: submits its runs, and hands over their segments in order."""
+
+    def __init__(
+        self,
+        mosaic: Mosaic,
+        render: Renderer,
+        reducer: Reducer,
+        crew: Crew,
+        level: Level,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._jobs = mosaic.jobs()
+        self._render, self._reducer, self._crew, self._level, self._progress = render, reducer, crew, level, progress
+        self._under_way: deque[Future[Rendered]] = deque()
+        self.damaged: set[tuple[int, int]] = set()
+
+    def segments(self) -> Iterator[bytes]:
+        """Yield the segments of level 0; maps are drawn and runs submitted as far ahead as the memory allows."""
+        done, total = 0, self._level.rows * self._level.columns
+        limit = ahead(self._crew.workers)
+        for row, run in self._level:
+            while len(self._under_way) < limit and (job := next(self._jobs, None)) is not None:
+                self._under_way.append(self._crew.submit("stitch", self._render, job))
+            rendered = self._crew.result("stitch", self._under_way.popleft())
+            self.damaged.update(rendered.damaged)
+            self._reducer.put(0, row, run, rendered.strip.half)
+            yield from rendered.strip.segments
+            done += len(rendered.strip.segments)
+            self._progress(done, total)
+
+    def finish(self) -> None:
+        """Let the stream of maps end."""
+        if next(self._jobs, None) is not None:
+            raise AssertionError("a run was left over")
+
+    def close(self) -> None:
+        """Cancel what is queued and wait for what is running."""
+        abandon(list(self._under_way))
