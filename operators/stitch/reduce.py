@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from operators.stitch.encode import Encoder, Strip, finish
 from operators.stitch.levels import Level
+from operators.stitch.segments import Encoder, Strip, finish
 from operators.stitch.spool import Spool
 from shared.batches import Pixels
 from shared.crew import Crew

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.stitch.encode import Encoder, Strip, finish
 from operators.stitch.mosaic import Job, nuclei_under
 from operators.stitch.overlay import Brush
+from operators.stitch.segments import Encoder, Strip, finish
 from shared.batches import Pixels
 from shared.geometry import TileGrid, Window
 from shared.slides.damage import hatch

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from shared.errors import NoSpace, OutputError
+from shared.resources import free_bytes, human
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BUFFER = 1 << 20
@@ -57,9 +58,10 @@ def writing(path: Path, needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
+            wanted = f"{human(needed)} needed, " if needed else ""
             raise NoSpace(
-                f"no space left for {path.name}: {_size(needed)} needed, {_size(_free(path))} free in {path.parent}; "
-                "free some and run the same command again"
+                f"no space left for {path}: {wanted}{human(free_bytes(path.parent))} free; "
+                "make room and run the same command again"
             ) from error
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -92,12 +94,3 @@ class _NamedErrors(io.FileIO):
     def truncate(self, size: int | None = None) -> int:
         with writing(self._path, self._size):
             return super().truncate(size)
-
-
-def _free(path: Path) -> int:
-    state = os.statvfs(path.parent)
-    return state.f_bavail * state.f_frsize
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

@@ -10,18 +10,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from operators.stitch.budget import ahead, space_needed
-from operators.stitch.encode import Encoder, jpeg_encoder
 from operators.stitch.levels import SIDE, Level, levels_of
+from operators.stitch.memory import ahead
 from operators.stitch.mosaic import Mosaic
 from operators.stitch.overlay import Brush
 from operators.stitch.reduce import Reducer, abandon
 from operators.stitch.render import Rendered, Renderer
+from operators.stitch.segments import Encoder
+from operators.stitch.segments import encode as encode_jpeg
 from operators.stitch.space import open_reserved, reserve
 from operators.stitch.spool import Spool
 from operators.stitch.tiff import PyramidFile
@@ -63,6 +65,7 @@ def stitch(
     crew: Crew,
     progress: Callable[[int, int], None],
     *,
+    reserve_bytes: int = 0,
     side: int = SIDE,
     encode: Encoder | None = None,
 ) -> StitchResult:
@@ -80,15 +83,18 @@ def stitch(
         Their maps: batches whose `index` runs from 0 to n - 1. Drawn in the calling thread, no sooner than needed. The
         arrays of a batch must not be written to afterwards.
     target
-        The file to write, in a folder of work: it is reserved at once and has its length only at the end.
+        The file to write, in a folder of work.
     spool
-        A scratch file of about a third of the target's size; it is removed at the end.
+        A scratch file of about a quarter of the target's size; it is removed at the end.
     overlay, jpeg
         How nuclei are drawn and the file is compressed.
     crew
         The workers.
     progress
         Called in the calling thread with the tiles of level 0 that are done, and all.
+    reserve_bytes
+        Bytes to reserve for the target, and a quarter of them for the spool, before the first byte is written. The
+        target is cut to its true length at the end; it may also grow beyond.
     side
         Side of the file's tiles, a multiple of 16.
     encode
@@ -101,7 +107,7 @@ def stitch(
     Raises
     ------
     NoSpace
-        The disk is full.
+        The disk, or the quota, is full.
     OutputError
         The files cannot be written.
 
@@ -110,13 +116,12 @@ def stitch(
     Whatever ends it early leaves the two files as they are, and no task behind that still reads the slide.
     """
     levels = levels_of(grid.width, grid.height, side)
-    encode = encode or jpeg_encoder(jpeg)
+    encode = encode or partial(encode_jpeg, jpeg=jpeg)
     brush = Brush(overlay)
     mosaic = Mosaic(grid, foreground, masks, brush, levels[0])
     render = Renderer(slide, grid, brush, side, encode, last=len(levels) == 1)
-    space = space_needed(grid, jpeg, side)
-    reserve(target, space.target)
-    with Spool(spool, space.spool, len(levels)) as shelf, open_reserved(target, space.target) as file:
+    reserve(target, reserve_bytes)
+    with Spool(spool, reserve_bytes // 4, len(levels)) as shelf, open_reserved(target, reserve_bytes) as file:
         pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc)
         reducer = Reducer(levels, encode, shelf, crew, ahead(crew.workers))
         base = _Base(mosaic, render, reducer, crew, levels[0], progress)

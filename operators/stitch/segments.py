@@ -32,21 +32,21 @@ class Strip:
     half: Pixels | None
 
 
-def jpeg_encoder(settings: JpegSettings) -> Encoder:
-    """Return an encoder to JPEG as TIFF wants it: YCbCr, each tile with its own tables."""
+def encode(tile: Pixels, jpeg: JpegSettings) -> bytes:
+    """Return a tile as JPEG the way TIFF wants it: YCbCr, with its own tables.
 
-    def encode(tile: Pixels) -> bytes:
-        return bytes(  # what it returns without `out` is bytes already, and not copied
-            imagecodecs.jpeg8_encode(
-                tile,
-                level=settings.quality,
-                colorspace="RGB",
-                outcolorspace="YCBCR",
-                subsampling=settings.subsampling,
-            )
+    Parameters
+    ----------
+    tile
+        (h, w, 3) uint8 RGB.
+    jpeg
+        Quality and subsampling.
+    """
+    return bytes(  # without `out` it returns bytes already, and nothing is copied here
+        imagecodecs.jpeg8_encode(
+            tile, level=jpeg.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=jpeg.subsampling
         )
-
-    return encode
+    )
 
 
 def finish(tiles: list[Pixels], side: int, encode: Encoder, last: bool) -> Strip:

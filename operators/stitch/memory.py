@@ -1,0 +1,43 @@
+"""How far stitch works ahead, and what memory it needs, known before it starts."""
+
+from __future__ import annotations
+
+from operators.stitch.levels import RUN, SIDE
+
+_BATCHES = 2
+_BATCH_TILES = 64
+"""Tiles in a batch of maps, at most."""
+
+
+def ahead(workers: int) -> int:
+    """Return how many runs are under way at once: enough that no worker waits for the thread that writes."""
+    return 2 * workers + 2
+
+
+def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, side: int = SIDE) -> int:
+    """Return the most bytes of anonymous memory that `stitch` takes, whatever the slide's height.
+
+    Parameters
+    ----------
+    width
+        Of the slide, in level-0 pixels. Tables of offsets, a few bytes a tile, are counted as of a square slide.
+    tile
+        Side of the tiles that maps arrive for.
+    workers
+        Threads of the crew.
+    channels
+        Of the maps.
+    side
+        Side of the file's tiles.
+    """
+    run = RUN * side * side * 3
+    # Halves wait for the row below theirs: half a row of tiles at half the width, and so on up the levels.
+    halves = width * side * 3 // 2
+    # A row of tiles waits for the row below it, whose nuclei an outline must know.
+    pixels = (width + 2 * RUN * side) * tile * 3 if tile == side else 0
+    nuclei = 3 * width * (tile + 8) // 8
+    batches = _BATCHES * min(_BATCH_TILES * tile * tile * (3 + channels), 16 << 20)
+    # Under way: pixels that wait, half and segments that wait. Running: what is read, joined, drawn.
+    tasks = 2 * ahead(workers) * run + workers * 3 * run
+    tables = (width // side + 1) ** 2 * 96
+    return halves + pixels + nuclei + batches + tasks + tables

@@ -1,0 +1,131 @@
+"""The two small files beside image.tif, and how the three get their final names.
+
+What NVIDIA's Render Server wants for volumes is public; what it wants for slides is not. `meta` uses the volumes' keys
+for slides: that choice is ours, and this is the only place that knows them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from operators.stitch.space import writing
+from shared.errors import InputError
+
+IMAGE, RENDER, META = "image.tif", "config_render.json", "config.meta"
+
+RENDER_LIMIT = 16 << 20
+"""Bytes of the largest config_render.json that is taken over."""
+
+_DEFAULT = {
+    "DataView": {
+        "name": "DataView",
+        "zoomFactor": 1.0,
+        "viewOffset": {"x": 0.0, "y": 0.0},
+        "pixelAspectRatio": 1.0,
+    },
+    "View": {"mode": "TWOD", "dataViewName": "DataView"},
+}
+
+
+def publish(work: Path, output: Path, *, name: str, run: str, render_config: Path | None) -> None:
+    """Give a finished image and its two files their final names.
+
+    The files are made and forced to the disk in the work folder first. Then an older result's config.meta is removed,
+    the others are renamed into place, and config.meta comes last: where it exists, the result is whole, and belongs to
+    the run that it names.
+
+    Parameters
+    ----------
+    work
+        Holds the finished image.tif; on the same file system as `output`.
+    output
+        The output folder.
+    name
+        The data set's name in config.meta.
+    run
+        The run's key.
+    render_config
+        A config_render.json to take over byte for byte, or None for a plain one.
+
+    Raises
+    ------
+    InputError
+        `render_config` is no regular file, or too large.
+    NoSpace
+        The disk is full.
+    OutputError
+        The files cannot be written.
+    """
+    render = _default() if render_config is None else _take_over(render_config)
+    described = meta(name, run)
+    with writing(work / RENDER, len(render)):
+        _write(work / RENDER, render)
+    with writing(work / META, len(described)):
+        _write(work / META, described)
+    with writing(work / IMAGE, 0):
+        _force(work / IMAGE)
+        _force(work)
+    with writing(output / META, 0):
+        (output / META).unlink(missing_ok=True)
+        _force(output)
+        (work / RENDER).rename(output / RENDER)
+        (work / IMAGE).rename(output / IMAGE)
+        _force(output)
+        (work / META).rename(output / META)
+        _force(output)
+
+
+def meta(name: str, run: str) -> bytes:
+    """Return the content of config.meta.
+
+    Parameters
+    ----------
+    name
+        The data set's name.
+    run
+        The run's key: ours, by which a later run knows what is already done.
+    """
+    return _json({"name": name, "density": IMAGE, "settings": RENDER, "seg_masks": [], "run": run}, sort_keys=True)
+
+
+def _default() -> bytes:
+    return _json(_DEFAULT, sort_keys=False)
+
+
+def _json(content: object, *, sort_keys: bool) -> bytes:
+    return (json.dumps(content, indent=4, sort_keys=sort_keys) + "\n").encode()
+
+
+def _take_over(path: Path) -> bytes:
+    """Return the bytes of a file that somebody gave us: opened without waiting, and never more than the limit."""
+    try:
+        # Not blocking: opening a pipe that nobody writes to would wait for ever.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(number, "rb") as file:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise InputError(f"{path} is not a regular file; put a file there, or remove it to get a plain one")
+            content = file.read(RENDER_LIMIT + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; make it readable, or remove it") from error
+    if len(content) > RENDER_LIMIT:
+        raise InputError(f"{path} has more than {RENDER_LIMIT >> 20} MiB; a file of render settings has a few kB")
+    return content
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _force(path: Path) -> None:
+    """Force a file's content, or a folder's names, to the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
