@@ -74,6 +74,8 @@ class Slide(ABC):
     """
 
     info: SlideInfo
+    cache_bytes: int = 0
+    """Bytes of decoded pixels that the reader keeps at most."""
 
     @abstractmethod
     def read(self, window: Window) -> Region:
