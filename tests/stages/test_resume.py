@@ -1,0 +1,164 @@
+"""Killed at any instant, the next run finishes with the same bytes and infers only what is missing."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save
+
+from tests.stages.conftest import NAME, Run, command, environment
+from tests.stages.test_segmentation import FILES, digest, names
+
+TILES = 165
+"""Tiles of 48 pixels on a slide of 700 x 500."""
+
+
+@pytest.fixture(scope="session")
+def slow_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config folder with a model that takes about 10 ms a tile: a 15 x 15 mean, many times over."""
+    folder = tmp_path_factory.mktemp("slow")
+    import numpy as np
+
+    count = 14
+    nodes = [
+        helper.make_node("Cast", ["tiles"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["x0"], perm=[0, 3, 1, 2]),
+    ]
+    weights = [numpy_helper.from_array(np.full((16, 3, 3, 3), 1 / 27, np.float32), "w0")]
+    weights += [numpy_helper.from_array(np.full((16, 16, 7, 7), 1 / 784, np.float32), f"w{n}") for n in range(1, count)]
+    for n in range(count):
+        pad = 1 if n == 0 else 3
+        nodes.append(helper.make_node("Conv", [f"x{n}", f"w{n}"], [f"x{n + 1}"], pads=[pad] * 4))
+    weights.append(numpy_helper.from_array(np.full((1, 16, 1, 1), -1 / 16 / 255, np.float32), "last"))
+    nodes += [
+        helper.make_node("Conv", [f"x{count}", "last"], ["minus"]),
+        helper.make_node("Add", ["minus", "one"], ["masks"]),
+    ]
+    weights.append(numpy_helper.from_array(np.float32(1), "one"))
+    graph = helper.make_graph(
+        nodes, "slow",
+        [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info("masks", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        weights,
+    )  # fmt: skip
+    path = folder / "models" / NAME / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    (folder / "config.yaml").write_text(f"models: {{repository: {folder / 'models'}}}\nmask: none\n")
+    return folder
+
+
+@pytest.fixture
+def slow(small_slide: Path, slow_config: Path, tmp_path: Path) -> list[str]:
+    return [
+        "segmentation", "--input-path", str(small_slide.parent), "--output-path", str(tmp_path / "out"),
+        "--config-path", str(slow_config), "-w", "2", "-t", "48",
+    ]  # fmt: skip
+
+
+def inferred(text: str) -> int:
+    """Return how many tiles a run says that it found inferred already."""
+    match = re.search(r"\((\d+) already inferred\)", text)
+    return int(match[1]) if match else 0
+
+
+def journal_grows(folder: Path, process: subprocess.Popen[str], size: int) -> None:
+    """Wait until the journal has some bytes, or the run is over."""
+    path = folder / ".run" / "maps"
+    while process.poll() is None and not (path.exists() and path.stat().st_size > size):
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_soon_and_the_next_goes_on(
+    run: Run, slow: list[str], tmp_path: Path, number: int, code: int
+) -> None:
+    with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as first:
+        journal_grows(tmp_path / "out", first, 2000)
+        start = time.monotonic()
+        first.send_signal(number)
+        _, told = first.communicate(timeout=10)
+    assert first.returncode == code
+    assert time.monotonic() - start < 10
+    assert "run the same command again" in told
+    assert "Traceback" not in told
+    assert names(tmp_path / "out") == [".run"]
+    again = run(*slow)
+    assert again.code == 0, again.err
+    assert 0 < inferred(again.err) < TILES
+    assert names(tmp_path / "out") == FILES
+    assert run(*slow, "--output-path", tmp_path / "straight").code == 0
+    assert digest(tmp_path / "out") == digest(tmp_path / "straight")
+
+
+def test_killed_at_random_instants_until_it_is_done(run: Run, slow: list[str], tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert run(*slow, "--output-path", tmp_path / "straight").code == 0
+    whole = time.monotonic() - start
+    seed = int.from_bytes(os.urandom(4), "little")
+    chance = random.Random(seed)
+    kept = 0
+    for _ in range(12):
+        with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as process:
+            try:
+                _, told = process.communicate(timeout=chance.uniform(0.3 * whole, 1.1 * whole))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                _, told = process.communicate()
+        assert "Traceback" not in told, f"seed {seed}"
+        found = inferred(told)
+        assert found >= kept, f"seed {seed}: work was lost"
+        kept = max(kept, found)
+        if process.returncode == 0:
+            break
+        assert set(names(tmp_path / "out")) <= {".run", *FILES}
+    last = run(*slow)
+    assert last.code == 0, last.err
+    assert names(tmp_path / "out") == FILES
+    assert digest(tmp_path / "out") == digest(tmp_path / "straight"), f"seed {seed}"
+
+
+def test_a_finished_run_is_not_repeated(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    assert run(*arguments).code == 0
+    before = (tmp_path / "out" / "image.tif").stat().st_mtime_ns
+    again = run(*arguments)
+    assert again.code == 0
+    assert "already done" in again.err
+    assert (tmp_path / "out" / "image.tif").stat().st_mtime_ns == before
+    assert names(tmp_path / "out") == FILES
+
+
+def test_another_result_is_kept_unless_it_may_be_overwritten(
+    run: Run, arguments: list[str], dark_config: Path, tmp_path: Path
+) -> None:
+    assert run(*arguments).code == 0
+    before = digest(tmp_path / "out")
+    other = run(*arguments, "-t", "128")
+    assert other.code == 13
+    assert "another result" in other.err
+    assert digest(tmp_path / "out") == before
+    assert names(tmp_path / "out") == FILES
+    (tmp_path / "config.yaml").write_text(
+        (dark_config / "config.yaml").read_text() + "overwrite: true\noverlay: {color: [255, 0, 0]}\n"
+    )
+    assert run(*arguments, "--config-path", tmp_path).code == 0
+    assert digest(tmp_path / "out") != before
+    assert names(tmp_path / "out") == FILES
+
+
+def test_two_runs_on_one_folder_the_second_is_refused(run: Run, slow: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as first:
+        journal_grows(tmp_path / "out", first, 100)
+        second = run(*slow)
+        assert second.code == 13
+        assert f"in use by another run (process {first.pid} on" in second.err
+        first.communicate()
+    assert first.returncode == 0
+    assert names(tmp_path / "out") == FILES

@@ -1,0 +1,150 @@
+"""The whole job: slide in, three files out; the same bytes however it is run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import pyvips
+import tifffile
+
+from tests.stages.conftest import Run
+
+FILES = ["config.meta", "config_render.json", "image.tif"]
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "image.tif").read_bytes()).hexdigest()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_slide_in_three_files_out(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments)
+    assert done.code == 0, done.err
+    assert names(tmp_path / "out") == FILES
+    meta = json.loads((tmp_path / "out" / "config.meta").read_text())
+    assert (meta["density"], meta["settings"]) == ("image.tif", "config_render.json")
+    json.loads((tmp_path / "out" / "config_render.json").read_text())
+
+
+def test_a_person_is_told_what_will_happen_and_what_has(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments)
+    assert re.search(r"6 tiles of 256, \d with tissue: about .* at most .* of memory and .* of disk", done.err)
+    assert "no config_render.json beside the slide" in done.err
+    for fact in ("small.tif", "700 x 500", "0.5 µm", "nuclei", "peak memory", "load", "filter", "stitch", "QuPath"):
+        assert fact in done.out
+    assert str(tmp_path / "out" / "image.tif") in done.out
+
+
+def test_three_readers_open_the_result_and_agree(
+    run: Run, arguments: list[str], tmp_path: Path, crop: np.ndarray
+) -> None:
+    assert run(*arguments).code == 0
+    path = tmp_path / "out" / "image.tif"
+    with openslide.OpenSlide(path) as slide:
+        assert slide.level_dimensions == ((700, 500), (350, 250), (175, 125))[: slide.level_count]
+        assert slide.level_count >= 2
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
+        seen = np.asarray(slide.read_region((0, 0), 0, (700, 500)))[..., :3]
+    np.testing.assert_array_equal(seen, tifffile.imread(path, level=0))
+    assert np.abs(pyvips.Image.new_from_file(str(path)).numpy().astype(int) - seen).max() <= 3
+    drawn = (seen[..., 1] > 200) & (seen[..., 0] < 120) & (seen[..., 2] < 120)
+    assert 0.001 < drawn.mean() < 0.5
+    far = ~np.asarray(
+        [[drawn[max(0, y - 17) : y + 18, max(0, x - 17) : x + 18].any() for x in range(0, 700, 8)]
+         for y in range(0, 500, 8)]
+    )  # fmt: skip
+    differences = np.abs(seen[::8, ::8].astype(int) - crop[::8, ::8])[far]
+    assert np.percentile(differences, 99) <= 24  # outside the overlay it is the slide, but for JPEG
+
+
+@pytest.mark.parametrize(
+    ("options", "config"),
+    [(["-w", "1"], ""), (["-w", "5"], "inference: {batch: 3}"), (["-w", "2"], "inference: {batch: 64}")],
+)
+def test_the_same_bytes_whatever_the_workers_batches_and_folders(
+    run: Run, arguments: list[str], dark_config: Path, tmp_path: Path, options: list[str], config: str
+) -> None:
+    assert run(*arguments).code == 0
+    other = tmp_path / "other name"
+    other.mkdir()
+    (other / "config.yaml").write_text((dark_config / "config.yaml").read_text() + config)
+    again = run(
+        *arguments, *options, "--output-path", other / "result", "--config-path", other, TZ="Asia/Tokyo", LC_ALL="C"
+    )
+    assert again.code == 0, again.err
+    assert digest(other / "result") == digest(tmp_path / "out")
+
+
+def test_the_bytes_hold_no_date_version_or_name(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    assert run(*arguments).code == 0
+    with tifffile.TiffFile(tmp_path / "out" / "image.tif") as file:
+        for page in file.pages:
+            named = {tag.name for tag in page.tags}
+            assert not named & {"DateTime", "Software", "HostComputer", "Artist", "ImageDescription", "DocumentName"}
+
+
+def test_the_render_configuration_travels_byte_for_byte(
+    run: Run, arguments: list[str], small_slide: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "input"
+    folder.mkdir()
+    shutil.copy(small_slide, folder)
+    odd = b'\xef\xbb\xbf{ "a":1,\r\n"a":2, "b": NaN }  \n'
+    (folder / "config_render.json").write_bytes(odd)
+    done = run(*arguments, "--input-path", folder)
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / "config_render.json").read_bytes() == odd
+
+
+def test_a_slide_file_may_be_named_itself(run: Run, arguments: list[str], small_slide: Path, tmp_path: Path) -> None:
+    done = run(*arguments, "--input-path", small_slide)
+    assert done.code == 0, done.err
+    assert names(tmp_path / "out") == FILES
+
+
+def test_overlap_changes_nothing_for_a_model_without_context(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    assert run(*arguments).code == 0
+    done = run(*arguments, "-o", "64", "--output-path", tmp_path / "overlap")
+    assert done.code == 0, done.err
+    assert "times the pixels are inferred" in done.err
+    assert digest(tmp_path / "overlap") == digest(tmp_path / "out")
+
+
+def test_debug_says_what_each_part_chose(run: Run, arguments: list[str]) -> None:
+    done = run(*arguments, "-d", "DEBUG")
+    for fact in ("reader:", "tissue mask", "embedded engine", "run key", "overlap 0"):
+        assert fact in done.err, done.err
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (256, 256), (257, 255)])
+def test_a_slide_may_be_tiny_or_without_tissue(
+    run: Run, arguments: list[str], tmp_path: Path, size: tuple[int, int]
+) -> None:
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(
+        tmp_path / "in" / "white.tif", np.full((*size, 3), 243, np.uint8), photometric="rgb", metadata=None
+    )
+    done = run(*arguments, "--input-path", tmp_path / "in")
+    assert done.code == 0, done.err
+    assert "no tissue found" in done.err
+    assert "pixel size" in done.err
+    with tifffile.TiffFile(tmp_path / "out" / "image.tif") as file:
+        assert file.pages[0].shape == (*size, 3)
+
+
+def test_every_tile_is_inferred_without_a_mask(
+    run: Run, arguments: list[str], dark_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text((dark_config / "config.yaml").read_text() + "mask: none\n")
+    done = run(*arguments, "--config-path", tmp_path)
+    assert "6 tiles of 256, 6 with tissue" in done.err
