@@ -26,7 +26,8 @@ def canary_tile(tile: int) -> Pixels:
         coarse = random.random((-(-tile // cell), -(-tile // cell), 3))
         total += np.kron(coarse, np.ones((cell, cell, 1)))[:tile, :tile]
     low, high = total.min(), total.max()
-    return np.rint((total - low) / (high - low) * 255).astype(np.uint8)[np.newaxis]
+    pixels: Pixels = np.rint((total - low) / (high - low) * 255).astype(np.uint8)[np.newaxis]
+    return pixels
 
 
 def fit_model(

@@ -343,4 +343,5 @@ def _to_bytes(spec: TensorSpec, array: Array, logit: bool) -> Pixels:
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         hint = "" if logit else "; set models.output to logit if the model ends without a sigmoid"
         raise ModelError(f"output {spec} ranges from {low:.4g} to {high:.4g}; expected probabilities, 0 to 1{hint}")
-    return np.rint(np.clip(values, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
+    maps: Pixels = np.rint(np.clip(values, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
+    return maps

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx, without types
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from operators.filter.inference.canary import fit_model

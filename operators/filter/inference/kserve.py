@@ -1,0 +1,352 @@
+"""The inference protocol that Triton speaks (KServe v2 with binary tensors), over the standard library's HTTP client.
+
+Why not the official Python client: it is bound to one thread by gevent, hangs or mixes up answers after a fork, has
+time-outs for each read but none for a request, and cannot be closed while a server hangs. Ours may be used and aborted
+from any thread, holds its deadline, sends a batch without copying it, and is 20 to 50% faster. The tests hold the bytes
+of both against each other.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from operators.filter.inference.contract import Array
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_DATATYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32"}
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+
+#: Seconds for a connection; the rest of a request's time is for the model.
+CONNECT_LIMIT = 5.0
+
+#: Most bytes of an answer to a question about the server or a model.
+_QUESTION_LIMIT = 16 << 20
+
+
+class Unanswered(Exception):
+    """No answer, or half of one: refused, reset, too late. Worth a retry, since an inference has no side effects."""
+
+
+class Refused(Exception):
+    """The server answered with an error.
+
+    Parameters
+    ----------
+    status
+        The HTTP status.
+    message
+        The server's reason.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        self.message = message
+        super().__init__(f"[{status}] {message}")
+
+
+class Garbled(Exception):
+    """The answer is not of the protocol, not complete, or not to this request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A HTTP answer: status, headers (names in lower case) and body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def numpy_dtype(datatype: str) -> str:
+    """Translate the protocol's name of a type to NumPy's; unknown names pass for the contract to refuse."""
+    return _DATATYPES.get(datatype, datatype)
+
+
+class _TimedSocket(socket.socket):
+    """A socket on which all reads together have one deadline; `sendall` has that already."""
+
+    until = math.inf
+
+    def arm(self) -> None:
+        """Give the next operation what time is left."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        """Read, within what time is left."""
+        self.arm()
+        return super().recv_into(buffer, nbytes, flags)
+
+
+class Connection:
+    """One connection to a server, kept alive between requests. One request at a time; `abort` from any thread.
+
+    Parameters
+    ----------
+    host, port
+        Where the server listens.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._http = http.client.HTTPConnection(host, port)
+        self._socket: _TimedSocket | None = None
+        self._lock = threading.Lock()
+        self._aborted = False
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        seconds: float,
+        *,
+        body: Sequence[bytes | memoryview] = (),
+        headers: Mapping[str, str] | None = None,
+        limit: int = _QUESTION_LIMIT,
+    ) -> Reply:
+        """Send a request and return the answer, whatever its status.
+
+        Parameters
+        ----------
+        method, path
+            Of HTTP.
+        seconds
+            Deadline for all of it.
+        body
+            Sent one after another, as they are.
+        headers
+            Beside the length.
+        limit
+            Most bytes of the answer.
+
+        Raises
+        ------
+        Unanswered
+            No complete answer in time.
+        Garbled
+            Not HTTP, or longer than `limit`.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            reused = self._socket is not None
+            try:
+                return self._exchange(method, path, until, body, headers or {}, limit)
+            except Garbled:
+                self.drop()
+                raise
+            except http.client.RemoteDisconnected as error:
+                self.drop()
+                if not reused:
+                    raise Unanswered("the connection was closed without an answer") from error
+            except (ConnectionResetError, BrokenPipeError) as error:
+                self.drop()
+                if not reused:
+                    raise Unanswered(_reason(error)) from error
+            except TimeoutError as error:
+                self.drop()
+                raise Unanswered(f"no answer within {seconds:g} s") from error
+            except http.client.IncompleteRead as error:
+                self.drop()
+                raise Unanswered("the answer broke off") from error
+            except http.client.HTTPException as error:
+                self.drop()
+                raise Garbled(f"the answer is not HTTP ({type(error).__name__})") from error
+            except (OSError, ValueError) as error:
+                # ValueError: the socket's file was closed under the reader by `abort`.
+                self.drop()
+                raise Unanswered(_reason(error)) from error
+            # A server may close a connection that lay idle, or was restarted since: that tells nothing of its health.
+
+    def drop(self) -> None:
+        """Close; the next request connects anew."""
+        with self._lock:
+            self._http.close()
+            self._socket = None
+
+    def abort(self) -> None:
+        """Close for good, from any thread; a request under way fails at once."""
+        with self._lock:
+            self._aborted = True
+            if self._socket is not None:
+                try:
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    return  # not connected any more, which is what is wanted
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        until: float,
+        body: Sequence[bytes | memoryview],
+        headers: Mapping[str, str],
+        limit: int,
+    ) -> Reply:
+        sock = self._connect(until)
+        sock.until = until
+        sock.arm()
+        length = sum(memoryview(part).nbytes for part in body)
+        self._http.request(method, path, body=body, headers={**headers, "Content-Length": str(length)})
+        with self._http.getresponse() as response:
+            content = response.read(limit + 1)
+            if len(content) > limit:
+                raise Garbled(f"the answer is longer than {limit} bytes")
+            if response.length:
+                raise http.client.IncompleteRead(content, response.length)
+            if response.will_close:
+                self.drop()
+            return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+
+    def _connect(self, until: float) -> _TimedSocket:
+        if self._socket is None:
+            left = max(0.001, until - time.monotonic())
+            plain = socket.create_connection((self._http.host, self._http.port), min(CONNECT_LIMIT, left))
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = _TimedSocket(plain.family, plain.type, plain.proto, plain.detach())
+            with self._lock:
+                if self._aborted:
+                    sock.close()
+                    raise ConnectionAbortedError("closed")
+                self._http.sock = self._socket = sock
+        return self._socket
+
+
+def ask(connection: Connection, path: str, seconds: float, *, method: str = "GET") -> Any:  # noqa: ANN401 - JSON is anything
+    """Ask for something that is answered in JSON.
+
+    Raises
+    ------
+    Unanswered, Garbled
+        See `Connection.request`; also where the answer is not JSON.
+    Refused
+        The status is not 200.
+    """
+    reply = connection.request(method, path, seconds, body=[b"{}"] if method == "POST" else ())
+    if reply.status != 200:
+        raise Refused(reply.status, _error_text(reply))
+    if not reply.body:
+        return None
+    try:
+        return json.loads(reply.body)
+    except ValueError as error:
+        raise Garbled(f"the answer to {path} is not JSON") from error
+
+
+def model_path(name: str, rest: str = "") -> str:
+    """Return the path of a model's resource."""
+    return f"/v2/models/{quote(name, safe='')}{rest}"
+
+
+def infer(
+    connection: Connection,
+    model: str,
+    request_id: str,
+    source: tuple[str, str],
+    array: Array,
+    results: Sequence[str],
+    seconds: float,
+) -> list[Array]:
+    """Run one inference.
+
+    Parameters
+    ----------
+    connection
+        To the server.
+    model
+        Its name.
+    request_id
+        Sent along; the answer must bear it.
+    source
+        Name and datatype of the input.
+    array
+        Its content, contiguous.
+    results
+        Names of the outputs.
+    seconds
+        Deadline.
+
+    Returns
+    -------
+    The outputs, read-only, in the order of `results`, of the dtypes and shapes that the server says.
+
+    Raises
+    ------
+    Unanswered
+        No complete answer in time.
+    Refused
+        The status is not 200.
+    Garbled
+        The answer is to another request, or its bytes do not make up the tensors that it announces.
+    """
+    head = json.dumps(
+        {
+            "id": request_id,
+            "inputs": [
+                {
+                    "name": source[0],
+                    "datatype": source[1],
+                    "shape": array.shape,
+                    "parameters": {"binary_data_size": array.nbytes},
+                }
+            ],
+            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in results],
+        }
+    ).encode()
+    reply = connection.request(
+        "POST",
+        model_path(model, "/infer"),
+        seconds,
+        body=[head, memoryview(array.data).cast("B")],
+        headers={"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))},
+        limit=_QUESTION_LIMIT + 64 * array.nbytes,
+    )
+    if reply.status != 200:
+        raise Refused(reply.status, _error_text(reply))
+    return _read_outputs(reply, request_id, results)
+
+
+def _read_outputs(reply: Reply, request_id: str, results: Sequence[str]) -> list[Array]:
+    found = {}
+    try:
+        end = int(reply.headers[_HEADER_LENGTH.lower()])
+        head = json.loads(reply.body[:end])
+        if head.get("id") != request_id:
+            raise Garbled(f"the answer is to request {head.get('id')!r}, not {request_id!r}")
+        for output in head["outputs"]:
+            name, shape, size = output["name"], output["shape"], output["parameters"]["binary_data_size"]
+            dtype = np.dtype(numpy_dtype(output["datatype"]))
+            if size != math.prod(shape) * dtype.itemsize or end + size > len(reply.body):
+                raise Garbled(
+                    f"output '{name}' came with {min(size, len(reply.body) - end)} bytes; its shape {shape} needs "
+                    f"{math.prod(shape) * dtype.itemsize}"
+                )
+            found[name] = np.frombuffer(reply.body, dtype, math.prod(shape), end).reshape(shape)
+            end += size
+        return [found[name] for name in results]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Garbled(f"the answer lacks something ({type(error).__name__}: {error})") from error
+
+
+def _error_text(reply: Reply) -> str:
+    try:
+        return " ".join(str(json.loads(reply.body)["error"]).split())
+    except (ValueError, KeyError, TypeError):
+        return http.client.responses.get(reply.status, "no reason given")
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,82 @@
+"""One server with all models, started once for all tests of this folder."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from shared.settings import InferenceSettings, ModelSettings, Settings
+
+from .harness import SHIPPED, VENV, TritonServer, add_model, add_shipped_model
+
+SIZE = 256
+
+
+def _load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _real_server():
+    if (VENV / "backends" / "python" / "triton_python_backend_stub").exists():
+        return
+    reason = "no Triton server in .venv-triton: run `make triton` (370 MiB)"
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def nets():
+    return _load(Path(__file__).parents[1] / "unit" / "inference" / "nets.py")
+
+
+@pytest.fixture(scope="session")
+def onnx_file(nets, tmp_path_factory):
+    """A small network with the bundled model's contract, in a repository for the embedded engine."""
+    folder = tmp_path_factory.mktemp("embedded")
+    return nets.unet(folder / "segmentation_unet_nuclei" / "1" / "model.onnx", base=4, depth=2)
+
+
+@pytest.fixture(scope="session")
+def repository(nets, onnx_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+    add_shipped_model(folder, onnx_file)
+    out = tmp_path_factory.mktemp("onnx")
+    image, free = ("image", "TYPE_FP32", [3, SIZE, SIZE]), ("tiles", "TYPE_UINT8", [-1, -1, 3])
+    maps = ("masks", "TYPE_UINT8", [-1, -1, 2])
+
+    def probability(size=SIZE):
+        return [("probability", "TYPE_FP32", [1, size, size])]
+
+    planar = nets.planar
+    add_model(folder, "planar", planar(out / "planar.onnx"), image, probability())
+    add_model(folder, "logit", planar(out / "logit.onnx", ending=None), image, probability())
+    add_model(folder, "nan", planar(out / "nan.onnx", ending="nan"), image, probability())
+    add_model(folder, "cropped", planar(out / "cropped.onnx", crop=16), image, probability(-1))
+    add_model(folder, "small", planar(out / "small.onnx", size=64), ("image", "TYPE_FP32", [3, 64, 64]), probability(64))
+    add_model(folder, "slow", onnx_file, free, [maps], max_batch=8, delay=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository, tmp_path_factory):
+    with TritonServer(repository, tmp_path_factory.mktemp("log") / "server.log") as running:
+        yield running
+
+
+@pytest.fixture
+def settings_for(onnx_file):
+    def make(*addresses, name="segmentation_unet_nuclei", tile=SIZE, output="sigmoid", scale=1 / 255, **inference):
+        return Settings(
+            tile=tile,
+            triton=addresses,
+            model=ModelSettings(name=name, repository=onnx_file.parents[2], output=output, input_scale=scale),
+            inference=InferenceSettings(**inference),
+        )
+
+    return make

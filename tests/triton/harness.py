@@ -1,0 +1,154 @@
+"""Starts a real Triton server for a test, and does to it what happens to servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv-triton"
+SHIPPED = ROOT / "models" / "segmentation_unet_nuclei" / "config.pbtxt"
+if not SHIPPED.exists():  # TEMPORARY
+    SHIPPED = Path("/tmp/config.pbtxt")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def tensor(name, kind, dims):
+    return f'{{ name: "{name}", data_type: {kind}, dims: [ {", ".join(map(str, dims))} ] }}'
+
+
+def add_model(repository, name, onnx, source, results, max_batch=0, **parameters):
+    """Put a model into a repository; `source` and each of `results`: (name, TYPE_…, dims)."""
+    lines = [
+        f'name: "{name}"',
+        'backend: "python"',
+        f"max_batch_size: {max_batch}",
+        f"input [ {tensor(*source)} ]",
+        f"output [ {', '.join(tensor(*result) for result in results)} ]",
+        "instance_group [ { kind: KIND_CPU, count: 1 } ]",
+        *(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in parameters.items()),
+    ]
+    _add(repository, name, onnx, "\n".join(lines) + "\n")
+
+
+def add_shipped_model(repository, onnx, config=SHIPPED):
+    """Put our model into a repository, with the configuration that we ship but for the backend."""
+    text = Path(config).read_text()
+    text, changed = re.subn(r'(?m)^(backend|platform): *"[^"]*"', 'backend: "python"', text)
+    assert changed == 1, "the shipped config.pbtxt must name its backend, once"
+    _add(repository, "segmentation_unet_nuclei", onnx, text)
+
+
+def _add(repository, name, onnx, config):
+    folder = Path(repository) / name
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(config)
+    shutil.copy(Path(__file__).with_name("model.py"), folder / "1")
+    shutil.copy(onnx, folder / "1" / "model.onnx")
+
+
+class TritonServer:
+    """A real server on 127.0.0.1; `address` stays the same over restarts."""
+
+    def __init__(self, repository, log, *options):
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._repository, self._log, self._options = Path(repository), Path(log), options
+        self._prefix = f"nuclei-test-{self.port}-"
+        self._process = None
+
+    def start(self, wait=True):
+        site = next((VENV / "lib").glob("python3.*/site-packages"))
+        # Another libpython3.11 than the interpreter's own breaks the stub in strange ways: name the folder it came from.
+        environment = {
+            "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
+            "LD_LIBRARY_PATH": f"{self._library_folder()}:{site / 'nvidia_pytriton.libs'}",
+        }
+        command = [
+            site / "pytriton" / "tritonserver" / "bin" / "tritonserver",
+            f"--model-repository={self._repository}",
+            f"--backend-directory={VENV / 'backends'}",
+            f"--backend-config=python,shm-region-prefix-name={self._prefix}",
+            "--http-address=127.0.0.1",
+            f"--http-port={self.port}",
+            "--allow-grpc=false",
+            "--allow-metrics=false",
+            "--exit-timeout-secs=2",
+            "--strict-readiness=false",
+            "--exit-on-error=false",
+            *self._options,
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        if wait:
+            self._wait_ready()
+
+    def _library_folder(self):
+        # The venv's Python may not be the one that runs the tests.
+        code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+        python = VENV / "bin" / "python"
+        if python.resolve() == Path(os.sys.executable).resolve():
+            return sysconfig.get_config_var("LIBDIR")
+        return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+    def _wait_ready(self):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                break
+            try:
+                with urllib.request.urlopen(f"http://{self.address}/v2/health/ready", timeout=1):
+                    return
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.05)
+        raise RuntimeError("the test server does not start:\n" + self._log.read_text()[-3000:])
+
+    def kill(self):
+        """kill -9, with the processes of its models, and sweep up what that leaves in /dev/shm."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        for left in Path("/dev/shm").glob(f"{self._prefix}*"):
+            left.unlink(missing_ok=True)
+
+    def restart(self):
+        self.kill()
+        self.start()
+
+    def hang(self):
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self):
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def kill_models(self):
+        """Kill the models' processes; this server does not start them again, and says that it is well."""
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                name, parent = stat.read_text().rsplit(")", 1)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(parent.split()[1]) == self._process.pid and "triton_python" in name:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.kill()

@@ -1,0 +1,45 @@
+"""Runs inside the test server: serves the model.onnx beside it through Triton's Python backend.
+
+The server from PyPI has no ONNX Runtime backend of its own. Names are taken from the model's configuration.
+Parameters: `delay`, seconds that each request takes longer.
+"""
+
+import json
+import os
+import time
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
+        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.input = config["input"][0]["name"]
+        self.outputs = [output["name"] for output in config["output"]]
+        self.batches = config.get("max_batch_size", 0) > 0
+        self.delay = float(config.get("parameters", {}).get("delay", {}).get("string_value", "0"))
+
+    def run(self, array):
+        time.sleep(self.delay)
+        return self.session.run(self.outputs, {self.input: array})
+
+    def execute(self, requests):
+        arrays = [pb.get_input_tensor_by_name(request, self.input).as_numpy() for request in requests]
+        if self.batches:
+            joined = self.run(np.concatenate(arrays))
+            ends = np.cumsum([len(array) for array in arrays])
+            parts = [[output[end - len(array) : end] for output in joined] for array, end in zip(arrays, ends)]
+        else:
+            parts = [self.run(array) for array in arrays]
+        return [
+            pb.InferenceResponse([pb.Tensor(name, np.ascontiguousarray(value)) for name, value in zip(self.outputs, part)])
+            for part in parts
+        ]
