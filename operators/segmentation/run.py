@@ -42,7 +42,7 @@ class _Counts:
     """How far the run is."""
 
     inferred: int = 0
-    written: int = 0
+    written: float = 0.0
     damaged: int = 0
 
 
