@@ -1,0 +1,184 @@
+"""Chooses the reader for a slide."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from shared.errors import UnreadableSlide
+from shared.slides.jpeg import BadJpeg
+from shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
+from shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
+from shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
+from shared.slides.slide import Slide, SlideInfo
+from shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
+
+READERS: Final = ("jpeg", "openslide", "tifffile")
+_PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
+_REDUCED: Final = 1  # bit of NewSubfileType
+
+
+def open_slide(path: Path, *, reader: str | None = None) -> Slide:
+    """Open a slide with the fastest reader that gives its pixels as OpenSlide would.
+
+    Parameters
+    ----------
+    path
+        The slide's file, as `find_slide` returns it.
+    reader
+        One of `READERS`, to take that one or fail; for tests and measurements.
+
+    Raises
+    ------
+    UnreadableSlide
+        No reader can open it; the message says why.
+    """
+    head = _head(path)
+    opener = _Opener(path, head)
+    try:
+        slide = opener.open(reader)
+    except UnreadableSlide as error:
+        raise UnreadableSlide(f"{path.name} cannot be read: {error}") from None
+    return slide
+
+
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a regular file that is not empty."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits for somebody to write into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise UnreadableSlide(f"{path.name} cannot be opened: {error.strerror}") from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise UnreadableSlide(
+                f"{path.name} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, not a slide"
+            )
+        head = os.pread(descriptor, 8, 0)
+    except OSError as error:
+        raise UnreadableSlide(f"{path.name} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+    if not head:
+        raise UnreadableSlide(f"{path.name} is empty (0 bytes)")
+    return head
+
+
+class _Opener:
+    """What is found out about a file while a reader is chosen."""
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        self._path = path
+        self._index: TiffIndex | None = None
+        # Hamamatsu's files are no TIFF files by the letter (their offsets are wider than they say): OpenSlide's alone.
+        if is_tiff(head) and path.suffix.lower() != ".ndpi":
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._index = read_index(descriptor)
+            finally:
+                os.close(descriptor)
+        self._vendor = detect_vendor(path)
+        self._handle: Handle | None = None
+        self._refusal = ""
+        try:
+            self._handle = Handle(path)
+        except UnreadableSlide as error:
+            self._refusal = str(error)
+
+    def open(self, reader: str | None) -> Slide:
+        slide = None
+        try:
+            if reader in (None, "jpeg"):
+                slide = self._jpeg(forced=reader is not None)
+            if slide is None and reader in (None, "openslide"):
+                slide = self._openslide()
+            if slide is None and reader in (None, "tifffile"):
+                slide = self._tifffile()
+        finally:
+            if self._handle is not None and not isinstance(slide, OpenSlideSlide):
+                self._handle.close()
+        if slide is None:
+            raise UnreadableSlide(self._refusal)
+        return slide
+
+    def _info(self, reader: str, base: Directory | None) -> SlideInfo:
+        properties = {} if self._handle is None else self._handle.properties
+        levels = () if self._handle is None else self._handle.levels
+        mpp, note = judge_mpp(claims_of(properties, base))
+        if self._vendor is None and base is not None:
+            kind = "ome-tiff" if is_ome(base) else "tiff"
+        else:
+            kind = self._vendor or "unknown"
+        width, height = levels[0] if levels else (0, 0)
+        if base is not None and not levels:
+            width, height = base.width, base.height
+        icc = base.icc if base is not None and base.icc else None
+        if icc is None and self._handle is not None:
+            icc = self._handle.icc()
+        return SlideInfo(
+            path=self._path,
+            format=kind,
+            reader=reader,
+            width=width,
+            height=height,
+            levels=levels or ((width, height),),
+            mpp=mpp,
+            mpp_note=note,
+            objective=objective_of(properties, base),
+            icc=icc,
+        )
+
+    def _base(self) -> Directory | None:
+        return None if self._index is None else self._index.directories[0]
+
+    def _jpeg(self, forced: bool) -> Slide | None:
+        base = self._base()
+        if base is None or not is_plain_jpeg(base):
+            self._refusal = self._refusal or "not a tiled JPEG TIFF"
+            return None
+        if self._vendor not in (None, *_PLAIN):
+            return None
+        if self._handle is not None and self._handle.levels[0] != (base.width, base.height):
+            return None
+        assert self._index is not None
+        levels = (base, *_reduced(self._index))
+        try:
+            slide = JpegTiles(self._info("stored JPEG tiles, decoded directly", base), levels)
+        except BadJpeg as error:
+            self._refusal = self._refusal or f"its JPEG tables are broken: {error}"
+            return None
+        if forced or self._handle is None or slide.looks_sound():
+            return slide
+        slide.close()
+        return None
+
+    def _openslide(self) -> Slide | None:
+        if self._handle is None:
+            return None
+        # The first directory is that of level 0 in these formats only; elsewhere OpenSlide alone knows.
+        base = self._base() if self._vendor in _PLAIN else None
+        return OpenSlideSlide(self._info("OpenSlide", base), self._handle)
+
+    def _tifffile(self) -> Slide | None:
+        return None
+
+
+def _reduced(index: TiffIndex) -> list[Directory]:
+    """Return the smaller levels of the first directory's image that the fast reader can decode, largest first."""
+    base = index.directories[0]
+    candidates = [
+        d for d in index.directories[1:] if d.subfile_type & _REDUCED or base.description.startswith("Aperio")
+    ]
+    found = []
+    for directory in (*candidates, *base.subdirectories):
+        scale = base.width / directory.width
+        same_shape = abs(base.height / scale - directory.height) <= 1 + directory.height / 100
+        if scale > 1 and same_shape and is_plain_jpeg(directory):
+            with contextlib.suppress(BadJpeg):  # a level with broken tables is left out
+                decoder_of(directory)
+                found.append(directory)
+    return sorted(found, key=lambda d: -d.width)

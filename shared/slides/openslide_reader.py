@@ -1,0 +1,177 @@
+"""Everything that OpenSlide reads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import openslide
+from PIL.Image import Image
+
+from shared.batches import Pixels
+from shared.errors import UnreadableSlide
+from shared.geometry import Window
+from shared.slides.damage import hatch
+from shared.slides.overview import Shrinker, overview_size, pick_level
+from shared.slides.slide import Region, Slide, SlideInfo
+
+_STRIPE: Final = 4 << 20  # pixels that an overview reads at a time
+WHITE: Final = (255, 255, 255)
+
+
+def detect_vendor(path: Path) -> str | None:
+    """Return OpenSlide's name of a file's format, or None for a file that is not for OpenSlide."""
+    try:
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+    return vendor
+
+
+class Handle:
+    """An OpenSlide handle that can be replaced: the first error makes it useless.
+
+    Parameters
+    ----------
+    path
+        The slide.
+
+    Raises
+    ------
+    UnreadableSlide
+        OpenSlide refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._handle = self._open()
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(self._path)
+        except openslide.OpenSlideUnsupportedFormatError:
+            raise UnreadableSlide("not a format that OpenSlide reads") from None
+        except (openslide.OpenSlideError, OSError) as error:
+            raise UnreadableSlide(f"OpenSlide cannot open it: {error}") from None
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """What OpenSlide says of the slide."""
+        return dict(self._handle.properties)
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each level."""
+        return tuple(self._handle.level_dimensions)
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """How many level-0 pixels a pixel of each level is wide."""
+        return tuple(self._handle.level_downsamples)
+
+    def icc(self) -> bytes | None:
+        """Return the colour profile's bytes, unchecked, or None."""
+        try:
+            return openslide.lowlevel.read_icc_profile(self._handle._osr) or None
+        except openslide.OpenSlideError:
+            self._renew(self._handle)
+            return None
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> Image | None:
+        """Return a region as a PIL image in RGBA, or None where it cannot be read, also by a fresh handle."""
+        for _ in range(2):
+            handle = self._handle
+            try:
+                return handle.read_region((x, y), level, (width, height))
+            except openslide.OpenSlideError:
+                self._renew(handle)
+        return None
+
+    def close(self) -> None:
+        """Close the slide."""
+        self._handle.close()
+
+    def _renew(self, broken: openslide.OpenSlide) -> None:
+        with self._lock:
+            if self._handle is not broken:
+                return  # another thread has done it
+            try:
+                # The broken one is not closed here, for another thread may be inside it; it is when the last lets go.
+                self._handle = self._open()
+            except UnreadableSlide:
+                return  # the file is gone or has become unreadable: every read from now on is damage
+
+
+class OpenSlideSlide(Slide):
+    """A slide read through OpenSlide.
+
+    Transparent pixels, where a scanner took none, have the slide's background colour.
+
+    Parameters
+    ----------
+    info
+        Of the slide; its levels are replaced by OpenSlide's.
+    handle
+        Of the open slide; closed with this object.
+    """
+
+    def __init__(self, info: SlideInfo, handle: Handle) -> None:
+        self.info = info
+        self._handle = handle
+        self._background = _background(handle.properties.get("openslide.background-color"))
+
+    def close(self) -> None:
+        """Close the slide."""
+        self._handle.close()
+
+    def read(self, window: Window) -> Region:
+        """Read level-0 pixels; see `Slide.read`. A window is damaged as a whole."""
+        if window.area <= 0 or not Window(0, 0, self.info.width, self.info.height).contains(window):
+            raise ValueError(
+                f"{window} is empty or not inside a slide of {self.info.width} × {self.info.height} pixels"
+            )
+        pixels = self._pixels(window.x, window.y, 0, window.width, window.height)
+        if pixels is None:
+            pixels = np.empty((window.height, window.width, 3), np.uint8)
+            hatch(pixels, window)
+            return Region(pixels, True)
+        return Region(pixels, False)
+
+    def overview(self, limit: int) -> Pixels:
+        """Return the whole slide as one small image; see `Slide.overview`."""
+        size = overview_size(self.info.width, self.info.height, limit)
+        level = pick_level(self.info.levels, size)
+        width, height = self.info.levels[level]
+        downsample = self._handle.downsamples[level]
+        shrinker = Shrinker(width, height, size)
+        step = max(1, min(height, _STRIPE // width))
+        for row in range(0, height, step):
+            rows = min(step, height - row)
+            pixels = self._pixels(0, round(row * downsample), level, width, rows)
+            shrinker.add(np.full((rows, width, 3), 255, np.uint8) if pixels is None else pixels)
+        return shrinker.result()
+
+    def _pixels(self, x: int, y: int, level: int, width: int, height: int) -> Pixels | None:
+        image = self._handle.read(x, y, level, width, height)
+        if image is None:
+            return None
+        rgba = np.asarray(image)
+        alpha = rgba[..., 3]
+        if alpha.min() == 255:
+            return np.frombuffer(bytearray(image.tobytes("raw", "RGB")), np.uint8).reshape(height, width, 3)
+        weight = alpha[..., None].astype(np.uint16)
+        mixed = rgba[..., :3] * weight + self._background * (255 - weight)
+        return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _background(text: str | None) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
+    """Return the colour that a hexadecimal text names, else white."""
+    try:
+        color = WHITE if text is None else tuple(bytes.fromhex(text))
+    except ValueError:
+        color = WHITE
+    return np.array(color if len(color) == 3 else WHITE, np.uint16)

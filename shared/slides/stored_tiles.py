@@ -1,0 +1,165 @@
+"""Windows put together from the tiles (or strips) that a TIFF file stores."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from shared.batches import Pixels
+from shared.geometry import Window
+from shared.slides.damage import hatch
+from shared.slides.overview import Shrinker, overview_size, pick_level
+from shared.slides.slide import Region, Slide, SlideInfo
+from shared.slides.tiff_index import Directory
+from shared.slides.tile_cache import TileCache
+
+CACHE: Final = 192 << 20  # bytes of decoded tiles that are kept where two rows of them fit
+CACHE_AT_MOST: Final = 384 << 20  # bytes that one row of tiles may take where two rows do not fit
+_SPARE: Final = 32  # tiles beyond one row: for threads that are ahead of or behind the others
+
+
+def cache_capacity(directory: Directory, budget: int | None = None) -> int:
+    """Return how many decoded tiles are worth keeping.
+
+    Two rows of stored tiles serve any grid, overlapping or not; one row and some serve a grid without overlap.
+
+    Parameters
+    ----------
+    directory
+        Level 0.
+    budget
+        Most bytes; None: two rows where they fit into 192 MiB, else one row, up to 384 MiB.
+    """
+    tile = directory.tile_width * directory.tile_height * 3
+    one, two = directory.columns + _SPARE, 2 * directory.columns + _SPARE
+    if budget is None:
+        budget = CACHE if two * tile <= CACHE else max(CACHE, min(one * tile, CACHE_AT_MOST))
+    return max(1, min(two, budget // tile))
+
+
+class StoredTiles(Slide):
+    """What the readers have in common that take a TIFF file's stored tiles themselves.
+
+    A tile that cannot be read is damage: hatched in a window, white in the overview (where a hatch would be taken for
+    tissue). A tile with no stored bytes is background, white, as OpenSlide has it.
+
+    Parameters
+    ----------
+    info
+        Of the slide; its levels are replaced by those of `levels`.
+    levels
+        The directories of level 0 and of the reduced levels, largest first.
+    cache
+        Most bytes of decoded tiles to keep; None: see `cache_capacity`.
+    """
+
+    def __init__(self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None) -> None:
+        self.info = replace(info, levels=tuple((level.width, level.height) for level in levels))
+        self._levels = levels
+        base = levels[0]
+        self._columns, self._tile_width, self._tile_height = base.columns, base.tile_width, base.tile_height
+        self._width, self._height = base.width, base.height
+        capacity = cache_capacity(base, cache)
+        self._cache = TileCache(self._tile, capacity)
+        self.cache_bytes = capacity * base.tile_width * base.tile_height * 3
+        self._blank = np.full((base.tile_height, base.tile_width, 3), 255, np.uint8)
+        self._blank.flags.writeable = False
+        self._descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file and forget the decoded tiles."""
+        self._cache.clear()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def read(self, window: Window) -> Region:
+        """Read level-0 pixels; see `Slide.read`."""
+        x, y, right, bottom = window.x, window.y, window.right, window.bottom
+        if not (0 <= x < right <= self._width and 0 <= y < bottom <= self._height):
+            raise ValueError(f"{window} is empty or not inside a slide of {self._width} × {self._height} pixels")
+        width, height = self._tile_width, self._tile_height
+        first, last = x // width, (right - 1) // width
+        top, end = y // height, (bottom - 1) // height
+        if first == last and top == end and x == first * width and y == top * height:
+            whole_x = right == min(x + width, self._width)
+            if whole_x and bottom == min(y + height, self._height):
+                return self._one_tile(window, top * self._columns + first)
+        pixels = np.empty((bottom - y, right - x, 3), np.uint8)
+        damaged = False
+        for row in range(top, end + 1):
+            tile_y = row * height
+            y0, y1 = max(y, tile_y), min(bottom, tile_y + height)
+            below = tile_y + height <= bottom
+            for column in range(first, last + 1):
+                tile_x = column * width
+                x0, x1 = max(x, tile_x), min(right, tile_x + width)
+                tile = self._cache.get(row * self._columns + column, below and tile_x + width <= right)
+                part = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
+                if tile is None:
+                    damaged = True
+                    hatch(part, Window(x0, y0, x1 - x0, y1 - y0))
+                else:
+                    part[:] = tile[y0 - tile_y : y1 - tile_y, x0 - tile_x : x1 - tile_x]
+        return Region(pixels, damaged)
+
+    def overview(self, limit: int) -> Pixels:
+        """Return the whole slide as one small image; see `Slide.overview`."""
+        size = overview_size(self._width, self._height, limit)
+        number = pick_level(self.info.levels, size)
+        level = self._levels[number]
+        factor = self._factor(level, size)
+        shrinker = Shrinker(level.width, level.height, size, factor)
+        tile_width, tile_height = level.tile_width // factor, level.tile_height // factor
+        width, height = -(-level.width // factor), -(-level.height // factor)
+        for row in range(level.rows):
+            stripe = np.full((min(tile_height, height - row * tile_height), width, 3), 255, np.uint8)
+            for column in range(level.columns):
+                tile = self._reduced_tile(number, row * level.columns + column, factor)
+                if tile is not None:
+                    part = stripe[:, column * tile_width : (column + 1) * tile_width]
+                    part[:] = tile[: part.shape[0], : part.shape[1]]
+            shrinker.add(stripe)
+        return shrinker.result()
+
+    def _one_tile(self, window: Window, number: int) -> Region:
+        """Read a window that is exactly one stored tile: nothing else needs it, so it goes round the cache."""
+        tile = self._tile(number)
+        if tile is None:
+            pixels = np.empty((window.height, window.width, 3), np.uint8)
+            hatch(pixels, window)
+            return Region(pixels, True)
+        if tile.shape[:2] != (window.height, window.width) or not tile.flags.writeable:
+            tile = tile[: window.height, : window.width].copy()
+        return Region(tile, False)
+
+    def _segment(self, level: Directory, number: int) -> bytes | None:
+        """Return the stored bytes of a tile; empty where the writer left it out, None where they are lost."""
+        offset, count = int(level.offsets[number]), int(level.counts[number])
+        if count == 0:
+            return b""
+        # Twice the bare pixels: no compression in use grows by more, so larger ones are an attack on the memory.
+        if offset + count > self._size or count > 2 * level.tile_width * level.tile_height * level.samples + 65536:
+            return None
+        try:
+            segment = os.pread(self._descriptor, count, offset)
+        except OSError:
+            return None  # a bad sector is damage like any other
+        return segment if len(segment) == count else None
+
+    def _factor(self, level: Directory, size: tuple[int, int]) -> int:
+        """Return by how much tiles can be made smaller while decoding, with `size` (width, height) wanted."""
+        return 1
+
+    @abstractmethod
+    def _tile(self, number: int) -> Pixels | None:
+        """Return a stored tile of level 0, (tile_height, tile_width, 3) uint8 RGB, or None where it is damaged."""
+
+    @abstractmethod
+    def _reduced_tile(self, level: int, number: int, factor: int) -> Pixels | None:
+        """Return a stored tile of a level, made smaller by `factor`, or None where it is damaged."""
