@@ -18,6 +18,8 @@ from shared.settings import OverlaySettings
 
 Mask = npt.NDArray[np.uint8]
 
+_PIXEL = np.dtype("V3")
+
 
 class Brush:
     """Paints nuclei in one style.
@@ -56,12 +58,15 @@ class Brush:
             (h + 2 m, w + 2 m) uint8, 1 in nuclei and 0 elsewhere, with m = `margin`.
         """
         drawn = _contour(nuclei) if self.margin else nuclei
-        places = np.flatnonzero(drawn)
+        # As bool, since NumPy finds what is set in bools several times faster than in bytes.
+        places = np.flatnonzero(drawn.view(np.bool_))
         if len(places) == 0:
             return
-        if 8 * len(places) < drawn.size:
-            flat = pixels.reshape(-1, 3)
-            flat[places] = _look_up(flat[places][None], self._table)[0]
+        if 4 * len(places) < drawn.size:
+            # As whole pixels of three bytes: NumPy then moves one item each, not three.
+            flat = pixels.reshape(-1).view(_PIXEL)
+            some = flat.take(places).view(np.uint8).reshape(1, -1, 3)
+            flat[places] = _look_up(some, self._table).reshape(-1).view(_PIXEL)
         else:
             cv2.copyTo(_look_up(pixels, self._table), np.ascontiguousarray(drawn), pixels)
 

@@ -42,6 +42,8 @@ def encode(tile: Pixels, jpeg: JpegSettings) -> bytes:
     jpeg
         Quality and subsampling.
     """
+    if tile.strides[1:] != (3, 1):  # the encoder takes rows from anywhere, but not pixels
+        tile = np.ascontiguousarray(tile)
     return bytes(  # without `out` it returns bytes already, and nothing is copied here
         imagecodecs.jpeg8_encode(
             tile, level=jpeg.quality, colorspace="RGB", outcolorspace="YCBCR", subsampling=jpeg.subsampling

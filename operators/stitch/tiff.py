@@ -109,6 +109,7 @@ def resolution(level: Level, base: Level, mpp: tuple[float, float] | None) -> tu
 
 def _rational(value: Fraction) -> Rational:
     """Return numerator and denominator of at most 32 bits each: the value itself, or the nearest there is."""
+    value = min(value, Fraction(_LONG))
     if max(value.numerator, value.denominator) > _LONG:
         value = value.limit_denominator(max(1, int(_LONG / max(value, Fraction(1)))))
     return value.numerator, value.denominator

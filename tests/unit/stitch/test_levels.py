@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operators.stitch.levels import RUN, levels_of
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1, 1), [(1, 1)]),
+        ((256, 256), [(256, 256)]),
+        ((257, 1), [(257, 1), (129, 1)]),
+        ((1000, 300), [(1000, 300), (500, 150), (250, 75)]),
+    ],
+)
+def test_halves_rounded_up_until_one_tile_holds_it(size: tuple[int, int], expected: list[tuple[int, int]]) -> None:
+    assert [(level.width, level.height) for level in levels_of(*size)] == expected
+
+
+@given(st.integers(1, 900), st.integers(1, 900))
+def test_runs_partition_every_level(width: int, height: int) -> None:
+    for level in levels_of(width, height, 16):
+        seen = np.zeros((level.height, level.width), np.uint8)
+        for place in level:
+            window = level.window(*place)
+            seen[window.y : window.bottom, window.x : window.right] += 1
+        assert (seen == 1).all()
+        assert len(list(level)) == level.rows * level.runs
+        assert level.runs * RUN >= level.columns
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000))
+def test_every_run_has_one_parent_and_parents_know_how_many_children_they_have(width: int, height: int) -> None:
+    levels = levels_of(width, height, 64)
+    for below, above in zip(levels, levels[1:], strict=False):
+        children: dict[tuple[int, int], int] = {}
+        for row, run in below:
+            children[row // 2, run // 2] = children.get((row // 2, run // 2), 0) + 1
+        assert children == {place: above.children(*place, below) for place in above}
