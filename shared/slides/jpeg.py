@@ -18,12 +18,13 @@ import simplejpeg  # type: ignore[import-untyped]  # it has no stubs
 
 from shared.batches import Pixels
 
-RGB, YCBCR = 2, 6  # TIFF's numbers for the photometric interpretation
+GREY, RGB, YCBCR = 1, 2, 6  # TIFF's numbers for the photometric interpretation
 MOST_SCANS: Final = 100  # of a progressive JPEG; each costs a pass over the tile
 
 _SOI, _EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xFE
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive; all that libjpeg decodes here
 _COLOUR: Final = {  # Adobe's marker, whose last byte says whether there is a colour transform
+    GREY: b"",
     RGB: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00",
     YCBCR: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01",
 }
@@ -41,7 +42,7 @@ class JpegDecoder:
     tables
         The directory's shared JPEG tables, or None.
     photometric
-        `RGB` or `YCBCR`: what the stored components are.
+        `RGB` or `YCBCR`: what the three stored components are; or `GREY`: there is one.
     width, height
         Size of a tile in pixels. A JPEG of another size is bad, not cropped.
 
@@ -58,7 +59,10 @@ class JpegDecoder:
             # A restart interval holds for one image only: libjpeg forgets it at the start of the tile's own data.
             self._head += b"".join(part for part in parts if part[1] in (_DHT, _DQT))
         self._width, self._height = width, height
-        self._frame = height.to_bytes(2, "big") + width.to_bytes(2, "big") + b"\x03"  # then comes the sampling
+        # The frame header from the size on; behind the number of components comes their sampling.
+        self._frame = (
+            height.to_bytes(2, "big") + width.to_bytes(2, "big") + (b"\x01" if photometric == GREY else b"\x03")
+        )
 
     def decode(self, segment: bytes) -> Pixels:
         """Return a tile's pixels.

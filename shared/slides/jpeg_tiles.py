@@ -73,7 +73,7 @@ class JpegTiles(StoredTiles):
     def _factor(self, level: Directory, size: tuple[int, int]) -> int:
         for factor in (8, 4, 2):
             divides = level.tile_width % factor == 0 and level.tile_height % factor == 0
-            if divides and level.width // factor >= size[0] and level.height // factor >= size[1]:
+            if divides and level.width // factor >= 2 * size[0] and level.height // factor >= 2 * size[1]:
                 return factor
         return 1
 

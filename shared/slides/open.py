@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,9 @@ from shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
 from shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
 from shared.slides.slide import Slide, SlideInfo
 from shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
+from shared.slides.tiff_tiles import TiffTiles, why_not
 
-READERS: Final = ("jpeg", "openslide", "tifffile")
+READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
 _REDUCED: Final = 1  # bit of NewSubfileType
 
@@ -96,8 +97,8 @@ class _Opener:
                 slide = self._jpeg(forced=reader is not None)
             if slide is None and reader in (None, "openslide"):
                 slide = self._openslide()
-            if slide is None and reader in (None, "tifffile"):
-                slide = self._tifffile()
+            if slide is None and reader in (None, "tiff"):
+                slide = self._tiff()
         finally:
             if self._handle is not None and not isinstance(slide, OpenSlideSlide):
                 self._handle.close()
@@ -145,7 +146,7 @@ class _Opener:
         if self._handle is not None and self._handle.levels[0] != (base.width, base.height):
             return None
         assert self._index is not None
-        levels = (base, *_reduced(self._index))
+        levels = (base, *_reduced(self._index, _decodes))
         try:
             slide = JpegTiles(self._info("stored JPEG tiles, decoded directly", base), levels)
         except BadJpeg as error:
@@ -163,12 +164,29 @@ class _Opener:
         base = self._base() if self._vendor in _PLAIN else None
         return OpenSlideSlide(self._info("OpenSlide", base), self._handle)
 
-    def _tifffile(self) -> Slide | None:
-        return None
+    def _tiff(self) -> Slide | None:
+        base = self._base()
+        if base is None or self._vendor not in (None, *_PLAIN):
+            return None  # in a vendor's own arrangement of tiles, the first directory is not the slide
+        assert self._index is not None
+        levels = (base, *_reduced(self._index, lambda level: not why_not(level)))
+        try:
+            return TiffTiles(self._info("stored TIFF tiles, decoded directly", base), levels)
+        except UnreadableSlide as error:
+            self._refusal = str(error)
+            return None
 
 
-def _reduced(index: TiffIndex) -> list[Directory]:
-    """Return the smaller levels of the first directory's image that the fast reader can decode, largest first."""
+def _decodes(directory: Directory) -> bool:
+    """Tell whether the fast reader can decode a directory's tiles."""
+    try:
+        return is_plain_jpeg(directory) and decoder_of(directory) is not None
+    except BadJpeg:
+        return False
+
+
+def _reduced(index: TiffIndex, readable: Callable[[Directory], bool]) -> list[Directory]:
+    """Return the smaller levels of the first directory's image that are readable, largest first."""
     base = index.directories[0]
     candidates = [
         d for d in index.directories[1:] if d.subfile_type & _REDUCED or base.description.startswith("Aperio")
@@ -177,8 +195,6 @@ def _reduced(index: TiffIndex) -> list[Directory]:
     for directory in (*candidates, *base.subdirectories):
         scale = base.width / directory.width
         same_shape = abs(base.height / scale - directory.height) <= 1 + directory.height / 100
-        if scale > 1 and same_shape and is_plain_jpeg(directory):
-            with contextlib.suppress(BadJpeg):  # a level with broken tables is left out
-                decoder_of(directory)
-                found.append(directory)
+        if scale > 1 and same_shape and directory.tiled and readable(directory):
+            found.append(directory)
     return sorted(found, key=lambda d: -d.width)

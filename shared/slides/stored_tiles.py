@@ -66,8 +66,7 @@ class StoredTiles(Slide):
         capacity = cache_capacity(base, cache)
         self._cache = TileCache(self._tile, capacity)
         self.cache_bytes = capacity * base.tile_width * base.tile_height * 3
-        self._blank = np.full((base.tile_height, base.tile_width, 3), 255, np.uint8)
-        self._blank.flags.writeable = False
+        self._blank: Pixels = np.broadcast_to(np.uint8(255), (base.tile_height, base.tile_width, 3))
         self._descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._descriptor).st_size
 

@@ -38,7 +38,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 25
 _DESCRIPTION, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS = 270, 273, 277, 278, 279
 _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _UNIT, _PREDICTOR = 282, 283, 284, 296, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _SUBDIRECTORIES = 322, 323, 324, 325, 330
-_SAMPLE_FORMAT, _TABLES, _SUBSAMPLING, _ICC, _DEPTH = 339, 347, 530, 34675, 32997
+_EXTRA, _SAMPLE_FORMAT, _TABLES, _SUBSAMPLING, _ICC, _DEPTH = 338, 339, 347, 530, 34675, 32997
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +59,9 @@ class Directory:
         False for an image stored in strips.
     bits, samples, sample_format, planar, photometric, compression, predictor, subsampling, subfile_type
         The TIFF tags of these names; `bits` of the first sample, or 0 if the samples differ.
+    alpha
+        What the first sample beyond the colours is: 0 nothing known, 1 alpha that the colours are multiplied with, 2
+        alpha that they are not multiplied with.
     resolution
         Pixels per `unit` in x and y, or None.
     unit
@@ -91,6 +94,7 @@ class Directory:
     predictor: int
     subsampling: tuple[int, int]
     subfile_type: int
+    alpha: int
     resolution: tuple[float, float] | None
     unit: int
     offsets: npt.NDArray[np.int64]
@@ -295,6 +299,7 @@ class _Parser:
             if subsampling is None or len(subsampling) < 2
             else (int(subsampling[0]), int(subsampling[1])),
             subfile_type=one(_SUBFILE, 0),
+            alpha=one(_EXTRA, 0),
             resolution=self._resolution(entries),
             unit=one(_UNIT, 2),
             offsets=places,
