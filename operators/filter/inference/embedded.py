@@ -7,6 +7,7 @@ parallelism there is. The results are bitwise the same for every batch size and 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from operators.filter.inference.canary import fit_model
 from operators.filter.inference.contract import Array, TensorSpec
 from operators.filter.inference.engine import Engine, ModelInfo
-from operators.filter.inference.halo import graph_halo
+from operators.filter.inference.graph import Unbounded
+from operators.filter.inference.halo import Reach, model_reach
 from shared.batches import Pixels
 from shared.errors import ModelError, NucleiError
 from shared.settings import Settings
+
+log = logging.getLogger("nuclei")
 
 #: Where the images have the models, and where a checkout has them.
 REPOSITORIES = (Path("/app/models"), Path(__file__).resolve().parents[3] / "models")
@@ -116,14 +120,16 @@ class EmbeddedEngine(Engine):
         told: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._plan, channels = fit_model(settings, inputs, outputs, told.get("channels"), self._call)
         batch = settings.inference.batch or max(1, _BATCH_PIXELS // settings.tile**2)
+        reach = _reach(name, graph)
         self.info = ModelInfo(
             name=name,
             engine="embedded",
             identity=f"{digest}:{settings.inference.precision}",
             channels=channels,
-            halo=graph_halo(graph),
+            halo=reach.halo if reach else None,
             batch=self._plan.limit(batch),
             mpp=_mpp_range(path, told),
+            grid=reach.grid if reach else None,
         )
 
     def infer(self, pixels: Pixels) -> Pixels:
@@ -165,6 +171,14 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX model: {_one_line(error)}") from error
     return graph, digest.hexdigest()
+
+
+def _reach(name: str, graph: onnx.ModelProto) -> Reach | None:
+    try:
+        return model_reach(graph)
+    except Unbounded as error:
+        log.info("Model %s cannot be tiled without seams, whatever the overlap: %s", name, error)
+        return None
 
 
 def _specs(nodes: Sequence[Any]) -> list[TensorSpec]:

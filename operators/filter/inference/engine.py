@@ -32,6 +32,8 @@ class ModelInfo:
         Tiles per request that suit the engine and model.
     mpp
         The range of µm per pixel that the model was made for, or None.
+    grid
+        With a halo, tiling is exact only where tiles start at multiples of this and their size is one; None as `halo`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ModelInfo:
     halo: int | None
     batch: int
     mpp: tuple[float, float] | None
+    grid: int | None = None
 
 
 class Engine(ABC):
@@ -78,6 +81,18 @@ class Engine(ABC):
         InferenceUnavailable
             The server did not answer in time, however often it was asked.
         """
+
+    def memory_needed(self, tile: int, workers: int) -> int:
+        """Return the bytes of anonymous memory that inference takes in this process; 0 where a server does it.
+
+        Parameters
+        ----------
+        tile
+            Side of a tile in pixels.
+        workers
+            Calls of `infer` at once.
+        """
+        return 0
 
     @abstractmethod
     def close(self) -> None:

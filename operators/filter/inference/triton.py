@@ -79,6 +79,7 @@ class TritonEngine(Engine):
                 halo=_whole(self._served, "halo"),
                 batch=self._batch(settings),
                 mpp=_mpp_range(self._served),
+                grid=_whole(self._served, "grid"),
             )
         except BaseException:
             self._pool.close()
