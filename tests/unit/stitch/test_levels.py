@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,7 +38,7 @@ def test_runs_partition_every_level(width: int, height: int) -> None:
 @given(st.integers(1, 9000), st.integers(1, 9000))
 def test_every_run_has_one_parent_and_parents_know_how_many_children_they_have(width: int, height: int) -> None:
     levels = levels_of(width, height, 64)
-    for below, above in zip(levels, levels[1:], strict=False):
+    for below, above in pairwise(levels):
         children: dict[tuple[int, int], int] = {}
         for row, run in below:
             children[row // 2, run // 2] = children.get((row // 2, run // 2), 0) + 1

@@ -1,0 +1,380 @@
+"""Stitch against a naive reference: the whole slide as one array, in plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from operators.stitch import StitchResult, stitch
+from shared.batches import MaskBatch, Pixels, TileBatch
+from shared.crew import Crew
+from shared.errors import NucleiError
+from shared.geometry import TileGrid, Window
+from shared.settings import JpegSettings, OverlaySettings
+from shared.slides.damage import hatch
+from shared.slides.slide import Region, Slide, SlideInfo
+
+
+class ArraySlide(Slide):
+    """A slide in memory, of which a part may be unreadable."""
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        mpp: tuple[float, float] | None = (0.25, 0.25),
+        icc: bytes | None = None,
+        broken: Sequence[Window] = (),
+    ) -> None:
+        height, width = pixels.shape[:2]
+        self.pixels, self.broken = pixels, broken
+        self.info = SlideInfo(Path("x.svs"), "array", "array", width, height, ((width, height),), mpp, "", None, icc)
+        self.reads: list[Window] = []
+
+    def read(self, window: Window) -> Region:
+        assert self.info.width >= window.right
+        assert self.info.height >= window.bottom
+        assert min(window.x, window.y) >= 0
+        assert window.area > 0
+        self.reads.append(window)
+        pixels = self.pixels[window.y : window.bottom, window.x : window.right].copy()
+        pixels.flags.writeable = False
+        damaged = any(window.intersect(part).area for part in self.broken)
+        if damaged:
+            pixels = pixels.copy()
+            hatch(pixels, window)
+        return Region(pixels, damaged)
+
+    def overview(self, limit: int) -> Pixels:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Case:
+    """A slide, its grid, its foreground and its maps, with all that the stage must make of them."""
+
+    width: int
+    height: int
+    tile: int
+    overlap: int = 0
+    side: int = 16
+    style: str = "outline"
+    share: float = 0.6
+    batch: int = 5
+    workers: int = 2
+    damage: float = 0.0
+    seed: int = 0
+    opacity: float = 0.8
+    channels: int = 1
+    grid: TileGrid = field(init=False)
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(self.seed)
+        self.grid = TileGrid(self.width, self.height, self.tile, self.overlap)
+        self.pixels = random.integers(0, 256, (self.height, self.width, 3), np.uint8)
+        places = [place for place in self.grid if random.random() < self.share]
+        self.foreground = np.array(places, np.int32).reshape(-1, 2)
+        # Blobs, so that there are insides, contours and nuclei across tile borders; the rest of a map differs per tile.
+        shape = (len(places), self.tile, self.tile, self.channels)
+        self.maps = random.integers(0, 256, shape, np.uint8)
+        coarse = random.integers(0, 2, (self.height // 5 + 1, self.width // 5 + 1), np.uint8) * 255
+        blobs = np.repeat(np.repeat(coarse, 5, 0), 5, 1)[: self.height, : self.width]
+        for number, place in enumerate(places):
+            core, inside = self._core(place)
+            self.maps[number, :, :, 0][inside] = blobs[core.y : core.bottom, core.x : core.right]
+        self.damaged = random.random(len(places)) < self.damage
+
+    def _core(self, place: tuple[int, int]) -> tuple[Window, tuple[slice, slice]]:
+        core, window = self.grid.core(*place), self.grid.window(*place)
+        return core, np.s_[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
+
+    @property
+    def overlay(self) -> OverlaySettings:
+        return OverlaySettings(style=self.style, color=(1, 250, 90), opacity=self.opacity)  # type: ignore[arg-type] # the two that there are
+
+    def batches(self) -> Iterator[MaskBatch]:
+        for start in range(0, len(self.foreground), self.batch):
+            index = np.arange(start, min(start + self.batch, len(self.foreground)))
+            tiles = np.stack([self._tile(self.grid.window(*self.foreground[number].tolist())) for number in index])
+            tiles.flags.writeable = False
+            yield MaskBatch(index, self.maps[index], TileBatch(index, tiles, self.damaged[index]))
+
+    def _tile(self, window: Window) -> Pixels:
+        rows = np.abs(np.arange(window.y, window.bottom))
+        columns = np.abs(np.arange(window.x, window.right))
+        # Beyond the slide the tiles hold something else, which must never show.
+        tile = np.full((self.tile, self.tile, 3), 77, np.uint8)
+        inside = np.ix_(rows < self.height, columns < self.width)
+        tile[inside] = self.pixels[np.ix_(rows[rows < self.height], columns[columns < self.width])]
+        return tile
+
+    def nuclei(self) -> npt.NDArray[np.bool_]:
+        nuclei = np.zeros((self.height, self.width), bool)
+        for number, place in enumerate(self.foreground.tolist()):
+            core, inside = self._core(place)
+            if not self.damaged[number]:
+                nuclei[core.y : core.bottom, core.x : core.right] = self.maps[number, :, :, 0][inside] > 127
+        return nuclei
+
+    def reference(self) -> Pixels:
+        nuclei = self.nuclei()
+        drawn = nuclei
+        if self.style == "outline":
+            around = np.pad(nuclei, 1, mode="edge")
+            drawn = nuclei & ~(around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:])
+        part = round(self.opacity * 256)
+        blended = (self.pixels.astype(int) * (256 - part) + np.array(self.overlay.color) * part + 128) >> 8
+        image = np.where(drawn[..., None], blended, self.pixels).astype(np.uint8)
+        for core in self.damaged_cores():
+            hatch(image[core.y : core.bottom, core.x : core.right], core)
+        return image
+
+    def damaged_cores(self) -> tuple[Window, ...]:
+        return tuple(self.grid.core(*place) for place in self.foreground[self.damaged].tolist())
+
+    def stitch(self, folder: Path, slide: Slide | None = None, raw: bool = True, **options: int) -> StitchResult:
+        """Run the stage into ``folder/image.tif``; `raw` stores plain pixels where JPEG would be."""
+        with Crew(self.workers) as crew:
+            return stitch(
+                slide or ArraySlide(self.pixels),
+                self.grid,
+                self.foreground,
+                self.batches(),
+                folder / "image.tif",
+                folder / "spool",
+                self.overlay,
+                JpegSettings(),
+                crew,
+                lambda done, total: None,
+                side=self.side,
+                encode=(lambda tile: tile.tobytes()) if raw else None,
+                **options,
+            )
+
+
+def halved(image: Pixels) -> Pixels:
+    height, width = image.shape[:2]
+    even = np.pad(image.astype(int), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return ((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2] + 2) // 4).astype(np.uint8)
+
+
+def raw_levels(path: Path) -> list[Pixels]:
+    """Read what a raw encoder wrote; checks that edge tiles are filled with their last row and column."""
+    levels = []
+    with tifffile.TiffFile(path) as tiff, path.open("rb") as file:
+        for page in tiff.pages:
+            side, height, width = page.tilewidth, page.imagelength, page.imagewidth
+            rows, columns = -(-height // side), -(-width // side)
+            image = np.zeros((rows * side, columns * side, 3), np.uint8)
+            for number, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+                file.seek(offset)
+                tile = np.frombuffer(file.read(count), np.uint8).reshape(side, side, 3)
+                row, column = divmod(number, columns)
+                image[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
+            level = image[:height, :width]
+            padding = ((0, rows * side - height), (0, columns * side - width), (0, 0))
+            np.testing.assert_array_equal(image, np.pad(level, padding, mode="edge"))
+            levels.append(level)
+    return levels
+
+
+def check(case: Case, folder: Path) -> None:
+    result = case.stitch(folder)
+    expected = case.reference()
+    levels = raw_levels(folder / "image.tif")
+    for level in levels:
+        np.testing.assert_array_equal(level, expected)
+        expected = halved(expected)
+    assert max(levels[-1].shape[:2]) <= case.side
+    assert all(max(level.shape[:2]) > case.side for level in levels[:-1])
+    assert result.nuclei_pixels == case.nuclei().sum()
+    assert result.damaged == case.damaged_cores()
+    assert result.bytes == (folder / "image.tif").stat().st_size
+    assert [path.name for path in folder.iterdir()] == ["image.tif"]
+
+
+sizes = st.one_of(st.integers(1, 40), st.integers(100, 300))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.builds(
+        Case,
+        width=sizes,
+        height=st.integers(1, 90),
+        tile=st.sampled_from([32, 48, 64, 128]),
+        overlap=st.sampled_from([0, 0, 16]),
+        side=st.sampled_from([16, 32, 64]),
+        style=st.sampled_from(["outline", "fill"]),
+        share=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+        batch=st.integers(1, 20),
+        workers=st.integers(1, 4),
+        damage=st.sampled_from([0.0, 0.0, 0.2]),
+        channels=st.integers(1, 3),
+        seed=st.integers(0, 1000),
+    )
+)
+@example(Case(1, 1, 16))
+@example(Case(1, 1, 256, side=256))
+@example(Case(255, 257, 256, side=256, share=1.0))
+@example(Case(256, 256, 256, side=256, share=1.0))
+@example(Case(257, 255, 256, side=256, share=1.0, style="fill"))
+@example(Case(513, 300, 256, overlap=64, side=256, share=1.0))
+@example(Case(290, 70, 16, overlap=0, share=1.0, damage=0.1))
+@example(Case(290, 70, 16, overlap=0, share=0.7, damage=1.0))
+@example(Case(300, 60, 64, overlap=48, side=16, share=0.9))
+def test_every_level_is_what_the_naive_reference_says(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
+    check(case, tmp_path_factory.mktemp("stitch"))
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(256, 0), (512, 0), (256, 64)])
+def test_the_same_bytes_whatever_the_workers_and_batches(tmp_path: Path, tile: int, overlap: int) -> None:
+    files = []
+    for workers, batch in ((1, 1), (2, 7), (5, 64)):
+        case = Case(3000, 700, tile, overlap, side=256, workers=workers, batch=batch, damage=0.05)
+        case.pixels[:] = np.repeat(np.repeat(case.pixels[::10, ::10], 10, 0), 10, 1)[:700, :3000]
+        case.stitch(tmp_path, raw=False, reserve_bytes=workers * 1_000_000)
+        files.append((tmp_path / "image.tif").read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+def test_inferred_tiles_are_not_read_again_and_background_is_read_in_stretches(tmp_path: Path) -> None:
+    case = Case(640, 64, 16, share=0.5)
+    slide = ArraySlide(case.pixels)
+    case.stitch(tmp_path, slide)
+    seen = np.zeros((64, 640), int)
+    for window in slide.reads:
+        seen[window.y : window.bottom, window.x : window.right] += 1
+    for row, column in case.grid:
+        wanted = 0 if [row, column] in case.foreground.tolist() else 1
+        core = case.grid.core(row, column)
+        assert (seen[core.y : core.bottom, core.x : core.right] == wanted).all()
+    assert len(slide.reads) < len(case.grid) - len(case.foreground)
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (32, 0), (64, 16)])
+def test_what_the_slide_cannot_read_is_hatched_counted_and_located(tmp_path: Path, tile: int, overlap: int) -> None:
+    case = Case(400, 100, tile, overlap, share=0.0)
+    broken = [Window(130, 20, 1, 1), Window(399, 99, 1, 1)]
+    slide = ArraySlide(case.pixels, broken=broken)
+    result = case.stitch(tmp_path, slide)
+    level = raw_levels(tmp_path / "image.tif")[0]
+    hit = [core for place in case.grid if any((core := case.grid.core(*place)).intersect(part).area for part in broken)]
+    assert list(result.damaged) == hit
+    outside = np.ones((100, 400), bool)
+    for core in hit:
+        outside[core.y : core.bottom, core.x : core.right] = False
+    np.testing.assert_array_equal(level[outside], case.pixels[outside])
+    for part in broken:
+        there = np.zeros((1, 1, 3), np.uint8)
+        hatch(there, part)
+        np.testing.assert_array_equal(level[part.y, part.x], there[0, 0])
+
+
+def test_damage_seen_by_load_and_again_by_stitch_counts_once(tmp_path: Path) -> None:
+    case = Case(400, 100, 32, share=1.0, damage=0.1)
+    slide = ArraySlide(case.pixels, broken=case.damaged_cores())
+    assert case.stitch(tmp_path, slide).damaged == case.damaged_cores()
+
+
+def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path: Path) -> None:
+    case = Case(256, 640, 16, share=1.0, batch=16, workers=1)  # batch = a row of tiles
+    drawn: list[int] = []
+    behind: list[int] = []
+
+    def watched() -> Iterator[MaskBatch]:
+        for number, batch in enumerate(case.batches()):
+            drawn.append(number)
+            yield batch
+        drawn.append(-1)
+
+    with Crew(1) as crew:
+        stitch(
+            ArraySlide(case.pixels),
+            case.grid,
+            case.foreground,
+            watched(),
+            tmp_path / "image.tif",
+            tmp_path / "spool",
+            case.overlay,
+            JpegSettings(),
+            crew,
+            lambda done, total: behind.append(drawn[-1] - done // 16),
+            side=16,
+        )
+    assert drawn == [*range(40), -1]
+    assert max(behind) <= 4, "rows of maps drawn ahead of the row that is written"
+
+
+@pytest.mark.parametrize("fault", ["short", "long", "order"])
+def test_a_stream_of_maps_that_does_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
+    case = Case(200, 100, 16, share=1.0)
+    batches = list(case.batches())
+    wrong = {"short": batches[:-1], "long": [*batches, batches[-1]], "order": [batches[1], batches[0], *batches[2:]]}
+    case.batches = lambda: iter(wrong[fault])  # type: ignore[method-assign] # the fault
+    with pytest.raises(NucleiError, match="maps"):
+        case.stitch(tmp_path)
+
+
+class Stop(BaseException):
+    """Stands for what a signal handler raises."""
+
+
+@pytest.mark.parametrize("after", [1, 5, 11])
+def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_same_bytes(
+    tmp_path: Path, after: int
+) -> None:
+    case = Case(600, 200, 16, side=16, share=0.7)
+    case.stitch(tmp_path, raw=False)
+    wanted = (tmp_path / "image.tif").read_bytes()
+    with Crew(3) as crew:
+        calls = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == after:
+                raise Stop
+
+        slide = ArraySlide(case.pixels)
+        with pytest.raises(Stop):
+            stitch(
+                slide,
+                case.grid,
+                case.foreground,
+                case.batches(),
+                tmp_path / "image.tif",
+                tmp_path / "spool",
+                case.overlay,
+                JpegSettings(),
+                crew,
+                progress,
+                side=16,
+            )
+        reads = len(slide.reads)
+        crew.submit("probe", lambda _: None, None).result()
+        assert len(slide.reads) == reads
+    case.stitch(tmp_path, raw=False)
+    assert (tmp_path / "image.tif").read_bytes() == wanted
+
+
+def test_an_error_in_a_worker_comes_out_as_it_is(tmp_path: Path) -> None:
+    class Broken(ArraySlide):
+        def read(self, window: Window) -> Region:
+            if window.x > 100:
+                raise MemoryError("no more")
+            return super().read(window)
+
+    case = Case(600, 200, 16, share=0.0)
+    with pytest.raises(MemoryError, match="no more"):
+        case.stitch(tmp_path, Broken(case.pixels))

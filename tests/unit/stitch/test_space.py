@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from operators.stitch.space import open_reserved, reserve, writing
+from operators.stitch.spool import Spool
+from shared.errors import NoSpace, NucleiError, OutputError
+
+
+def test_reserve_takes_the_space_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old content")
+    reserve(path, 3_000_000)
+    assert path.read_bytes() == bytes(3_000_000)
+    assert path.stat().st_blocks * 512 >= 3_000_000
+
+
+def test_reserving_more_than_the_disk_has_is_no_space_and_leaves_no_file(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(NoSpace, match=r"file: .* needed, .* free"):
+        reserve(tmp_path / "file", free + (1 << 40))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+        (errno.EROFS, OutputError),
+        (errno.EACCES, OutputError),
+        (errno.EIO, OutputError),
+    ],
+)
+def test_system_errors_get_their_names(tmp_path: Path, number: int, kind: type[NucleiError]) -> None:
+    with pytest.raises(kind, match=r"image\.tif"), writing(tmp_path / "image.tif", 5):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_full_disk_is_no_space_from_whichever_call_meets_it() -> None:
+    full = Path("/dev/full")
+    with pytest.raises(NoSpace), open_reserved(full, 7) as file:
+        file.write(bytes(3 << 20))
+    file = open_reserved(full, 7)
+    file.write(b"kept in the buffer")
+    with pytest.raises(NoSpace):
+        file.flush()
+    with pytest.raises(NoSpace):
+        file.close()
+
+
+def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="absent"):
+        reserve(tmp_path / "absent" / "file", 1)
+
+
+def test_spool_gives_back_each_level_in_order_and_goes_away(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    with Spool(path, 100, 3) as spool:
+        spool.append(2, [b"c0"])
+        spool.append(1, [b"b0", b"", b"b2" * 1000])
+        spool.append(2, [b"c1"])
+        assert list(spool.segments(0)) == []
+        assert list(spool.segments(1)) == [b"b0", b"", b"b2" * 1000]
+        assert list(spool.segments(2)) == [b"c0", b"c1"]
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_spool_of_a_run_that_ended_early_stays_in_the_work_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Spool(tmp_path / "spool", 10, 1):
+        raise KeyboardInterrupt
+    assert (tmp_path / "spool").exists()
