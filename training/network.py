@@ -81,9 +81,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             ConvBlock(inputs, width) for inputs, width in zip([3, *widths[:-1]], widths, strict=True)
         )
-        self.lift = nn.ModuleList(
-            nn.Conv2d(widths[level + 1], widths[level], 1) for level in reversed(range(depth))
-        )
+        self.lift = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in reversed(range(depth)))
         self.up = nn.ModuleList(ConvBlock(2 * widths[level], widths[level]) for level in reversed(range(depth)))
         self.head = nn.Conv2d(base, outputs, 1)
 

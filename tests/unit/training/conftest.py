@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from training.data import Field, Labels, median_diameter
+
+
+def discs(size: int, count: int, radius: int, seed: int) -> Labels:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((size, size), np.uint16)
+    for number in range(1, count + 1):
+        x, y = rng.integers(radius, size - radius, 2)
+        cv2.circle(labels, (int(x), int(y)), radius, number, -1)
+    return labels
+
+
+@pytest.fixture
+def fields() -> dict[str, list[Field]]:
+    made: dict[str, list[Field]] = {}
+    for number, modality in enumerate(("fluorescence_gray", "stained_he", "brightfield_gray")):
+        labels = discs(160, 20, 8, number)
+        inside = (labels > 0).astype(np.uint8)[:, :, None]
+        light, dark = (200, 10) if modality == "fluorescence_gray" else (90, 230)
+        image = np.repeat(inside * np.uint8(light) + (1 - inside) * np.uint8(dark), 3, axis=2)
+        made[modality] = [Field(f"{modality}-{number}", modality, image, labels, median_diameter(labels))]
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path, fields: dict[str, list[Field]]) -> Path:
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    lines = ["image_id,modality,modality_fine,split"]
+    for modality, (field,) in fields.items():
+        cv2.imwrite(
+            str(root / "images" / f"{field.name}.webp"), field.image[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101]
+        )
+        cv2.imwrite(str(root / "labels" / f"{field.name}.png"), field.labels)
+        lines.append(f"{field.name},any,{modality},{'val' if modality == 'stained_he' else 'train'}")
+    (root / "index.csv").write_text("\n".join(lines) + "\n")
+    return root

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.data import Field
+from training.sampler import MIX, Sampler, batches
+from training.synth import negative, stain_field
+
+
+def test_a_batch_depends_on_seed_and_step_alone(fields: dict[str, list[Field]]) -> None:
+    sampler = Sampler(fields, 64, 2, 5)
+    straight = list(batches(sampler, 0, 6))
+    later = list(batches(sampler, 3, 6))
+    for (images, marks), (images_later, marks_later) in zip(straight[3:], later, strict=True):
+        assert np.array_equal(images, images_later)
+        assert np.array_equal(marks, marks_later)
+    assert not np.array_equal(straight[0][0], straight[1][0])
+    assert not np.array_equal(straight[0][0], Sampler(fields, 64, 2, 6).batch_at(0)[0])
+
+
+def test_a_batch_has_bytes_and_binary_targets(fields: dict[str, list[Field]]) -> None:
+    sampler = Sampler(fields, 64, 8, 1)
+    for step in range(6):
+        images, marks = sampler.batch_at(step)
+        assert images.shape == (8, 64, 64, 3)
+        assert images.dtype == np.uint8
+        assert marks.shape == (8, 2, 64, 64)
+        assert set(np.unique(marks)) <= {0, 1}
+
+
+def test_an_error_of_the_background_thread_is_raised() -> None:
+    empty: dict[str, list[Field]] = {"stained_he": [None]}  # type: ignore[list-item]
+    with pytest.raises(AttributeError):
+        list(batches(Sampler(empty, 64, 8, 0), 0, 4))
+
+
+def test_stained_and_drawn_samples_are_most_of_the_mix() -> None:
+    share = sum(part for kind, part in MIX.items() if kind.startswith("stained") or kind == "drawn")
+    assert sum(MIX.values()) == pytest.approx(1.0)
+    assert share > 0.6
+
+
+def test_drawn_nuclei_are_darker_and_bluer_than_what_surrounds_them(fields: dict[str, list[Field]]) -> None:
+    (field,) = fields["fluorescence_gray"]
+    darker = 0
+    for seed in range(20):
+        image, labels = stain_field(field.image, field.labels, field.diameter, np.random.default_rng(seed))
+        inside, outside = image[labels > 0].mean(axis=0), image[labels == 0].mean(axis=0)
+        darker += inside[0] < outside[0]
+        assert inside[2] > inside[1] - 12
+    assert darker >= 18
+
+
+def test_negatives_are_images_of_every_kind() -> None:
+    brightness = [negative(64, 20.0, np.random.default_rng(seed)).mean() for seed in range(60)]
+    assert min(brightness) < 60
+    assert max(brightness) > 220

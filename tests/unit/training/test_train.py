@@ -1,0 +1,128 @@
+# ruff: noqa: E402 - what needs PyTorch is imported once it is known to be there
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
+
+from training.data import Field
+from training.evaluate import dice, evaluate, instances, matches, table
+from training.export import METADATA, export, session, verify
+from training.sampler import Sampler
+from training.train import CheckpointError, Settings, losses, rate_at, train
+
+SMALL = Settings(steps=6, batch=2, size=32, warmup=2, decay=0.34, base=2, threads=1, seed=3)
+
+
+@pytest.fixture
+def sampler(fields: dict[str, list[Field]]) -> Sampler:
+    return Sampler(fields, SMALL.size, SMALL.batch, SMALL.seed)
+
+
+def test_a_killed_run_continues_to_the_same_weights(sampler: Sampler, tmp_path: Path) -> None:
+    straight = train(sampler, SMALL, tmp_path / "a.pt", every=100)
+
+    class Killed(Exception): ...
+
+    class Mortal(Sampler):
+        def batch_at(self, step: int):
+            if step == 4:
+                raise Killed
+            return super().batch_at(step)
+
+    with pytest.raises(Killed):
+        train(Mortal(sampler.fields, SMALL.size, SMALL.batch, SMALL.seed), SMALL, tmp_path / "b.pt", every=3)
+    resumed = train(sampler, SMALL, tmp_path / "b.pt", every=3)
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_a_checkpoint_of_the_plateau_serves_another_number_of_steps(sampler: Sampler, tmp_path: Path) -> None:
+    shorter = replace(SMALL, steps=5)
+    straight = train(sampler, shorter, tmp_path / "a.pt")
+    with pytest.raises(IndexError):
+        train(_Short(sampler.fields, SMALL.size, SMALL.batch, SMALL.seed), SMALL, tmp_path / "b.pt", every=2)
+    moved = train(sampler, shorter, tmp_path / "b.pt", every=2)
+    assert all(torch.equal(value, moved.state_dict()[key]) for key, value in straight.state_dict().items())
+
+
+class _Short(Sampler):
+    def batch_at(self, step: int):
+        if step == 3:
+            raise IndexError
+        return super().batch_at(step)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(sampler: Sampler, tmp_path: Path) -> None:
+    train(sampler, SMALL, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="seed"):
+        train(sampler, replace(SMALL, seed=4), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="steps"):
+        train(sampler, replace(SMALL, steps=9), tmp_path / "a.pt")  # the rate of a past step would differ
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    rates = [rate_at(step, Settings(steps=100, warmup=10, decay=0.5, rate=1.0)) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert set(rates[9:51]) == {1.0}
+    assert all(a > b for a, b in itertools.pairwise(rates[50:]))
+    assert rates[-1] < 0.01
+
+
+def test_losses_vanish_for_a_perfect_answer_and_not_for_a_wrong_one() -> None:
+    target = torch.zeros((1, 2, 8, 8))
+    target[:, :, 2:5] = 1.0
+    right = losses((target - 0.5) * 80.0, target)
+    wrong = losses((0.5 - target) * 80.0, target)
+    assert all(float(part.max()) < 1e-3 for part in right)
+    assert float(wrong[0].min()) > 10
+    assert float(wrong[1].min()) > 0.9
+
+
+def test_exports_a_checked_model(sampler: Sampler, tmp_path: Path) -> None:
+    network = train(sampler, SMALL, tmp_path / "a.pt")
+    path = export(network, tmp_path / "models")
+    verify(network, path)
+    model = session(path)
+    assert [(i.name, i.type, i.shape) for i in model.get_inputs()] == [
+        ("tiles", "tensor(uint8)", ["batch", "height", "width", 3])
+    ]
+    assert [(o.name, o.type, o.shape) for o in model.get_outputs()] == [
+        ("masks", "tensor(uint8)", ["batch", "height", "width", 2])
+    ]
+    assert model.get_modelmeta().custom_metadata_map == METADATA
+    assert model.run(None, {"tiles": np.zeros((3, 32, 80, 3), np.uint8)})[0].shape == (3, 32, 80, 2)
+    assert str(tmp_path).encode() not in path.read_bytes()
+    first = path.read_bytes()
+    assert export(network, tmp_path / "again").read_bytes() == first
+
+
+def test_scores_by_modality(sampler: Sampler, tmp_path: Path) -> None:
+    path = export(train(sampler, SMALL, tmp_path / "a.pt"), tmp_path / "models")
+    scores = evaluate(path, [field for group in sampler.fields.values() for field in group], threads=1)
+    assert [score.modality for score in scores] == sorted(sampler.fields)
+    assert all(0.0 <= score.dice <= 1.0 for score in scores)
+    assert len(table(scores).splitlines()) == 2 + len(scores)
+
+
+def test_touching_nuclei_are_split_at_the_boundary() -> None:
+    masks = np.zeros((20, 30, 2), np.uint8)
+    masks[4:16, 3:27, 0] = 255
+    masks[4:16, 14:16, 1] = 255
+    found = instances(masks)
+    assert len(np.unique(found)) == 3
+    truth = np.zeros((20, 30), np.uint16)
+    truth[4:16, 3:15] = 1
+    truth[4:16, 15:27] = 2
+    assert matches(found, truth) == 2
+    assert dice(found > 0, truth) > 0.95
+
+
+def test_dice_of_nothing_is_one() -> None:
+    assert dice(np.zeros((4, 4), bool), np.zeros((4, 4), np.uint16)) == 1.0

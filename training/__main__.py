@@ -1,0 +1,83 @@
+"""Trains, exports and evaluates: ``python -m training --data DIR [--data DIR2] --output models``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+
+from training.data import DataError, Field, load_fields
+from training.evaluate import evaluate, table
+from training.export import ExportError, export, verify
+from training.sampler import Sampler
+from training.train import CheckpointError, Settings, train
+
+log = logging.getLogger("training")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: the process's.
+
+    Returns
+    -------
+    Namespace
+        The options.
+    """
+    default = Settings()
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("--data", type=Path, action="append", required=True, help="data directory; repeatable")
+    parser.add_argument("--output", type=Path, required=True, help="model repository to write into")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("training/runs/default"),
+        help="directory of the checkpoint and the log (%(default)s); a killed run continues from it",
+    )
+    parser.add_argument("--steps", type=int, default=default.steps, help="optimiser steps (%(default)s)")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed (%(default)s)")
+    parser.add_argument("--threads", type=int, default=default.threads, help="threads of PyTorch (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the whole thing.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    options = parse()
+    options.work.mkdir(parents=True, exist_ok=True)
+    console, file = logging.StreamHandler(sys.stdout), logging.FileHandler(options.work / "train.log")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[console, file])
+    cv2.setNumThreads(1)
+    settings = Settings(steps=options.steps, seed=options.seed, threads=options.threads)
+    try:
+        fields: dict[str, list[Field]] = defaultdict(list)
+        for field in load_fields(options.data, "train"):
+            fields[field.modality].append(field)
+        log.info("training images: %s", {name: len(group) for name, group in fields.items()})
+        log.info("%s", settings)
+        sampler = Sampler(dict(fields), settings.size, settings.batch, settings.seed)
+        network = train(sampler, settings, options.work / "checkpoint.pt")
+        path = export(network, options.output)
+        verify(network, path)
+        log.info("\n%s", table(evaluate(path, load_fields(options.data, "val"), settings.threads)))
+    except (DataError, CheckpointError, ExportError, OSError) as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Random changes of appearance: stain, tone, sharpness, noise and compression.
+
+Every function takes and returns an RGB image as uint8 ``[H, W, 3]`` and draws all its choices from the generator it
+is given, so that a generator's seed decides the result.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data import Image
+
+Floats = NDArray[np.float32]
+
+# Optical densities of haematoxylin, eosin and a residual (Ruifrok and Johnston, 2001).
+_STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
+_UNMIX = np.linalg.inv(_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.float32)
+_DENSITY = (-np.log((np.arange(256, dtype=np.float32) + 1.0) / 256.0)).astype(np.float32)
+
+
+def density(image: Image) -> Floats:
+    """Optical density of each channel.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``.
+
+    Returns
+    -------
+    ndarray
+        float32 ``[H, W, 3]``, 0 for white.
+    """
+    return np.asarray(_DENSITY[image], np.float32)
+
+
+def light(density_: Floats) -> Image:
+    """Undo :func:`density`.
+
+    Parameters
+    ----------
+    density_ : ndarray
+        float32 ``[H, W, 3]``.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    return np.asarray(np.clip(np.exp(-density_) * 256.0 - 1.0, 0.0, 255.0), np.uint8)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Give stain vectors length one.
+
+    Parameters
+    ----------
+    vectors : ndarray
+        float32 ``[n, 3]``.
+
+    Returns
+    -------
+    ndarray
+        float32 ``[n, 3]``.
+    """
+    clipped = np.maximum(vectors, 0.01)
+    return np.asarray(clipped / np.linalg.norm(clipped, axis=1, keepdims=True), np.float32)
+
+
+def jitter_stain(image: Image, rng: np.random.Generator) -> Image:
+    """Change the strength and the colour of the stains.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``, of stained tissue.
+    rng : Generator
+        Source of every choice.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    strength = np.diag(np.exp(rng.uniform(-0.45, 0.45, 3))).astype(np.float32)
+    stains = unit((_STAINS + rng.normal(0.0, 0.06, (3, 3))).astype(np.float32))
+    mix = _UNMIX @ strength @ stains
+    ground = rng.uniform(0.0, 0.06, 3).astype(np.float32)
+    return light(np.maximum(density(image) @ mix, 0.0) + ground)
+
+
+def jitter_tone(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
+    """Change brightness, contrast and gamma, together and a little for each channel.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``.
+    rng : Generator
+        Source of every choice.
+    strength : float
+        How much, 1 is usual.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    ramp = np.arange(256, dtype=np.float64) / 255.0
+    gamma = np.exp(rng.uniform(-0.3, 0.3) * strength + rng.uniform(-0.06, 0.06, 3) * strength)
+    contrast = np.exp(rng.uniform(-0.25, 0.25) * strength + rng.uniform(-0.05, 0.05, 3) * strength)
+    shift = rng.uniform(-0.08, 0.08) * strength + rng.uniform(-0.03, 0.03, 3) * strength
+    table = (ramp[:, None] ** gamma - 0.5) * contrast + 0.5 + shift
+    lookup = np.clip(table * 255.0, 0.0, 255.0).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, lookup[None]), np.uint8)
+
+
+def tint(image: Image, rng: np.random.Generator) -> Image:
+    """Colour a grey fluorescence image as a display would.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``.
+    rng : Generator
+        Source of every choice.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    weights = rng.uniform(0.1, 1.0, 3)
+    weights[int(rng.integers(3))] = 1.0
+    return np.asarray(image * weights, np.uint8)
+
+
+def degrade(image: Image, rng: np.random.Generator) -> Image:
+    """Blur or sharpen, add noise and compress, each only sometimes.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``.
+    rng : Generator
+        Source of every choice.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    choice = rng.random()
+    if choice < 0.3:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.7))), np.uint8)
+    elif choice < 0.5:
+        soft = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.6, 1.5)))
+        amount = float(rng.uniform(0.3, 1.2))
+        image = np.asarray(cv2.addWeighted(image, 1.0 + amount, soft, -amount, 0.0), np.uint8)
+    if rng.random() < 0.35:
+        shape = image.shape if rng.random() < 0.5 else (*image.shape[:2], 1)
+        noise = rng.standard_normal(shape, np.float32) * np.float32(rng.uniform(2.0, 9.0))
+        image = np.asarray(np.clip(image + noise, 0.0, 255.0), np.uint8)
+    if rng.random() < 0.4:
+        quality = int(rng.integers(35, 95))
+        _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
+    return image
+
+
+def invert(image: Image) -> Image:
+    """Make light nuclei on black into dark nuclei on white.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    return np.asarray(255 - image, np.uint8)
