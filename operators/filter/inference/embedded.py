@@ -22,6 +22,7 @@ from operators.filter.inference.contract import Array, TensorSpec
 from operators.filter.inference.engine import Engine, ModelInfo
 from operators.filter.inference.graph import Unbounded
 from operators.filter.inference.halo import Reach, model_reach
+from operators.filter.inference.memory import bytes_per_call
 from shared.batches import Pixels
 from shared.errors import ModelError, NucleiError
 from shared.settings import Settings
@@ -37,6 +38,9 @@ _ORT_ERRORS = tuple(
 )
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(float)": "float32"}
+
+#: Bytes of a tensor that is a weight rather than a size.
+_SMALL = 256
 
 #: Tiles of 256 pixels, or as many pixels, per call. More only costs memory: a CPU is as fast with one.
 _BATCH_PIXELS = 256 * 256
@@ -114,6 +118,9 @@ class EmbeddedEngine(Engine):
         self._run_options = ort.RunOptions()
         self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._path = path
+        self._graph = _without_weights(graph)
+        # The runtime keeps a copy in its own order; the file's is gone by then.
+        self._weights = path.stat().st_size
         inputs, outputs = _specs(self._session.get_inputs()), _specs(self._session.get_outputs())
         self._input = inputs[0].name if inputs else ""
         self._outputs = [spec.name for spec in outputs]
@@ -135,6 +142,11 @@ class EmbeddedEngine(Engine):
     def infer(self, pixels: Pixels) -> Pixels:
         """Return the maps of some tiles; see `Engine.infer`."""
         return self._plan.run(pixels, self.info.batch, self._call)
+
+    def memory_needed(self, tile: int, batch: int, workers: int) -> int:
+        """Estimate what the tensors of `workers` calls take; see `Engine.memory_needed`. The weights once."""
+        # However many tiles come, no more than the engine's own batch are computed at once.
+        return workers * bytes_per_call(self._graph, tile, min(batch, self.info.batch)) + self._weights
 
     def close(self) -> None:
         """Nothing to do: the session goes with the engine, and calls under way may finish."""
@@ -171,6 +183,16 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX model: {_one_line(error)}") from error
     return graph, digest.hexdigest()
+
+
+def _without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what only the runtime needs; small tensors are sizes and scales, which tell shapes."""
+    light = onnx.ModelProto()
+    light.CopyFrom(graph)
+    for tensor in light.graph.initializer:
+        if len(tensor.raw_data) > _SMALL:
+            tensor.ClearField("raw_data")
+    return light
 
 
 def _reach(name: str, graph: onnx.ModelProto) -> Reach | None:
