@@ -8,7 +8,7 @@ import pytest
 
 from shared.settings import InferenceSettings, ModelSettings, Settings
 
-from .harness import SHIPPED, VENV, TritonServer, add_model, add_shipped_model
+from .harness import VENV, TritonServer, add_model, add_shipped_model
 
 SIZE = 256
 
@@ -58,7 +58,9 @@ def repository(nets, onnx_file, tmp_path_factory):
     add_model(folder, "logit", planar(out / "logit.onnx", ending=None), image, probability())
     add_model(folder, "nan", planar(out / "nan.onnx", ending="nan"), image, probability())
     add_model(folder, "cropped", planar(out / "cropped.onnx", crop=16), image, probability(-1))
-    add_model(folder, "small", planar(out / "small.onnx", size=64), ("image", "TYPE_FP32", [3, 64, 64]), probability(64))
+    add_model(
+        folder, "small", planar(out / "small.onnx", size=64), ("image", "TYPE_FP32", [3, 64, 64]), probability(64)
+    )
     add_model(folder, "slow", onnx_file, free, [maps], max_batch=8, delay=3)
     return folder
 

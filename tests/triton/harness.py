@@ -17,8 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-triton"
 SHIPPED = ROOT / "models" / "segmentation_unet_nuclei" / "config.pbtxt"
-if not SHIPPED.exists():  # TEMPORARY
-    SHIPPED = Path("/tmp/config.pbtxt")
 
 
 def free_port():

@@ -40,6 +40,8 @@ class TritonPythonModel:
         else:
             parts = [self.run(array) for array in arrays]
         return [
-            pb.InferenceResponse([pb.Tensor(name, np.ascontiguousarray(value)) for name, value in zip(self.outputs, part)])
+            pb.InferenceResponse(
+                [pb.Tensor(name, np.ascontiguousarray(value)) for name, value in zip(self.outputs, part)]
+            )
             for part in parts
         ]

@@ -143,10 +143,10 @@ class EmbeddedEngine(Engine):
         """Return the maps of some tiles; see `Engine.infer`."""
         return self._plan.run(pixels, self.info.batch, self._call)
 
-    def memory_needed(self, tile: int, batch: int, workers: int) -> int:
-        """Estimate what the tensors of `workers` calls take; see `Engine.memory_needed`. The weights once."""
-        # However many tiles come, no more than the engine's own batch are computed at once.
-        return workers * bytes_per_call(self._graph, tile, min(batch, self.info.batch)) + self._weights
+    def memory_needed(self, tile: int, workers: int) -> int:
+        """Return what the tensors of `workers` calls take, and the weights; see `Engine.memory_needed`."""
+        # However many tiles a call brings, no more than the engine's own batch are computed at once.
+        return workers * bytes_per_call(self._graph, tile, self.info.batch) + self._weights
 
     def close(self) -> None:
         """Nothing to do: the session goes with the engine, and calls under way may finish."""

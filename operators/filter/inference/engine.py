@@ -94,21 +94,6 @@ class Engine(ABC):
         """
         return 0
 
-    def memory_needed(self, tile: int, batch: int, workers: int) -> int:
-        """Estimate the most bytes that `workers` calls of `infer` at once need beside tiles and maps themselves.
-
-        Parameters
-        ----------
-        tile
-            T, pixels.
-        batch
-            Tiles per call.
-        workers
-            Calls at once.
-        """
-        # What engines that compute elsewhere need: the request, the reply, and maps being put together.
-        return workers * batch * tile * tile * (3 + 2 * len(self.info.channels))
-
     @abstractmethod
     def close(self) -> None:
         """Give back what is held."""

@@ -1,4 +1,4 @@
-"""An engine without a model: for tests of what happens when inference fails, and to measure everything but inference."""
+"""An engine without a model: to test what happens when inference fails, and to measure everything but inference."""
 
 from __future__ import annotations
 

@@ -89,6 +89,13 @@ class TritonEngine(Engine):
         """Return the maps of some tiles; see `Engine.infer`."""
         return self._plan.run(pixels, self.info.batch, self._call)
 
+    def memory_needed(self, tile: int, workers: int) -> int:
+        """Return the bytes of requests and replies under way; see `Engine.memory_needed`."""
+        item = np.dtype(self._plan.input.dtype).itemsize
+        answer = sum((output.channels or 1) * np.dtype(output.spec.dtype).itemsize for output in self._plan.outputs)
+        # The reply is held twice while it is read; maps are put together from it.
+        return workers * self.info.batch * tile * tile * (3 * item + 2 * answer + len(self.info.channels))
+
     def close(self) -> None:
         """Close all connections; requests under way end with `InferenceUnavailable`. Never waits for a server."""
         self._pool.close()
