@@ -162,7 +162,7 @@ def _illumination(logs: Floats, candidates: Mask) -> Floats:
         masked = cv2.copyMakeBorder(logs[channel] * candidates, *pad)
         levels[:, channel] = cv2.resize(masked, size, interpolation=cv2.INTER_AREA)[used] / weight[used]
     y, x = np.nonzero(used)
-    terms = _terms((x + 0.5) * cell / width, (y + 0.5) * cell / height)
+    terms = _terms(2 * (x + 0.5) * cell / width - 1, 2 * (y + 0.5) * cell / height - 1)
     brightness = levels.mean(axis=1)
     weights = np.ones(len(brightness))
     for _ in range(15):
@@ -171,7 +171,7 @@ def _illumination(logs: Floats, candidates: Mask) -> Floats:
     on_surface = np.abs(residual) < _OUTLIER / 2
     if not on_surface.any():
         on_surface[:] = True
-    across, down = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    across, down = (2 * (np.arange(side) + 0.5) / side - 1 for side in (width, height))
     surface = np.empty_like(logs)
     for channel in range(3):
         a, b, c, d, e, f = _solve(terms, levels[:, channel], on_surface + 1e-6)
@@ -191,6 +191,6 @@ def _terms(x: Doubles, y: Doubles) -> Doubles:
 def _solve(terms: Doubles, values: Doubles, weights: Doubles) -> Doubles:
     weighted = terms * weights[:, None]
     # The ridge keeps slopes near 0 that the blocks at hand do not decide.
-    ridge = np.diag([0.0] + [1e-3] * 5) * weights.sum()
+    ridge = np.diag([0.0] + [1e-5] * 5) * weights.sum()
     solution: Doubles = np.linalg.lstsq(weighted.T @ terms + ridge, weighted.T @ values, rcond=None)[0]
     return solution

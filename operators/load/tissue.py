@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from skimage.filters import apply_hysteresis_threshold
-from skimage.morphology import remove_small_objects, remove_small_holes
+from skimage.morphology import remove_small_holes
 
 from operators.load import glass
 from operators.load.ink import ink_mask
@@ -14,9 +14,62 @@ from operators.load.ink import ink_mask
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
+# Natural-log optical densities (0.04 is 10 of 250 levels) at which a pixel is tissue by itself. Half of them is
+# enough for a pixel that hangs together with such a one.
+_COLOUR = 0.025  # towards magenta, or between yellow and blue: no glass is that much more colourful than its mode
+_DARKNESS = 0.12  # mean of the channels: shadows of bubbles and coverslips stay below
+_GREYSCALE_DARKNESS = 0.05  # where there is no colour to go by
+_WEAK = 0.5
+_NOISE = 5.0  # the thresholds never fall below that many medians of the glass's own deviation
+
+# Lengths are shares of the square root of the overview's pixels, areas shares of its pixels: an overview's scale in
+# micrometres is often unknown, its number of pixels never.
+_THICK = 0.003
+_CLOSED_GAP = 0.008
+_MARGIN = 0.003
+_INK_HALO = 0.02  # JPEG smears the colour of ink this far
+_SMALLEST = 1e-5
+_SMALLEST_GREY = 1.5e-3
+_LARGEST_HOLE = 4e-3
+_GREY = 0.25  # spread between the channels over the largest of them: stains have 0.3 and more
+_STAIN_NOT_INK = 0.9  # more "ink" than this among all that is not glass is the slide's stain
+
 
 def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
-    """Return (h, w) bool, True where (h, w, 3) uint8 RGB `overview` shows tissue."""
+    """Tell tissue from glass, ink, dust and fill on a brightfield slide, stained with H&E or by immunohistochemistry.
+
+    The policy: losing nuclei is worse than inferring a tile for nothing. In doubt a pixel is tissue; all is tissue
+    where no glass can be found; and a margin of 0.3% of the overview's mean side is added.
+
+    Thresholds that split a histogram (Otsu, 1979, and its kin) assume two classes and put pale tissue with the glass
+    where there is dark tissue, and half of the tissue with the glass where there is none. Here glass is described,
+    and whatever is not like it is tissue:
+
+    1. Unscanned fill is pure white or black with upright borders; it is left out (`glass.unscanned`).
+    2. The glass level and the illumination are fitted to the brightest mode of bright, flat, neutral pixels
+       (`glass.measure`); from here on colours are optical densities against that glass (Ruifrok and Johnston, 2001).
+    3. Stain: density towards magenta or between yellow and blue, or plain darkness, by hysteresis (Canny, 1986) with
+       thresholds that rise with the noise of the glass.
+    4. Ink is told by its proportions of red, green and blue density (`ink.ink_mask`), unless it is nearly all there
+       is: then it is a stain of that colour.
+       What is thin and next to ink is the smear that JPEG makes of its border.
+    5. Small or thin *grey* pieces are dust, hairs and coverslip edges. Coloured ones stay, down to 10 pixels in a
+       million.
+    6. Gaps and small holes are closed: fat cells are as pale as glass, and only the septa between them are stained.
+       Then the margin is added.
+
+    Sizes scale with the overview. There is no randomness.
+
+    Parameters
+    ----------
+    overview
+        (h, w, 3) uint8 RGB, the whole slide at low resolution, of any size.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w) bool, True on tissue.
+    """
     _check(overview)
     fill = glass.unscanned(overview)
     if fill.all():
@@ -24,95 +77,101 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     absorption = glass.measure(overview, ~fill)
     density = absorption.density
     is_colour = _is_colour(overview)
+    found = ~fill
     if absorption.has_glass:
-        score = _stain(density, absorption.glass, is_colour)
-        score[fill] = 0
-        found = apply_hysteresis_threshold(score, 0.6, 1.0)
-    else:
-        found = ~fill
-    ink = ink_mask(density, is_colour) & found
-    if 0 < ink.sum() < 0.9 * found.sum():
+        found &= _stained(density, absorption.glass, is_colour)
+    ink = found & ink_mask(density, is_colour)
+    if np.count_nonzero(ink) <= _STAIN_NOT_INK * np.count_nonzero(found):
         found &= ~ink
-    else: ink[:]=False
-    seen = found | ink | fill
+        found &= _solid(found) | ~_grown(ink, _INK_HALO)
     if absorption.has_glass:
         found = _without_debris(found, density, is_colour)
-        found |= _faint(density[1] - (density[0]+density[2])/2, absorption.glass, seen)
-        found = remove_small_holes(found, max_size=round(5e-4*found.size))
-        found&=~ink
-    found = _with_margin(found) & ~fill
-    return found
+        found = remove_small_holes(found, max_size=round(_LARGEST_HOLE * found.size))
+        found = _shrunk(_grown(found, _CLOSED_GAP + _MARGIN), _CLOSED_GAP)
+    else:
+        found = _grown(found, _MARGIN)
+    return found & ~fill
 
 
 def looks_like_fluorescence(overview: npt.NDArray[np.uint8]) -> bool:
-    """Tell whether (h, w, 3) uint8 RGB `overview` has a dark background."""
+    """Tell whether the background is dark, so that the overview is no brightfield image.
+
+    `tissue_mask` finds no glass on such a slide and keeps all of it, which is right but slow; the caller may say so.
+
+    Parameters
+    ----------
+    overview
+        (h, w, 3) uint8 RGB.
+    """
     _check(overview)
     scanned = ~glass.unscanned(overview)
     if not scanned.any():
         return False
-    brightest = overview.max(axis=2)[scanned]
-    return bool(np.median(brightest) < 70)
+    # Half of a brightfield slide is never this dark: even dense haematoxylin passes a quarter of the blue light.
+    return bool(np.median(overview.max(axis=2)[scanned]) < 60)
 
 
 def _check(overview: npt.NDArray[np.uint8]) -> None:
-    if overview.ndim != 3 or overview.shape[2] != 3 or overview.dtype != np.uint8 or overview.size == 0:
-        raise ValueError("An overview is an RGB image of uint8")
+    if overview.dtype != np.uint8 or overview.ndim != 3 or overview.shape[2] != 3 or overview.size == 0:
+        raise ValueError(
+            f"An overview is an RGB image of uint8 with at least one pixel, not {overview.shape} of {overview.dtype}."
+        )
 
 
-def _is_colour(overview) -> bool:
+def _is_colour(overview: npt.NDArray[np.uint8]) -> bool:
     red, green, blue = cv2.split(overview)
     return bool(np.percentile(cv2.max(cv2.absdiff(red, green), cv2.absdiff(green, blue)), 99.9) > 8)
 
-DEBUG=False
-def _stain(density, on_glass, is_colour):
+
+def _stained(density: Floats, on_glass: Mask, is_colour: bool) -> Mask:
     red, green, blue = density
-    darkness = (red+green+blue)/3
-    if not is_colour:
-        return darkness / max(0.05, 5 * float(np.median(np.abs(darkness[on_glass]))))
-    pink = green - (red + blue) / 2
-    warm = blue - red
-    colour = cv2.magnitude(np.maximum(pink, 0), warm)
-    noise = float(np.median(colour[on_glass]))
-    colour[darkness < 0] = 0
-    if DEBUG: print('noise', noise, 'thr', max(.04,5*noise), 'dark mad', np.median(np.abs(darkness[on_glass])))
-    score = colour / max(0.04, 5 * noise)
-    return np.maximum(score, darkness / 0.12)
+    darkness = (red + green + blue) / 3
+    if is_colour:
+        # A hue that absorbs green least is no stain in use here: it counts by its darkness alone.
+        colour = cv2.magnitude(np.maximum(green - (red + blue) / 2, 0), blue - red)
+        noise = float(np.median(colour[on_glass]))
+        colour[darkness <= 0] = 0
+        score = np.maximum(colour / max(_COLOUR, _NOISE * noise), darkness / _DARKNESS)
+    else:
+        noise = float(np.median(np.abs(darkness[on_glass])))
+        score = darkness / max(_GREYSCALE_DARKNESS, _NOISE * noise)
+    found: Mask = apply_hysteresis_threshold(score, _WEAK, 1.0)
+    return found
 
 
-def _faint(pink, on_glass, seen):
-    scale = np.sqrt(seen.size) / 1000
-    away = cv2.dilate(seen.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
-    fine = np.abs(pink - cv2.GaussianBlur(pink, (0, 0), 3))
-    weight = cv2.GaussianBlur(away.astype(np.float32), (0, 0), 4)
-    rough = cv2.GaussianBlur(np.where(away, np.minimum(fine, 0.02), 0), (0, 0), 4) / np.maximum(weight, 0.05)
-    on_glass = on_glass & away
-    if not on_glass.any():
-        return on_glass
-    level = max(1.15 * float(np.percentile(rough[on_glass], 25)), 0.0012)
-    if DEBUG:
-        print('rough pct', np.percentile(rough[away],[5,25,50,75,90,95])/level, 'level', level)
-        cv2.imwrite('/tmp/rough.png', np.clip(rough/level*50,0,255).astype(np.uint8))
-    faint = apply_hysteresis_threshold(rough, 1.4*level, 2*level) & away
-    return remove_small_objects(faint, max_size=round(400*scale**2))
-
-
-def _without_debris(found, density, is_colour):
-    scale = np.sqrt(found.size) / 1000
+def _without_debris(found: Mask, density: Floats, is_colour: bool) -> Mask:
+    """Drop grey pieces that are thin or small, and specks of any colour."""
+    grey = np.zeros_like(found)
+    if is_colour:
+        most = density.max(axis=0)
+        grey = found & (most - density.min(axis=0) < _GREY * most)
+        found = found & (_solid(found) | ~grey)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     area = stats[:, cv2.CC_STAT_AREA]
-    flat = labels.ravel()
-    means = np.stack([np.bincount(flat, density[c].ravel(), count) for c in range(3)], 1) / np.maximum(area[:, None], 1)
-    spread = means.max(1) - means.min(1)
-    grey = spread < 0.25 * means.max(1)
-    if DEBUG:
-        for i in range(1,count):
-            if area[i]>60: print(stats[i], np.round(means[i],3), round(spread[i]/means[i].max(),2))
-    keep = area >= np.where(grey & is_colour, max(4, 1500 * scale**2), max(2, 10 * scale**2))
+    is_grey = 2 * np.bincount(labels[grey & found], minlength=count) > area
+    keep = area >= np.where(is_grey, _SMALLEST_GREY, _SMALLEST) * found.size
     keep[0] = False
-    return keep[labels]
+    kept: Mask = keep[labels]
+    return kept
 
 
-def _with_margin(found):
-    scale = np.sqrt(found.size) / 1000
-    r = max(1, round(3 * scale))
-    return cv2.dilate(found.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))).astype(bool)
+def _solid(mask: Mask) -> Mask:
+    """Return what is not thin."""
+    return _grown(_shrunk(mask, _THICK), _THICK)
+
+
+def _disc(mask: Mask, share: float) -> npt.NDArray[np.uint8]:
+    radius = max(1, round(share * float(np.sqrt(mask.size))))
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)).astype(np.uint8)
+
+
+def _grown(mask: Mask, share: float) -> Mask:
+    """Dilate by `share` of the mask's mean side."""
+    grown: Mask = cv2.dilate(mask.astype(np.uint8), _disc(mask, share)).astype(np.bool_)
+    return grown
+
+
+def _shrunk(mask: Mask, share: float) -> Mask:
+    """Erode by `share` of the mask's mean side; beyond the border there is more of the same."""
+    shrunk: Mask = cv2.erode(mask.astype(np.uint8), _disc(mask, share)).astype(np.bool_)
+    return shrunk
