@@ -1,23 +1,15 @@
 """One server with all models, started once for all tests of this folder."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 
 from shared.settings import InferenceSettings, ModelSettings, Settings
 
+from ..unit.inference import nets
 from .harness import VENV, TritonServer, add_model, add_shipped_model
 
 SIZE = 256
-
-
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,19 +23,14 @@ def _real_server():
 
 
 @pytest.fixture(scope="session")
-def nets():
-    return _load(Path(__file__).parents[1] / "unit" / "inference" / "nets.py")
-
-
-@pytest.fixture(scope="session")
-def onnx_file(nets, tmp_path_factory):
+def onnx_file(tmp_path_factory):
     """A small network with the bundled model's contract, in a repository for the embedded engine."""
     folder = tmp_path_factory.mktemp("embedded")
     return nets.unet(folder / "segmentation_unet_nuclei" / "1" / "model.onnx", base=4, depth=2)
 
 
 @pytest.fixture(scope="session")
-def repository(nets, onnx_file, tmp_path_factory):
+def repository(onnx_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     add_shipped_model(folder, onnx_file)
     out = tmp_path_factory.mktemp("onnx")

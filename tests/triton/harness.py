@@ -71,7 +71,7 @@ class TritonServer:
 
     def start(self, wait=True):
         site = next((VENV / "lib").glob("python3.*/site-packages"))
-        # Another libpython3.11 than the interpreter's own breaks the stub in strange ways: name the folder it came from.
+        # Another libpython3.11 than the interpreter's own breaks the stub in strange ways: name its folder.
         environment = {
             "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
             "LD_LIBRARY_PATH": f"{self._library_folder()}:{site / 'nvidia_pytriton.libs'}",

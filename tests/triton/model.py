@@ -5,8 +5,8 @@ Parameters: `delay`, seconds that each request takes longer.
 """
 
 import json
-import os
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -20,7 +20,7 @@ class TritonPythonModel:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
+        path = str(Path(args["model_repository"]) / args["model_version"] / "model.onnx")
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.input = config["input"][0]["name"]
         self.outputs = [output["name"] for output in config["output"]]
@@ -36,12 +36,14 @@ class TritonPythonModel:
         if self.batches:
             joined = self.run(np.concatenate(arrays))
             ends = np.cumsum([len(array) for array in arrays])
-            parts = [[output[end - len(array) : end] for output in joined] for array, end in zip(arrays, ends)]
+            parts = [
+                [output[end - len(array) : end] for output in joined] for array, end in zip(arrays, ends, strict=True)
+            ]
         else:
             parts = [self.run(array) for array in arrays]
         return [
             pb.InferenceResponse(
-                [pb.Tensor(name, np.ascontiguousarray(value)) for name, value in zip(self.outputs, part)]
+                [pb.Tensor(name, np.ascontiguousarray(value)) for name, value in zip(self.outputs, part, strict=True)]
             )
             for part in parts
         ]

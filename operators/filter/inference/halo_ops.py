@@ -48,6 +48,11 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
+def _sizes_only(graph: Graph, node: onnx.NodeProto) -> Rule:
+    """Sizes tell nothing of the pixels: from here on the graph does not depend on the image."""
+    yield from ()
+
+
 def _passing(graph: Graph, node: onnx.NodeProto, view: View | None = None) -> Rule:
     """Each pixel from the same pixel of the inputs."""
     sources = [name for name in node.input if name in graph.views]
@@ -343,6 +348,7 @@ _RULES: dict[str, Callable[[Graph, onnx.NodeProto], Rule]] = {
     **dict.fromkeys(("AveragePool", "Conv", "ConvInteger", "LpPool", "MaxPool", "QLinearConv"), _window),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _blocks),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
+    **dict.fromkeys(("Shape", "Size"), _sizes_only),
     "ConvTranspose": _transposed,
     "Pad": _pad,
     "Slice": _slice,
