@@ -1,0 +1,246 @@
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from operators.filter.inference import embedded, open_engine
+from operators.filter.inference.canary import canary_tile
+from shared.errors import ModelError
+from shared.settings import InferenceSettings, ModelSettings, Settings
+
+from . import nets
+
+
+@pytest.fixture
+def repository(tmp_path):
+    nets.unet(tmp_path / "segmentation_unet_nuclei" / "1" / "model.onnx")
+    return tmp_path
+
+
+def settings_of(repository, name="segmentation_unet_nuclei", tile=64, batch=0, **model):
+    return Settings(tile=tile, model=ModelSettings(name, repository, **model), inference=InferenceSettings(batch=batch))
+
+
+def tiles(count, tile=64):
+    return np.random.default_rng(1).integers(0, 256, (count, tile, tile, 3), dtype=np.uint8)
+
+
+def test_same_bytes_for_every_batch_and_number_of_threads(repository):
+    pixels = tiles(12)
+    results = []
+    for batch in (1, 4, 12):
+        with open_engine(settings_of(repository, batch=batch)) as engine:
+            assert engine.in_flight is None
+            results.append(engine.infer(pixels))
+            for threads in (1, 2, 4):
+                with ThreadPoolExecutor(threads) as pool:
+                    parts = list(pool.map(engine.infer, np.array_split(pixels, 5)))
+                results.append(np.concatenate(parts))
+    assert results[0].std() > 10
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_info(repository):
+    with open_engine(settings_of(repository, tile=256)) as engine:
+        info = engine.info
+    assert (info.engine, info.channels, info.mpp) == ("embedded", ("nucleus", "boundary"), (0.2, 0.6))
+    assert (info.halo, info.grid, info.batch) == (24, 4, 1)
+    assert re.fullmatch(r"[0-9a-f]{64}:fp32", info.identity)
+
+
+def test_identity_is_that_of_the_content(repository, tmp_path):
+    first = open_engine(settings_of(repository)).info.identity
+    nets.unet(tmp_path / "other" / "1" / "model.onnx", seed=5)
+    assert open_engine(settings_of(repository, "other")).info.identity != first
+
+
+def test_weights_in_a_file_beside_count_for_the_identity(repository):
+    path = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=200)
+    first = open_engine(settings_of(repository)).info
+    weights = bytearray((path.parent / "weights").read_bytes())
+    weights[-1] ^= 1
+    (path.parent / "weights").write_bytes(weights)
+    second = open_engine(settings_of(repository)).info
+    assert first.identity != second.identity
+    assert first.halo == second.halo == 24
+    (path.parent / "weights").unlink()
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        open_engine(settings_of(repository))
+
+
+def test_highest_version_by_number(repository):
+    for version in ("2", "10", "draft"):
+        nets.unet(repository / "segmentation_unet_nuclei" / version / "model.onnx", seed=int(version, 36))
+    assert embedded.find_model(repository, "segmentation_unet_nuclei").parent.name == "10"
+
+
+def test_missing_model_lists_what_is_there(repository, monkeypatch):
+    with pytest.raises(ModelError, match=r"model nuclei .* is missing: .* models there: segmentation_unet_nuclei$"):
+        open_engine(settings_of(repository, "nuclei"))
+    for name in ("", "..", "a/b"):
+        with pytest.raises(ModelError, match="not a model's name"):
+            open_engine(settings_of(repository, name))
+    with pytest.raises(ModelError, match="not a folder"):
+        open_engine(settings_of(repository / "nowhere"))
+    monkeypatch.setattr(embedded, "REPOSITORIES", (repository / "a", repository / "b"))
+    with pytest.raises(ModelError, match=r"no model repository at .*a or .*b"):
+        open_engine(settings_of(None))
+    monkeypatch.setattr(embedded, "REPOSITORIES", (repository / "a", repository))
+    open_engine(settings_of(None)).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", None])
+def test_corrupt_file(repository, content):
+    path = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(ModelError, match=r"model\.onnx") as caught:
+        open_engine(settings_of(repository))
+    assert "\n" not in str(caught.value)
+
+
+def test_float_model_without_batches(tmp_path):
+    nets.planar(tmp_path / "planar" / "1" / "model.onnx", size=64)
+    with open_engine(settings_of(tmp_path, "planar", input_scale=1 / 255)) as engine:
+        maps = engine.infer(tiles(3))
+        assert engine.info.batch == 1
+        assert engine.info.channels == ("nucleus",)
+    assert maps.shape == (3, 64, 64, 1)
+    assert maps.std() > 5
+
+
+def test_sigmoid_outside_equals_sigmoid_inside(tmp_path):
+    maps = []
+    for name, ending, output in (("inside", "Sigmoid", "sigmoid"), ("outside", None, "logit")):
+        nets.planar(tmp_path / name / "1" / "model.onnx", size=64, ending=ending)
+        with open_engine(settings_of(tmp_path, name, input_scale=1 / 255, output=output)) as engine:
+            maps.append(engine.infer(tiles(2)).astype(int))
+    assert np.abs(maps[0] - maps[1]).max() <= 1
+
+
+def test_fixed_batch_of_half_floats(tmp_path):
+    nets.planar(tmp_path / "four" / "1" / "model.onnx", "S", batch=4, rank=4, dtype=TensorProto.FLOAT16)
+    nets.planar(tmp_path / "any" / "1" / "model.onnx", "S", rank=4, dtype=TensorProto.FLOAT16)
+    maps = []
+    for name in ("four", "any"):
+        with open_engine(settings_of(tmp_path, name, input_scale=1 / 255)) as engine:
+            maps.append(engine.infer(tiles(5)))
+    assert maps[0].shape == (5, 64, 64, 1)
+    np.testing.assert_array_equal(maps[0], maps[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ({"ending": "nan"}, "model odd: output 'probability' .* ranges from nan to nan"),
+        ({"ending": None}, "expected probabilities, 0 to 1; set models.output to logit"),
+        ({"crop": 16}, "is 64 by 48 pixels; tiles are square, here 64 by 64"),
+        ({"size": 256}, "model odd: input 'image' .* use -t 256"),
+    ],
+)
+def test_unfit_models_are_found_out_before_work_begins(tmp_path, kind, message):
+    nets.planar(tmp_path / "odd" / "1" / "model.onnx", **{"size": 64, **kind})
+    with pytest.raises(ModelError, match=message):
+        open_engine(settings_of(tmp_path, "odd"))
+
+
+def test_tile_size_that_the_network_cannot_halve(tmp_path):
+    nets.unet(tmp_path / "deep" / "1" / "model.onnx", depth=5, base=2)
+    open_engine(settings_of(tmp_path, "deep", tile=64)).close()
+    with pytest.raises(ModelError, match=r"fails on an input of shape \[1, 48, 48, 3\]"):
+        open_engine(settings_of(tmp_path, "deep", tile=48))
+
+
+def test_nucleus_comes_first_whatever_the_order_in_the_model(repository):
+    path = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
+    with open_engine(settings_of(repository)) as engine:
+        as_is = engine.infer(tiles(1))
+    model = onnx.load(path)
+    next(entry for entry in model.metadata_props if entry.key == "channels").value = "boundary, nucleus"
+    onnx.save(model, path)
+    with open_engine(settings_of(repository)) as engine:
+        assert engine.info.channels == ("nucleus", "boundary")
+        np.testing.assert_array_equal(engine.infer(tiles(1)), as_is[..., ::-1])
+    next(entry for entry in model.metadata_props if entry.key == "channels").value = "nucleus"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="answers with 2 channel"):
+        open_engine(settings_of(repository))
+
+
+def test_no_tiles_no_maps(repository):
+    with open_engine(settings_of(repository)) as engine:
+        assert engine.infer(tiles(0)).shape == (0, 64, 64, 2)
+
+
+def test_canary_is_textured_and_always_the_same():
+    tile = canary_tile(80)
+    assert tile.shape == (1, 80, 80, 3)
+    assert tile.min() == 0
+    assert tile.max() == 255
+    np.testing.assert_array_equal(tile, canary_tile(80))
+
+
+def test_wrong_metadata_is_named(repository):
+    path = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
+    model = onnx.load(path)
+    next(entry for entry in model.metadata_props if entry.key == "mpp_min").value = "small"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="mpp_min"):
+        open_engine(settings_of(repository))
+
+
+_PEAK = """
+import sys, threading, numpy as np
+from pathlib import Path
+from operators.filter.inference import open_engine
+from shared.settings import Settings, ModelSettings
+
+def anonymous():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+tile, workers = 512, 2
+pixels = np.zeros((1, tile, tile, 3), np.uint8)
+before = anonymous()
+engine = open_engine(Settings(tile=tile, model=ModelSettings(repository=Path(sys.argv[1]))))
+done, peak = threading.Event(), [0]
+
+def watch():
+    while not done.wait(0.002):
+        peak[0] = max(peak[0], anonymous())
+
+threads = [threading.Thread(target=lambda: [engine.infer(pixels) for _ in range(2)]) for _ in range(workers)]
+watcher = threading.Thread(target=watch)
+watcher.start()
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+done.set()
+watcher.join()
+print(peak[0] - before, engine.memory_needed(tile, workers))
+"""
+
+
+def test_memory_is_as_estimated(tmp_path):
+    nets.unet(tmp_path / "segmentation_unet_nuclei" / "1" / "model.onnx", base=16, depth=1)
+    root = Path(__file__).parents[3]
+    answer = subprocess.run(
+        [sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True, cwd=root
+    )
+    peak, needed = map(int, answer.stdout.split())
+    # What the runtime itself takes when it is first used, some 25 MiB, is not the tensors'.
+    assert 0.4 * needed < peak < needed + (40 << 20)
+
+
+def test_triton_is_never_replaced_by_the_embedded_engine(repository):
+    settings = replace(settings_of(repository), triton=("127.0.0.1:99999",))
+    with pytest.raises(Exception, match="99999"):
+        open_engine(settings)
