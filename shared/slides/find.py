@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def find_slide(path: Path) -> Path:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        if path.is_symlink():
+        if error.errno in (errno.ENOENT, errno.ELOOP) and path.is_symlink():
             raise InputError(f"{shown} is a symbolic link that leads nowhere") from None
         raise InputError(f"{shown}: {error.strerror}; name a slide file, or a folder with one slide in it") from None
     if stat.S_ISREG(mode):

@@ -38,12 +38,10 @@ def open_slide(path: Path, *, reader: str | None = None) -> Slide:
         No reader can open it; the message says why.
     """
     head = _head(path)
-    opener = _Opener(path, head)
     try:
-        slide = opener.open(reader)
+        return _Opener(path, head).open(reader)
     except UnreadableSlide as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error}") from None
-    return slide
 
 
 def _head(path: Path) -> bytes:

@@ -316,8 +316,10 @@ class _Parser:
         if entry is None or entry.type not in _WHOLE or entry.count == 0:
             return None
         code = _TYPES_BIG[entry.type]
-        count = min(entry.count, most)
-        data = self._read(entry.at, count * struct.calcsize("=" + code))
+        size = struct.calcsize("=" + code)
+        if entry.at + entry.count * size > self.size:
+            raise UnreadableSlide(f"its TIFF tag {tag} claims {entry.count} values, more than the file can hold")
+        data = self._read(entry.at, min(entry.count, most) * size)
         values = np.frombuffer(data, np.dtype(code).newbyteorder(self.order))
         if values.dtype.itemsize == 8 and values.max() > np.iinfo(np.int64).max:
             raise UnreadableSlide(f"the TIFF tag {tag} has the value {values.max()}")

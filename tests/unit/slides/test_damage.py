@@ -1,0 +1,139 @@
+"""Slides that are truncated or have flipped bits: an exact error, or hatched tiles; never wrong pixels in silence."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import tifffile
+
+from shared.errors import UnreadableSlide
+from shared.geometry import TileGrid, Window
+from shared.slides import open_slide
+from shared.slides.damage import hatch
+
+from .conftest import damaged_tiles, read_all, tissue_like
+
+
+def test_hatch_depends_on_the_place_alone():
+    whole = np.zeros((60, 70, 3), np.uint8)
+    hatch(whole, Window(5, 9, 70, 60))
+    part = np.zeros((20, 30, 3), np.uint8)
+    hatch(part, Window(25, 19, 30, 20))
+    assert np.array_equal(part, whole[10:30, 20:50])
+    assert {tuple(color) for color in whole.reshape(-1, 3)} == {(255, 0, 255), (255, 255, 0)}
+
+
+@pytest.mark.parametrize("reader", ["jpeg", "openslide"])
+def test_broken_tile_is_hatched_and_its_neighbours_are_whole(make_tiff, opened, reader):
+    image = tissue_like(800, 600)
+    path = make_tiff(image, compression="jpeg")
+    expected = read_all(opened(path))
+    with tifffile.TiffFile(path) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[5], tiff.pages[0].databytecounts[5]
+    with path.open("r+b") as file:
+        file.seek(offset + count // 2)
+        file.write(bytes(count // 2))
+    slide = opened(path, reader)
+    grid = TileGrid(800, 600, 256)
+    for at in grid:
+        window = grid.window(*at).intersect(grid.bounds)
+        region = slide.read(window)
+        pixels = expected[window.y : window.bottom, window.x : window.right].copy()
+        assert region.damaged == (at == (1, 1))
+        if region.damaged:
+            hatch(pixels, window)
+        assert np.array_equal(region.pixels, pixels)
+    slide.overview(10_000)
+
+
+def test_window_over_a_broken_tile_is_hatched_only_there(make_tiff, opened):
+    path = make_tiff(tissue_like(600, 300), compression="jpeg")
+    expected = read_all(opened(path))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tag = tiff.pages[0].tags["TileOffsets"]
+        tag.overwrite([offset + (1 << 30) * (number == 1) for number, offset in enumerate(tag.value)])
+    slide = opened(path)
+    region = slide.read(Window(100, 50, 400, 200))
+    pixels = expected[50:250, 100:500].copy()
+    hatch(pixels[:, 156:], Window(256, 50, 244, 200))
+    assert region.damaged
+    assert np.array_equal(region.pixels, pixels)
+    assert (slide.overview(600 * 300)[:256, 256:512] == 255).all()  # white there: hatches would pass for tissue
+
+
+def test_slide_truncated_anywhere(sample_slide, tmp_path):
+    data = sample_slide.read_bytes()
+    path = tmp_path / "cut.svs"
+    for percent in range(0, 100, 4):
+        path.write_bytes(data[: len(data) * percent // 100])
+        with pytest.raises(UnreadableSlide, match=r"^cut\.svs cannot be read: |^cut\.svs is empty"):
+            open_slide(path)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_slide_truncated_behind_its_index(make_tiff, opened, levels):
+    """tifffile puts each directory before its tiles, so that the end of the file is pixels alone."""
+    path = make_tiff(tissue_like(900, 700), levels=levels, compression="jpeg")
+    whole = read_all(opened(path))
+    data = path.read_bytes()
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        last_directory = tiff.pages[-1].offset
+    for cut in (len(data) - 1, len(data) - 1000, ends[8], ends[8] - 1, ends[4] + 5, ends[0]):
+        path.write_bytes(data[:cut])
+        if levels > 1 and cut < last_directory + 300:
+            with pytest.raises(UnreadableSlide, match="truncated"):
+                open_slide(path)
+            continue
+        slide = opened(path)
+        lost = {divmod(i, 4) for i, end in enumerate(ends) if end > cut}
+        assert damaged_tiles(slide, 256) == lost
+        if not lost:
+            assert np.array_equal(read_all(slide), whole)
+        slide.overview(20_000)
+
+
+def test_flipped_bits_are_noticed_at_least_where_openslide_notices_them(sample_slide, tmp_path, opened):
+    """JPEG has no checksum: a flip that leaves the code words in step shows in the pixels alone, for any decoder."""
+    data = sample_slide.read_bytes()
+    with tifffile.TiffFile(sample_slide) as tiff:
+        offsets, counts = tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts
+    chance, path = random.Random(3), tmp_path / "flipped.svs"
+    numbers = chance.sample(range(len(offsets)), 60)
+    broken = bytearray(data)
+    for number in numbers:
+        broken[offsets[number] + chance.randrange(100, counts[number])] ^= 1 << chance.randrange(8)
+    path.write_bytes(broken)
+    fast, slow = (damaged_tiles(opened(path, reader), 240) for reader in ("jpeg", "openslide"))
+    assert slow <= fast <= {divmod(number, 10) for number in numbers}
+    assert len(fast) > 30
+    good, bad = opened(sample_slide), opened(path)
+    for at in TileGrid(2220, 2967, 240):
+        if at not in {divmod(number, 10) for number in numbers}:
+            window = Window(at[1] * 240, at[0] * 240, 240, 240).intersect(Window(0, 0, 2220, 2967))
+            assert np.array_equal(good.read(window).pixels, bad.read(window).pixels)
+
+
+def test_openslide_reader_lives_on_after_an_error(make_tiff, opened):
+    """The handle is dead after the first error; a fresh one reads what is whole."""
+    path = make_tiff(tissue_like(1200, 300), compression="jpeg")
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[2]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"not JPEG")
+    slide = opened(path, "openslide")
+    found = [slide.read(Window(x, 0, 256, 256)).damaged for x in (0, 512, 256, 520, 768, 0)]
+    assert found == [False, True, False, True, False, False]
+
+
+def test_file_that_vanishes_is_damage_not_a_crash(make_tiff, opened):
+    path = make_tiff(tissue_like(600, 300), compression="jpeg")
+    slide = opened(path)
+    with path.open("r+b") as file:
+        file.truncate(100)
+    assert slide.read(Window(0, 0, 256, 256)).damaged
+    assert slide.read(Window(0, 0, 300, 256)).damaged

@@ -1,0 +1,136 @@
+"""Pixel size, objective power, colour profile."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import tifffile
+
+from shared.slides.metadata import Claim, judge_mpp
+
+from .conftest import tissue_like
+
+OME = (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    '<Instrument><Objective ID="o" NominalMagnification="40"/></Instrument>'
+    '<Image><Pixels SizeX="64" {size}><Channel/></Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    ("claims", "mpp", "note"),
+    [
+        ([], None, "absent"),
+        ([Claim("A", 0.25, 0.25)], (0.25, 0.25), ""),
+        ([Claim("A", 0, 0)], None, "0 µm (A) is absurd"),
+        ([Claim("A", math.nan, math.nan)], None, "nan µm (A) is absurd"),
+        ([Claim("A", math.inf, 1)], None, "inf × 1 µm (A) is absurd"),
+        ([Claim("A", 1e9, 1e9)], None, "1e+09 µm (A) is absurd"),
+        ([Claim("A", -0.5, -0.5)], None, "-0.5 µm (A) is absurd"),
+        ([Claim("A", 0.25, 0.26)], (0.25, 0.26), ""),
+        ([Claim("A", 0.25, 0.5)], (0.25, 0.5), "x and y differ: 0.25 and 0.5 µm (A)"),
+        ([Claim("A", 0.25, 0.25), Claim("B", 0.5, 0.5)], (0.25, 0.25), "A says 0.25 µm, B says 0.5 µm"),
+        ([Claim("A", 0.25, 0.25), Claim("B", 352, 352)], (0.25, 0.25), ""),
+        ([Claim("A", 0, 0), Claim("B", 0.5, 0.5)], (0.5, 0.5), ""),
+    ],
+)
+def test_judgement(claims, mpp, note):
+    assert judge_mpp(claims) == (mpp, note)
+
+
+@pytest.mark.parametrize(
+    ("options", "mpp"),
+    [
+        ({"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}, 0.25),
+        ({"resolution": (50800, 50800), "resolutionunit": "INCH"}, 0.5),
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"resolution": (4, 4), "resolutionunit": "NONE"}, None),
+        ({"resolution": (0, 0), "resolutionunit": "CENTIMETER"}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
+def test_tiff_resolution(make_tiff, opened, options, mpp, reader):
+    info = opened(make_tiff(tissue_like(64, 64), compression="jpeg", **options), reader).info
+    assert info.mpp == (None if mpp is None else pytest.approx((mpp, mpp), rel=1e-6))
+    assert bool(info.mpp_note) == (mpp is None)
+
+
+def test_nonsense_of_a_real_file(shared_slides, opened):
+    info = opened(shared_slides / "BRACS_1640_N_3_cropped.tiff").info
+    assert info.mpp is None
+    assert info.mpp_note == "1000 µm (OpenSlide) is absurd"
+
+
+def test_dicom(shared_slides, opened):
+    info = opened(shared_slides / "camelyon_overview.dcm").info
+    assert (info.format, info.mpp) == ("dicom", (28.969, 28.968))
+
+
+APERIO = "Aperio Image Library v11\r\n700x500 [0,0 700x500] (256x256) JPEG/RGB Q=30;|AppMag = 40|MPP = 0.2500|Left = 1"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_aperio_with_and_without_openslide(make_tiff, opened, damaged):
+    path = make_tiff(tissue_like(700, 500), "a.svs", compression="jpeg", description=APERIO)
+    if damaged:  # OpenSlide reads the smallest level when it opens a slide, and gives up here
+        with tifffile.TiffFile(path) as tiff:
+            end = tiff.pages[0].dataoffsets[1]
+        with path.open("r+b") as file:
+            file.truncate(end)
+    info = opened(path).info
+    assert (info.format, info.mpp, info.objective) == ("aperio", (0.25, 0.25), 40)
+
+
+@pytest.mark.parametrize(
+    ("size", "mpp"),
+    [
+        ('PhysicalSizeX="0.25" PhysicalSizeXUnit="µm" PhysicalSizeY="0.25" PhysicalSizeYUnit="µm"', 0.25),
+        ('PhysicalSizeX="0.25" PhysicalSizeY="0.25"', 0.25),
+        ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="250" PhysicalSizeYUnit="nm"', 0.25),
+        ('PhysicalSizeX="0.00025" PhysicalSizeXUnit="mm"', 0.25),
+        ("PhysicalSizeX='0.5' PhysicalSizeXUnit='&#181;m'", 0.5),
+        ('PhysicalSizeX="2" PhysicalSizeXUnit="pixel"', None),
+        ('PhysicalSizeX="NaN"', None),
+        ('PhysicalSizeX="a lot"', None),
+        ("", None),
+    ],
+)
+def test_ome(make_tiff, opened, size, mpp):
+    text = OME.format(size=size).encode()
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", description=text, order=">")
+    info = opened(path).info
+    assert (info.format, info.objective) == ("ome-tiff", 40)
+    assert info.mpp == (None if mpp is None else pytest.approx((mpp, mpp)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY a "0.5">]><OME><Pixels PhysicalSizeX="&a;"/></OME>',
+        '<!DOCTYPE OME [<!ENTITY a SYSTEM "file:///etc/passwd">]><OME><Pixels PhysicalSizeX="0.5"/>&a;</OME>',
+        '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY l0 "l">'
+        + "".join(f'<!ENTITY l{i + 1} "{f"&l{i};" * 10}">' for i in range(20))
+        + '<OME PhysicalSizeX="&l20;"/>',
+        "<OME>" + "<Pixels " * 200_000,
+        "<OME><Pixels " + "PhysicalSizeX=" * 200_000,
+        '<OME><Pixels PhysicalSizeX="' + "9" * 1_000_000 + '"/></OME>',
+    ],
+    ids=["entity", "external", "laughs", "open", "attributes", "long"],
+)
+def test_hostile_xml_says_nothing_and_costs_nothing(make_tiff, opened, text):
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", description=text.encode())
+    start = time.perf_counter()
+    info = opened(path).info
+    assert time.perf_counter() - start < 2
+    assert info.mpp is None
+
+
+@pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
+def test_colour_profile_is_kept(make_tiff, opened, reader):
+    profile = bytes(range(256)) * 3
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile)
+    assert opened(path, reader).info.icc == profile
