@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -314,6 +315,24 @@ def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path:
         )
     assert drawn == [*range(40), -1]
     assert max(behind) <= 4, "rows of maps drawn ahead of the row that is written"
+
+
+def test_batches_are_let_go_one_row_after_they_came(tmp_path: Path) -> None:
+    case = Case(1024, 160, 16, share=1.0, batch=8, workers=1)  # 8 batches, and 8 runs, in a row
+    alive: list[weakref.ref[Pixels]] = []
+    most = 0
+
+    def watched() -> Iterator[MaskBatch]:
+        nonlocal most
+        for batch in batches:
+            most = max(most, sum(pixels() is not None for pixels in alive))
+            alive.append(weakref.ref(batch.tiles.pixels))
+            yield batch
+
+    batches, case.batches = case.batches(), watched  # type: ignore[method-assign] # to look over its shoulder
+    case.stitch(tmp_path)
+    assert len(alive) == 80
+    assert most <= 8 + 1 + 4 + 1, "a row, the next below, what is under way, what is being drawn"
 
 
 @pytest.mark.parametrize("fault", ["short", "long", "order"])
