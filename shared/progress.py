@@ -26,14 +26,14 @@ class Progress:
     details
         Returns a few words to put behind it.
     stream
-        Where to show it. A terminal gets a bar; anything else gets log lines.
+        Where to show it, by default the standard error. A terminal gets a bar; anything else gets log lines.
     """
 
-    def __init__(self, fraction: Callable[[], float], details: Callable[[], str], stream: TextIO = sys.stderr) -> None:
+    def __init__(self, fraction: Callable[[], float], details: Callable[[], str], stream: TextIO | None = None) -> None:
         self._fraction = fraction
         self._details = details
-        self._stream = stream
-        self._bar = stream.isatty()
+        self._stream = stream if stream is not None else sys.stderr
+        self._bar = self._stream.isatty()
         self._start = time.monotonic()
         self._before = 0.0
         self._stop = threading.Event()

@@ -1,0 +1,109 @@
+"""With enough overlap there are no seams: the stitched maps are those of one inference over the whole slide.
+
+The reference is one inference over the slide padded as the tiles see it: reflected to the end of the last tile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from operators.filter.inference import Engine, open_engine
+from operators.filter.stage import infer
+from operators.load.stage import load
+from operators.load.tiling import foreground_tiles
+from operators.segmentation.journal import Journal
+from shared.batches import Pixels
+from shared.crew import Crew
+from shared.geometry import TileGrid, Window
+from shared.settings import ModelSettings, Settings
+from shared.slides import Region, Slide, SlideInfo
+from tests.unit.inference.nets import unet
+
+
+class Painting(Slide):
+    """A slide in memory."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        height, width = pixels.shape[:2]
+        self.pixels = pixels
+        self.info = SlideInfo(Path("x"), "x", "x", width, height, ((width, height),), None, "", None, None)
+
+    def read(self, window: Window) -> Region:
+        return Region(self.pixels[window.y : window.bottom, window.x : window.right], damaged=False)
+
+    def overview(self, limit: int) -> Pixels:
+        raise AssertionError("no mask, no overview")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    path = folder / "random" / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    unet(path, base=4, depth=2, seed=3)
+    return folder
+
+
+def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> Pixels:
+    """Return the (height, width, C) maps of the cores, laid side by side."""
+    foreground = foreground_tiles(grid, None)
+    channels = len(engine.info.channels)
+    result = np.zeros((grid.height, grid.width, channels), np.uint8)
+    journal.unlink(missing_ok=True)
+    with Crew(2) as crew, Journal(journal, (grid.tile, grid.tile, channels)) as kept:
+        for batch in infer(load(slide, grid, foreground, crew, 3), engine, kept, crew):
+            for index, maps in zip(batch.index.tolist(), batch.maps, strict=True):
+                row, column = foreground[index].tolist()
+                core, window = grid.core(row, column), grid.window(row, column)
+                inside = maps[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
+                result[core.y : core.bottom, core.x : core.right] = inside
+    return result
+
+
+def whole(repository: Path, slide: Painting, grid: TileGrid) -> Pixels:
+    """Return the maps of one inference over the padded slide, cut to the slide."""
+    last = grid.window(grid.rows - 1, grid.columns - 1)
+    padding = ((0, last.bottom - grid.height), (0, last.right - grid.width), (0, 0))
+    padded = np.pad(slide.pixels, padding, mode="reflect")
+    session = onnxruntime.InferenceSession(repository / "random" / "1" / "model.onnx")
+    maps: Pixels = session.run(None, {"tiles": padded[None]})[0][0]
+    return maps[: grid.height, : grid.width]
+
+
+@settings(max_examples=12)
+@given(
+    width=st.integers(1, 400), height=st.integers(1, 400), extra=st.integers(1, 5), more=st.integers(0, 2),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_with_the_halo_that_the_program_names_there_are_no_seams(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory,
+    width: int, height: int, extra: int, more: int, seed: int,
+) -> None:  # fmt: skip
+    model = ModelSettings(name="random", repository=repository)
+    with open_engine(Settings(model=model)) as engine:
+        halo = engine.info.halo
+    assert halo is not None
+    overlap = 16 * (-(-2 * halo // 16) + more)
+    grid = TileGrid(width, height, overlap + 16 * extra, overlap)
+    slide = Painting(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    with open_engine(Settings(model=model, tile=grid.tile)) as engine:
+        ours = stitched(engine, slide, grid, tmp_path_factory.mktemp("run") / "maps")
+    assert np.abs(ours.astype(int) - whole(repository, slide, grid)).max() <= 1
+
+
+def test_without_overlap_there_are_seams(repository: Path, tmp_path: Path) -> None:
+    """Else the test above would show nothing."""
+    slide = Painting(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8))
+    grid = TileGrid(200, 200, 64)
+    with open_engine(Settings(model=ModelSettings(name="random", repository=repository), tile=64)) as engine:
+        ours = stitched(engine, slide, grid, tmp_path / "maps")
+    assert np.abs(ours.astype(int) - whole(repository, slide, grid)).max() > 1
