@@ -21,8 +21,9 @@ from shared.batches import Pixels
 GREY, RGB, YCBCR = 1, 2, 6  # TIFF's numbers for the photometric interpretation
 MOST_SCANS: Final = 100  # of a progressive JPEG; each costs a pass over the tile
 
-_SOI, _EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xFE
-_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive; all that libjpeg decodes here
+_PROGRESSIVE: Final = 0xC2
+_EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xFE
+_FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # and baseline and extended: all that libjpeg decodes here
 _COLOUR: Final = {  # Adobe's marker, whose last byte says whether there is a colour transform
     GREY: b"",
     RGB: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00",
@@ -35,7 +36,7 @@ class BadJpeg(Exception):
 
 
 class JpegDecoder:
-    """Decodes the tiles of one TIFF directory. Has no state that changes; any thread may use it.
+    """Decodes the tiles of one TIFF directory. Any thread may use it at any time.
 
     Parameters
     ----------
@@ -59,6 +60,7 @@ class JpegDecoder:
             # A restart interval holds for one image only: libjpeg forgets it at the start of the tile's own data.
             self._head += b"".join(part for part in parts if part[1] in (_DHT, _DQT))
         self._width, self._height = width, height
+        self._last = b"", b""
         # The frame header from the size on; behind the number of components comes their sampling.
         self._frame = (
             height.to_bytes(2, "big") + width.to_bytes(2, "big") + (b"\x01" if photometric == GREY else b"\x03")
@@ -124,14 +126,21 @@ class JpegDecoder:
 
     def _whole(self, segment: bytes) -> bytes:
         """Return the tile as a JPEG image that stands alone."""
+        stored, checked = self._last
+        if stored and segment.startswith(stored) and segment[len(stored) : len(stored) + 2] == b"\xff\xda":
+            return checked + segment[len(stored) :]
         parts, frame, scan = _parts(segment)
         if frame is None or scan is None:
             raise BadJpeg("no image in it")
         if frame[5:10] != self._frame:
             size = (int.from_bytes(frame[7:9], "big"), int.from_bytes(frame[5:7], "big"))
             raise BadJpeg(f"{size[0]} × {size[1]} pixels in a tile of {self._width} × {self._height}")
-        if frame[1] == 0xC2 and segment.count(b"\xff\xda", scan) > MOST_SCANS:
-            raise BadJpeg(f"more than {MOST_SCANS} scans")
+        if frame[1] == _PROGRESSIVE:
+            if segment.count(b"\xff\xda", scan) > MOST_SCANS:
+                raise BadJpeg(f"more than {MOST_SCANS} scans")
+        else:
+            # The next tile mostly begins with the same bytes. One tuple, set in one step: threads may do it at once.
+            self._last = segment[:scan], b"".join((self._head, *parts))
         return b"".join((self._head, *parts, segment[scan:]))
 
 

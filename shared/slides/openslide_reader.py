@@ -159,11 +159,10 @@ class OpenSlideSlide(Slide):
         image = self._handle.read(x, y, level, width, height)
         if image is None:
             return None
-        rgba = np.asarray(image)
-        alpha = rgba[..., 3]
-        if alpha.min() == 255:
+        if image.getchannel("A").getextrema()[0] == 255:  # the usual case, without a detour through RGBA
             return np.frombuffer(bytearray(image.tobytes("raw", "RGB")), np.uint8).reshape(height, width, 3)
-        weight = alpha[..., None].astype(np.uint16)
+        rgba = np.asarray(image)
+        weight = rgba[..., 3:].astype(np.uint16)
         mixed = rgba[..., :3] * weight + self._background * (255 - weight)
         return ((mixed + 127) // 255).astype(np.uint8)
 

@@ -23,7 +23,7 @@ class SlideInfo:
     format
         The field's name of the format: ``aperio``, ``generic-tiff``, ``dicom``, ``ome-tiff``, …
     reader
-        Which reader was chosen and why, in a few words, for the log.
+        Which reader was chosen, in a few words, for the log.
     width, height
         Size in level-0 pixels.
     levels
@@ -84,7 +84,16 @@ class Slide(ABC):
         Parameters
         ----------
         window
-            In level-0 pixels; lies wholly inside the slide.
+            In level-0 pixels; lies wholly inside the slide, and is not empty.
+
+        Returns
+        -------
+        The pixels, which are the caller's own. What is wrong with the file is damage, never an error.
+
+        Raises
+        ------
+        ValueError
+            The window is empty or reaches outside.
         """
 
     @abstractmethod
@@ -99,7 +108,8 @@ class Slide(ABC):
         Returns
         -------
         (h, w, 3) uint8 RGB with h × w ≤ `limit`, of the slide's aspect ratio as nearly as whole pixels allow, and
-        never larger than level 0. Never needs memory for a whole level.
+        never larger than level 0. What cannot be read is white, not hatched: a hatch would be taken for tissue. Never
+        needs memory for a whole level.
         """
 
     @abstractmethod
