@@ -17,6 +17,7 @@ from shared.slides.tiff_index import is_tiff
 _TIFF: Final = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".scn", ".svslide", ".bif", ".btf", ".tf2", ".tf8"})
 EXTENSIONS: Final = _TIFF | {".vms", ".vmu", ".mrxs", ".dcm", ".czi"}
 _SLIDE_FOLDER: Final = "slide"
+_DICOM_HEAD: Final = 64 << 10  # bytes of a DICOM file in which its series is named
 _NAMED: Final = 3  # names that an error message shows
 _UNKNOWN: Final = 100  # files without a known extension that are looked into
 _NOT_SLIDES: Final = frozenset(
@@ -96,11 +97,14 @@ def _series_of(path: Path) -> list[Path]:
 def series_uid(path: Path) -> bytes | None:
     """Return the series that a DICOM file belongs to, or None where it does not say.
 
-    Looks for the element (0020,000E) of kind UI in the first MiB; the explicit little-endian form that all scanners
+    Looks for the element (0020,000E) of kind UI near the start; the explicit little-endian form that all scanners
     write. That is no full DICOM parser: a wrong answer means a wrong count of slides, which the message shows.
     """
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_DICOM_HEAD)
+    except OSError:
+        return None  # opening the slide will say why
     if head[128:132] != b"DICM":
         return None
     at = head.find(b"\x20\x00\x0e\x00UI")
@@ -118,17 +122,17 @@ def _slides_in(folder: Path) -> tuple[list[Path], list[str], list[str]]:
     problems: list[str] = []
     unknown: list[Path] = []
     for entry in _entries(folder):
-        name, file = _show(Path(entry.name)), Path(entry.path)
-        kind = file.suffix.lower()
+        # Plain text up to here: there may be a hundred thousand of them, and most are no slides.
+        kind = "".join(entry.name.rpartition(".")[1:]).lower()
         if kind not in EXTENSIONS:
             if len(seen) <= _NAMED and entry.name != _SLIDE_FOLDER:
-                seen.append(name)
+                seen.append(_show(Path(entry.name)))
             if kind not in _NOT_SLIDES and len(unknown) < _UNKNOWN and entry.is_file(follow_symlinks=False):
-                unknown.append(file)
+                unknown.append(Path(entry.path))
             continue
-        problem = _problem(entry, folder)
+        file, problem = Path(entry.path), _problem(entry, folder)
         if problem:
-            problems.append(f"{name} {problem}")
+            problems.append(f"{_show(Path(entry.name))} {problem}")
         elif kind == ".dcm" and (identity := series_uid(file)) is not None:
             if identity not in series:
                 series.add(identity)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.errors import UnreadableSlide
 from shared.geometry import TileGrid, Window
 from shared.slides import open_slide
 from shared.slides.damage import hatch
+from shared.slides.jpeg import BadJpeg, JpegDecoder
+from shared.slides.tiff_index import read_index
 
 from .conftest import damaged_tiles, read_all, tissue_like
 
@@ -137,3 +143,36 @@ def test_file_that_vanishes_is_damage_not_a_crash(make_tiff, opened):
         file.truncate(100)
     assert slide.read(Window(0, 0, 256, 256)).damaged
     assert slide.read(Window(0, 0, 300, 256)).damaged
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=6),
+    st.integers(0, 1 << 20),
+    st.sampled_from([1, 2, 4, 8]),
+)
+def test_any_change_to_a_stored_tile_gives_pixels_or_the_one_error(stored_tile, changes, length, factor):
+    tables, segment = stored_tile
+    data = bytearray(segment)
+    for at, value in changes:
+        data[at % min(len(data), 700)] = value  # mostly in the headers
+    data = data[: length % (2 * len(data))]
+    decoder = JpegDecoder(tables, 6, 64, 64)
+    with contextlib.suppress(BadJpeg):
+        assert decoder.decode(bytes(data)).shape == (64, 64, 3)
+    with contextlib.suppress(BadJpeg):
+        assert decoder.decode_scaled(bytes(data), factor).shape == (64 // factor, 64 // factor, 3)
+
+
+@pytest.fixture(scope="module", params=["own", "shared"])
+def stored_tile(request, tmp_path_factory):
+    """Shared JPEG tables, or none, and a tile."""
+    path = tmp_path_factory.mktemp("tile") / "one.tif"
+    options = {"tile_width": 64, "tile_height": 64, "tile": True, "compression": "jpeg"}
+    pyvips.Image.new_from_array(tissue_like(64, 64)).tiffsave(str(path), **options)
+    with path.open("rb") as file:
+        level = read_index(file.fileno()).directories[0]
+        file.seek(int(level.offsets[0]))
+        segment = file.read(int(level.counts[0]))
+    if request.param == "shared":
+        return level.tables, segment
+    return None, level.tables[:-2] + segment[2:]
