@@ -20,6 +20,9 @@ CHANNELS = ("nucleus", "boundary")
 def receptive_radius(depth: int = DEPTH) -> int:
     """Bound, in input pixels, on how far an output pixel looks to each side.
 
+    A tile whose borders lie at multiples of the grid needs a little less: the far end of the reach is that of pixels
+    that lie far from the border's side of their grid cell.
+
     Parameters
     ----------
     depth : int
@@ -84,6 +87,8 @@ class UNet(nn.Module):
         self.lift = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in reversed(range(depth)))
         self.up = nn.ModuleList(ConvBlock(2 * widths[level], widths[level]) for level in reversed(range(depth)))
         self.head = nn.Conv2d(base, outputs, 1)
+        if self.head.bias is not None:
+            self.head.bias.data -= 2.0  # most pixels are neither nucleus nor boundary
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits.

@@ -50,10 +50,10 @@ class Settings:
     """
 
     steps: int = 2800
-    batch: int = 8
-    size: int = 160
+    batch: int = 6
+    size: int = 128
     rate: float = 2e-3
-    warmup: int = 100
+    warmup: int = 60
     decay: float = 0.4
     weight_decay: float = 1e-4
     seed: int = 20180116
