@@ -60,7 +60,7 @@ class Journal:
 
     def add(self, index: int, maps: Pixels) -> None:
         """Keep the (T, T, C) uint8 maps of a tile."""
-        payload = imagecodecs.zstd_encode(np.ascontiguousarray(maps), level=1)
+        payload = bytes(imagecodecs.zstd_encode(maps.tobytes(), level=1))
         record = HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
         with self._lock:
             _write(self._file, record, self._end)

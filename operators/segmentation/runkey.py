@@ -17,6 +17,7 @@ LIBRARIES = (
     "opencv-python-headless",
     "openslide-bin",
     "scikit-image",
+    "simplejpeg",
     "tifffile",
 )
 """Whose arithmetic or encoding ends up in the image."""
