@@ -22,7 +22,7 @@ from operators.stitch.mosaic import Mosaic
 from operators.stitch.overlay import Brush
 from operators.stitch.reduce import Reducer, abandon
 from operators.stitch.render import Rendered, Renderer
-from operators.stitch.segments import Encoder
+from operators.stitch.segments import Encoder, shared_tables
 from operators.stitch.segments import encode as encode_jpeg
 from operators.stitch.space import open_reserved, reserve
 from operators.stitch.spool import Spool
@@ -116,13 +116,14 @@ def stitch(
     Whatever ends it early leaves the two files as they are, and no task behind that still reads the slide.
     """
     levels = levels_of(grid.width, grid.height, side)
+    tables = shared_tables(jpeg) if encode is None else None
     encode = encode or partial(encode_jpeg, jpeg=jpeg)
     brush = Brush(overlay)
     mosaic = Mosaic(grid, foreground, masks, brush, levels[0])
     render = Renderer(slide, grid, brush, side, encode, last=len(levels) == 1)
     reserve(target, reserve_bytes)
     with Spool(spool, reserve_bytes // 4, len(levels)) as shelf, open_reserved(target, reserve_bytes) as file:
-        pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc)
+        pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc, tables)
         reducer = Reducer(levels, encode, shelf, crew, ahead(crew.workers))
         base = _Base(mosaic, render, reducer, crew, levels[0], progress)
         try:

@@ -39,6 +39,8 @@ class PyramidFile:
         Micrometres per pixel of level 0 in x and y, or None.
     icc
         Colour profile, or None. Every page has it, so that each is right when it is read alone.
+    tables
+        What the segments of all pages share, for the tag JPEGTables, or None.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class PyramidFile:
         jpeg: JpegSettings,
         mpp: tuple[float, float] | None,
         icc: bytes | None,
+        tables: bytes | None,
     ) -> None:
-        self._levels, self._jpeg, self._mpp, self._icc = levels, jpeg, mpp, icc
+        self._levels, self._jpeg, self._mpp, self._icc, self._tables = levels, jpeg, mpp, icc, tables
         self._writer = tifffile.TiffWriter(file, bigtiff=is_big(levels), byteorder="<", ome=False, shaped=False)
 
     def write(self, level: Level, segments: Iterator[bytes]) -> None:
@@ -73,6 +76,7 @@ class PyramidFile:
             planarconfig="contig",
             compression="jpeg",
             subsampling=_SUBSAMPLING[self._jpeg.subsampling],
+            jpegtables=self._tables,
             subfiletype=1 if level.number else 0,
             iccprofile=self._icc,
             metadata=None,

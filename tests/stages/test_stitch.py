@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from operators.stitch import StitchResult, stitch
 from shared.batches import MaskBatch, Pixels, TileBatch
 from shared.crew import Crew
-from shared.errors import NucleiError
+from shared.errors import NoSpace, NucleiError
 from shared.geometry import TileGrid, Window
 from shared.settings import JpegSettings, OverlaySettings
 from shared.slides.damage import hatch
@@ -397,3 +398,17 @@ def test_an_error_in_a_worker_comes_out_as_it_is(tmp_path: Path) -> None:
     case = Case(600, 200, 16, share=0.0)
     with pytest.raises(MemoryError, match="no more"):
         case.stitch(tmp_path, Broken(case.pixels))
+
+
+@pytest.mark.parametrize("reserved", [0, 10_000_000])
+def test_a_limit_on_file_sizes_is_no_space_before_or_during_the_work(tmp_path: Path, reserved: int) -> None:
+    case = Case(600, 200, 16, share=0.5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(NoSpace, match=r"image\.tif|spool"):
+            case.stitch(tmp_path, reserve_bytes=reserved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    case.stitch(tmp_path)
+    np.testing.assert_array_equal(raw_levels(tmp_path / "image.tif")[0], case.reference())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.stitch.segments import encode, finish, halve, whole
+from operators.stitch.segments import encode, finish, halve, shared_tables, whole
 from shared.batches import Pixels
 from shared.settings import JpegSettings
 
@@ -56,11 +56,12 @@ def test_segments_are_baseline_jpeg_in_ycbcr_with_the_subsampling_of_the_setting
     subsampling: str, factors: int
 ) -> None:
     smooth = np.repeat(np.repeat(image(16, 16), 16, 0), 16, 1)
-    segment = encode(smooth[::-1, ::-1], JpegSettings(quality=90, subsampling=subsampling))  # type: ignore[arg-type] # from the list above
+    jpeg = JpegSettings(quality=90, subsampling=subsampling)  # type: ignore[arg-type] # from the list above
+    segment = encode(smooth[::-1, ::-1], jpeg)
     frame = segment.index(b"\xff\xc0")  # start of a baseline frame: length, precision, height, width, components
     assert segment[frame + 10 : frame + 19 : 3] == bytes([1, 2, 3])
     assert segment[frame + 11] == factors
-    decoded = imagecodecs.jpeg8_decode(segment, colorspace="YCBCR", outcolorspace="RGB")
+    decoded = imagecodecs.jpeg8_decode(segment, tables=shared_tables(jpeg), colorspace="YCBCR", outcolorspace="RGB")
     assert decoded.shape == (256, 256, 3)
     assert np.abs(decoded.astype(int) - smooth[::-1, ::-1]).mean() < 12
 
@@ -69,3 +70,19 @@ def test_quality_changes_the_size() -> None:
     pixels = image(64, 64)
     sizes = [len(encode(pixels, JpegSettings(quality=quality))) for quality in (10, 50, 85, 100)]
     assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("quality", [1, 50, 85, 100])
+@pytest.mark.parametrize("subsampling", ["444", "422", "420"])
+def test_segments_and_shared_tables_make_the_whole_jpeg(quality: int, subsampling: str) -> None:
+    jpeg = JpegSettings(quality, subsampling)  # type: ignore[arg-type] # from the list above
+    tables = shared_tables(jpeg)
+    assert tables[:2] == b"\xff\xd8"
+    assert tables[-2:] == b"\xff\xd9"
+    for seed, size in enumerate((16, 64, 256)):
+        pixels = image(size, size, seed)
+        own = imagecodecs.jpeg8_encode(pixels, level=quality, subsampling=subsampling)
+        segment = encode(pixels, jpeg)
+        assert len(segment) + len(tables) == len(own) - 18 + 4  # less the JFIF marker, plus a second start and end
+        stored = imagecodecs.jpeg8_decode(segment, tables=tables, colorspace="YCBCR", outcolorspace="RGB")
+        np.testing.assert_array_equal(stored, imagecodecs.jpeg8_decode(own))
