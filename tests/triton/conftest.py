@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from shared.settings import InferenceSettings, ModelSettings, Settings
@@ -10,6 +11,10 @@ from ..unit.inference import nets
 from .harness import VENV, TritonServer, add_model, add_shipped_model
 
 SIZE = 256
+
+
+def random_tiles(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,10 +35,16 @@ def onnx_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def repository(onnx_file, tmp_path_factory):
+def nets_folder(tmp_path_factory):
+    """The odd models' files, as a repository for the embedded engine."""
+    return tmp_path_factory.mktemp("onnx")
+
+
+@pytest.fixture(scope="session")
+def repository(onnx_file, nets_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     add_shipped_model(folder, onnx_file)
-    out = tmp_path_factory.mktemp("onnx")
+    out = nets_folder
     image, free = ("image", "TYPE_FP32", [3, SIZE, SIZE]), ("tiles", "TYPE_UINT8", [-1, -1, 3])
     maps = ("masks", "TYPE_UINT8", [-1, -1, 2])
 
@@ -41,13 +52,19 @@ def repository(onnx_file, tmp_path_factory):
         return [("probability", "TYPE_FP32", [1, size, size])]
 
     planar = nets.planar
-    add_model(folder, "planar", planar(out / "planar.onnx"), image, probability())
-    add_model(folder, "logit", planar(out / "logit.onnx", ending=None), image, probability())
-    add_model(folder, "nan", planar(out / "nan.onnx", ending="nan"), image, probability())
-    add_model(folder, "cropped", planar(out / "cropped.onnx", crop=16), image, probability(-1))
+    add_model(folder, "planar", planar(out / "planar" / "1" / "model.onnx"), image, probability())
+    add_model(folder, "logit", planar(out / "logit" / "1" / "model.onnx", ending=None), image, probability())
+    add_model(folder, "nan", planar(out / "nan" / "1" / "model.onnx", ending="nan"), image, probability())
+    add_model(folder, "cropped", planar(out / "cropped" / "1" / "model.onnx", crop=16), image, probability(-1))
     add_model(
-        folder, "small", planar(out / "small.onnx", size=64), ("image", "TYPE_FP32", [3, 64, 64]), probability(64)
+        folder,
+        "small",
+        planar(out / "small" / "1" / "model.onnx", size=64),
+        ("image", "TYPE_FP32", [3, 64, 64]),
+        probability(64),
     )
+    add_model(folder, "broken", onnx_file, free, [maps])
+    (folder / "broken" / "1" / "model.onnx").write_bytes(b"broken")
     add_model(folder, "slow", onnx_file, free, [maps], max_batch=8, delay=3)
     return folder
 
@@ -60,11 +77,12 @@ def server(repository, tmp_path_factory):
 
 @pytest.fixture
 def settings_for(onnx_file):
-    def make(*addresses, name="segmentation_unet_nuclei", tile=SIZE, output="sigmoid", scale=1 / 255, **inference):
+    def make(*addresses, name="segmentation_unet_nuclei", output="sigmoid", repository=None, **inference):
+        folder = repository or onnx_file.parents[2]
         return Settings(
-            tile=tile,
+            tile=SIZE,
             triton=addresses,
-            model=ModelSettings(name=name, repository=onnx_file.parents[2], output=output, input_scale=scale),
+            model=ModelSettings(name=name, repository=folder, output=output, input_scale=1 / 255),
             inference=InferenceSettings(**inference),
         )
 

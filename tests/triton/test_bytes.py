@@ -1,11 +1,16 @@
+"""The real server gives the bytes of the embedded engine, whatever the model's layout."""
+
+import json
+
 import numpy as np
 import pytest
+import tritonclient.http
 
-from operators.filter.inference import open_engine
+from operators.filter.inference import kserve, open_engine
+from operators.filter.inference.kserve import Connection
+from shared.errors import ModelError
 
-
-def random_tiles(count, tile=256, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, tile, tile, 3), dtype=np.uint8)
+from .conftest import random_tiles
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
@@ -13,8 +18,52 @@ def test_same_bytes_as_the_embedded_engine(server, settings_for, batch):
     tiles = random_tiles(5)
     with open_engine(settings_for()) as engine:
         expected = engine.infer(tiles)
+        embedded = engine.info
     with open_engine(settings_for(server.address, batch=batch)) as engine:
-        assert engine.info.engine == "triton"
-        assert engine.info.batch == (batch or 8)
-        assert engine.info.channels[0] == "nucleus"
+        assert (engine.info.engine, engine.info.batch) == ("triton", batch or 8)
+        assert engine.info.channels == embedded.channels
         np.testing.assert_array_equal(engine.infer(tiles), expected)
+
+
+@pytest.mark.parametrize(("name", "output"), [("planar", "sigmoid"), ("logit", "logit")])
+def test_colours_first_floats_without_batches(server, settings_for, nets_folder, name, output):
+    tiles = random_tiles(3)
+    with open_engine(settings_for(name=name, output=output, repository=nets_folder)) as engine:
+        expected = engine.infer(tiles)
+    with open_engine(settings_for(server.address, name=name, output=output)) as engine:
+        assert engine.info.batch == 1
+        np.testing.assert_array_equal(engine.infer(tiles), expected)
+
+
+def test_same_bytes_as_the_official_client(server):
+    """Ours sends what NVIDIA's client sends, and reads what that reads."""
+    tiles = random_tiles(2)
+    client = tritonclient.http.InferenceServerClient(server.address)
+    tensor = tritonclient.http.InferInput("tiles", list(tiles.shape), "UINT8")
+    tensor.set_data_from_numpy(tiles)
+    expected = client.infer("segmentation_unet_nuclei", [tensor]).as_numpy("masks")
+    about = client.get_model_metadata("segmentation_unet_nuclei")
+    client.close()
+    connection = Connection("127.0.0.1", server.port)
+    (masks,) = kserve.infer(connection, "segmentation_unet_nuclei", "7", ("tiles", "UINT8"), tiles, ["masks"], 10.0)
+    assert kserve.ask(connection, kserve.model_path("segmentation_unet_nuclei"), 10.0) == json.loads(json.dumps(about))
+    connection.drop()
+    np.testing.assert_array_equal(masks, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", "ranges from nan to nan"),
+        ("logit", "set models.output to logit"),
+        ("cropped", "came with shape|is 256 by 240 pixels"),
+        ("small", "use -t 64"),
+        ("absent", "the server has no model absent .* models there: .*segmentation_unet_nuclei"),
+        ("broken", "the server could not load model broken"),
+    ],
+)
+def test_unfit_models(server, settings_for, name, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        open_engine(settings_for(server.address, name=name))
+    assert caught.value.exit_code == 15
+    assert "\n" not in str(caught.value)

@@ -40,6 +40,10 @@ class Unanswered(Exception):
     """No answer, or half of one: refused, reset, too late. Worth a retry, since an inference has no side effects."""
 
 
+class Stale(Unanswered):
+    """A connection from an earlier request was found closed. The server may be well, or be another one by now."""
+
+
 class Refused(Exception):
     """The server answered with an error.
 
@@ -100,9 +104,16 @@ class Connection:
     ----------
     host, port
         Where the server listens.
+
+    Attributes
+    ----------
+    checked
+        For the user of the connection to set: that the server behind it is the right one. Forgotten when it breaks.
     """
 
     def __init__(self, host: str, port: int) -> None:
+        self.checked = False
+        self._rested = False
         self._http = http.client.HTTPConnection(host, port)
         self._socket: _TimedSocket | None = None
         self._lock = threading.Lock()
@@ -135,47 +146,48 @@ class Connection:
 
         Raises
         ------
+        Stale
+            The connection was used before and is closed now.
         Unanswered
             No complete answer in time.
         Garbled
             Not HTTP, or longer than `limit`.
         """
-        until = time.monotonic() + seconds
-        while True:
-            reused = self._socket is not None
-            try:
-                return self._exchange(method, path, until, body, headers or {}, limit)
-            except Garbled:
-                self.drop()
-                raise
-            except http.client.RemoteDisconnected as error:
-                self.drop()
-                if not reused:
-                    raise Unanswered("the connection was closed without an answer") from error
-            except (ConnectionResetError, BrokenPipeError) as error:
-                self.drop()
-                if not reused:
-                    raise Unanswered(_reason(error)) from error
-            except TimeoutError as error:
-                self.drop()
-                raise Unanswered(f"no answer within {seconds:g} s") from error
-            except http.client.IncompleteRead as error:
-                self.drop()
-                raise Unanswered("the answer broke off") from error
-            except http.client.HTTPException as error:
-                self.drop()
-                raise Garbled(f"the answer is not HTTP ({type(error).__name__})") from error
-            except (OSError, ValueError) as error:
-                # ValueError: the socket's file was closed under the reader by `abort`.
-                self.drop()
-                raise Unanswered(_reason(error)) from error
-            # A server may close a connection that lay idle, or was restarted since: that tells nothing of its health.
+        try:
+            reply = self._exchange(method, path, time.monotonic() + seconds, body, headers or {}, limit)
+            self._rested = False
+            return reply
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+            kind = Stale if self._rested else Unanswered
+            self.drop()
+            raise kind("the connection was closed without an answer") from error
+        except TimeoutError as error:
+            self.drop()
+            raise Unanswered(f"no answer within {seconds:g} s") from error
+        except http.client.IncompleteRead as error:
+            self.drop()
+            raise Unanswered("the answer broke off") from error
+        except http.client.HTTPException as error:
+            self.drop()
+            raise Garbled(f"the answer is not HTTP ({type(error).__name__})") from error
+        except (OSError, ValueError) as error:
+            # ValueError: the socket's file was closed under the reader by `abort`.
+            self.drop()
+            raise Unanswered(_reason(error)) from error
+        except BaseException:
+            self.drop()  # what is left of the answer would be taken for the next one
+            raise
 
     def drop(self) -> None:
         """Close; the next request connects anew."""
         with self._lock:
             self._http.close()
             self._socket = None
+            self.checked = self._rested = False
+
+    def rest(self) -> None:
+        """Lie idle: a server may close the connection meanwhile, or be restarted; that tells nothing of its health."""
+        self._rested = True
 
     def abort(self) -> None:
         """Close for good, from any thread; a request under way fails at once."""

@@ -65,6 +65,7 @@ class Server:
                 if self._closed:
                     connection.drop()
                 else:
+                    connection.rest()
                     self._idle.append(connection)
 
     def close(self) -> None:

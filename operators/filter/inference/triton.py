@@ -2,8 +2,8 @@
 
 A request that fails is repeated, at any server that works, with growing and jittered pauses: a server may be killed and
 started again in the middle of a run. What cannot be cured by waiting (no such model, a model that does not fit) ends
-the run at once. After an outage the server is asked again what model it has; if that changed, the run ends rather than
-mix the answers of two models.
+the run at once. Before a new connection is used the server is asked what model it has: if that is not the one
+that was found first, the run ends rather than mix the answers of two models.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from operators.filter.inference import kserve
 from operators.filter.inference.canary import fit_model
 from operators.filter.inference.contract import Array
 from operators.filter.inference.engine import Engine, ModelInfo
-from operators.filter.inference.kserve import Connection, Garbled, Refused, Unanswered
+from operators.filter.inference.kserve import Connection, Garbled, Refused, Stale, Unanswered
 from operators.filter.inference.served import BUSY, NotReady, NotTriton, Served, examine
 from operators.filter.inference.servers import VARIABLE, Closed, Pool, Server
 from shared.batches import Pixels
@@ -162,9 +162,11 @@ class TritonEngine(Engine):
                     asked = time.monotonic()
                     try:
                         with server.connection() as connection:
-                            if server.down_since is not None:
+                            if server.down_since is not None or not connection.checked:
                                 self._check_same(server, connection)
                             answer = self._ask(connection, array)
+                    except Stale:
+                        continue  # each connection can be so but once
                     except (Unanswered, Garbled, NotReady) as error:
                         reason = str(error)
                     except Refused as error:
@@ -202,7 +204,7 @@ class TritonEngine(Engine):
         )
 
     def _check_same(self, server: Server, connection: Connection) -> None:
-        """After an outage: the same model must be there, or be on its way."""
+        """Make sure that the model found first is there; not there is taken for not yet there."""
         try:
             served = examine(connection, self._name, min(_QUESTION, self._inference.deadline))
         except (NotTriton, ModelError) as error:
@@ -210,6 +212,7 @@ class TritonEngine(Engine):
             raise NotReady(str(error)) from error
         if served.identity != self._served.identity:
             raise _differs(self._name, server)
+        connection.checked = True
 
     def _pause(self, attempt: int) -> None:
         seconds = min(PAUSE_LAST, PAUSE_FIRST * 2.0 ** min(attempt - 1, 20))

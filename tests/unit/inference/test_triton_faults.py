@@ -1,0 +1,267 @@
+import logging
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from operators.filter.inference import open_engine, triton
+from operators.filter.inference.kserve import Connection, Unanswered
+from operators.filter.inference.servers import parse_address
+from shared.errors import InferenceUnavailable, ModelError, UsageError
+from shared.settings import InferenceSettings, ModelSettings, Settings
+
+from .fake import FakeTriton
+
+T = 16
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    monkeypatch.setattr(triton, "PAUSE_FIRST", 0.02)
+    monkeypatch.setattr(triton, "PAUSE_LAST", 0.1)
+
+
+def settings(*servers, **inference):
+    addresses = tuple(getattr(server, "address", server) for server in servers)
+    inference = {"deadline": 0.3, "retries": 4, **inference}
+    model = ModelSettings(name="m")
+    return Settings(tile=T, triton=addresses, model=model, inference=InferenceSettings(**inference))
+
+
+def tiles(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, T, T, 3), dtype=np.uint8)
+
+
+def check(engine, count=5, seed=0):
+    pixels = tiles(count, seed)
+    np.testing.assert_array_equal(engine.infer(pixels), 255 - pixels[..., :2])
+
+
+FAULTS = [500, 502, 503, 504, 429]
+FAULTS += ["reset", "hang", "half", "trickle", "wrong id", "empty", "lies", "no outputs", "bad json", "not http"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_passing_faults_are_got_over(fault, caplog):
+    caplog.set_level(logging.INFO)
+    with FakeTriton({2: fault, 4: fault, 5: fault}) as server, open_engine(settings(server)) as engine:
+        check(engine)
+        check(engine, seed=1)
+        assert len(set(server.ids)) == len(server.ids)
+    lines = [record.getMessage() for record in caplog.records]
+    # One line for each outage; a reset of a connection that was used before is none, unless the next is reset as well.
+    outages = 1 if fault == "reset" else 2
+    assert sum("trying again" in line for line in lines) == outages
+    assert sum("is back after" in line for line in lines) == outages
+
+
+@pytest.mark.parametrize("fault", [500, "reset", "empty", "wrong id"])
+def test_lasting_faults_end_after_the_retries(fault):
+    with FakeTriton() as server, open_engine(settings(server, retries=2)) as engine:
+        server.always = fault
+        with pytest.raises(InferenceUnavailable, match=r"NVIDIA_CLARA_TRTISURI.* failed 3 times") as caught:
+            check(engine)
+        assert caught.value.exit_code == 16
+        # A reset of a connection that was used before is not counted.
+        assert server.inferences == 1 + 3 + (fault == "reset")
+
+
+@pytest.mark.parametrize("status", [400, 404, 413])
+def test_refusals_are_not_repeated_for_long(status):
+    with FakeTriton() as server, open_engine(settings(server, retries=8)) as engine:
+        server.always = status
+        with pytest.raises(ModelError, match=f"fault {status}"):
+            check(engine)
+        assert server.inferences == 1 + 2
+
+
+def test_a_model_that_is_being_loaded_again_is_waited_for():
+    faults = {2: "not ready", 4: "not ready"}
+    with FakeTriton(faults) as server, open_engine(settings(server, retries=20)) as engine:
+        check(engine)
+        check(engine, seed=1)
+
+
+def test_the_deadline_is_for_the_whole_request():
+    with FakeTriton() as server, open_engine(settings(server, retries=0)) as engine:
+        server.always = "trickle"
+        start = time.monotonic()
+        with pytest.raises(InferenceUnavailable, match=r"no answer within 0\.3 s"):
+            check(engine)
+        assert time.monotonic() - start < 1.5
+
+
+def test_a_server_that_starts_late_is_waited_for():
+    with FakeTriton(busy=3) as server, open_engine(settings(server)) as engine:
+        check(engine)
+
+
+def test_nothing_listens():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(InferenceUnavailable, match="no Triton server answers at") as caught:
+            open_engine(settings(address, retries=2))
+    assert address in str(caught.value)
+    assert "NVIDIA_CLARA_TRTISURI" in str(caught.value)
+    assert "asked 3 times" in str(caught.value)
+
+
+def test_restart_with_another_version_is_not_mixed_in():
+    with FakeTriton() as server:
+        engine = open_engine(settings(server))
+    with engine, FakeTriton(port=server.port, versions=("2",)), pytest.raises(ModelError, match="serves another m"):
+        check(engine)
+
+
+def test_restart_with_the_same_model_goes_on():
+    with FakeTriton() as server:
+        engine = open_engine(settings(server, retries=50))
+        check(engine)
+    restarted = []
+    timer = threading.Timer(0.5, lambda: restarted.append(FakeTriton(port=server.port)))
+    timer.start()
+    with engine:
+        check(engine)
+    timer.join()
+    restarted[0].stop()
+
+
+def test_two_servers_share_and_one_may_die():
+    with FakeTriton() as one, FakeTriton() as two, open_engine(settings(one, two, batch=1)) as engine:
+        assert engine.in_flight == 8
+        check(engine, 20)
+        assert min(one.inferences, two.inferences) >= 8
+        one.stop()
+        for seed in range(5):
+            check(engine, 20, seed)
+
+
+def test_a_sick_server_beside_a_sound_one_costs_little():
+    with FakeTriton() as one, FakeTriton() as two, open_engine(settings(one, two, batch=1, retries=1)) as engine:
+        one.always = 500
+        before = one.inferences
+        check(engine, 50)
+        assert one.inferences - before <= 2
+
+
+def test_a_server_that_comes_back_is_used_again(monkeypatch):
+    monkeypatch.setattr("operators.filter.inference.servers._PROBE_FIRST", 0.05)
+    with FakeTriton() as one, FakeTriton() as two, open_engine(settings(one, two, batch=1)) as engine:
+        one.always = 503
+        check(engine, 4)
+        one.always = None
+        time.sleep(0.1)
+        before = one.inferences
+        check(engine, 10)
+        assert one.inferences - before >= 4
+
+
+def test_one_of_two_is_missing_at_the_start():
+    with FakeTriton() as one, FakeTriton() as two:
+        two.stop()
+        with open_engine(settings(one, two)) as engine:
+            check(engine)
+
+
+def test_servers_must_have_the_same_model():
+    with FakeTriton() as one, FakeTriton(versions=("7",)) as two, pytest.raises(ModelError, match="serves another m"):
+        open_engine(settings(one, two))
+
+
+def test_no_more_requests_at_once_than_allowed():
+    with FakeTriton(always="slow") as server:
+        engine = open_engine(settings(server, in_flight=2, batch=1))
+        with engine, ThreadPoolExecutor(6) as pool:
+            for future in [pool.submit(check, engine, 1, seed) for seed in range(8)]:
+                future.result()
+    assert server.most_under_way == 2
+
+
+def test_many_threads_get_their_own_answers():
+    with FakeTriton({7: "reset", 19: 500, 20: "half"}) as server:
+        engine = open_engine(settings(server, batch=2))
+        with engine, ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(check, engine, 3, seed) for seed in range(30)]:
+                future.result()
+
+
+def test_close_does_not_wait_for_a_hanging_server():
+    with FakeTriton() as server:
+        engine = open_engine(settings(server, deadline=30.0))
+        server.always = "hang"
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(engine.infer, tiles(1)) for _ in range(2)]
+            time.sleep(0.2)
+            start = time.monotonic()
+            engine.close()
+            assert time.monotonic() - start < 0.5
+            for future in futures:
+                with pytest.raises(InferenceUnavailable, match="closed"):
+                    future.result()
+        assert time.monotonic() - start < 1
+        with pytest.raises(InferenceUnavailable, match="closed"):
+            engine.infer(tiles(1))
+
+
+def test_batch_is_what_is_asked_for_and_what_the_server_takes():
+    for max_batch, batch, expected in ((8, 0, 8), (4, 0, 4), (4, 16, 4), (32, 0, 8), (32, 16, 16), (0, 0, 8)):
+        with FakeTriton(max_batch=max_batch) as server, open_engine(settings(server, batch=batch)) as engine:
+            assert engine.info.batch == expected
+            check(engine, 9)
+
+
+def test_what_the_configuration_tells_is_used():
+    told = {"channels": "boundary,nucleus", "mpp_min": "0.2", "mpp_max": "0.6", "halo": "96", "grid": "16"}
+    with FakeTriton(parameters=told) as server, open_engine(settings(server)) as engine:
+        info = engine.info
+        pixels = tiles(2)
+        np.testing.assert_array_equal(engine.infer(pixels), 255 - pixels[..., 1::-1])
+    assert (info.channels, info.mpp, info.halo, info.grid) == (("nucleus", "boundary"), (0.2, 0.6), 96, 16)
+    assert re.fullmatch("triton:[0-9a-f]{64}", info.identity)
+    for wrong in ({"halo": "wide"}, {"mpp_min": "a", "mpp_max": "b"}):
+        with FakeTriton(parameters=wrong) as server, pytest.raises(ModelError, match="config"):
+            open_engine(settings(server))
+
+
+@pytest.mark.parametrize("prefix", ["", "http://"])
+def test_addresses(prefix):
+    assert parse_address(f"{prefix}gpu-1.local:8000") == ("gpu-1.local", 8000)
+    assert parse_address(f"{prefix}[::1]:8000/") == ("::1", 8000)
+
+
+@pytest.mark.parametrize("text", ["gpu", "gpu:", "gpu:0", "gpu:99999", ":8000", "a b:1", "grpc://gpu:8001", "gpu:1/x"])
+def test_junk_for_an_address(text):
+    with pytest.raises(UsageError, match="is not host:port"):
+        open_engine(settings(text))
+
+
+def test_https_is_named():
+    with pytest.raises(UsageError, match="https is not spoken"):
+        open_engine(settings("https://gpu:8000"))
+
+
+def test_idle_connection_closed_by_the_server_is_no_fault(caplog):
+    with FakeTriton() as server, open_engine(settings(server, retries=0)) as engine:
+        for connection in list(server.connections):
+            connection.shutdown(socket.SHUT_RDWR)
+        time.sleep(0.05)
+        check(engine)
+    assert not caplog.records
+
+
+def test_connection_time_is_bounded():
+    # The backlog of a socket that never accepts fills up; the next connection hangs.
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            start = time.monotonic()
+            with pytest.raises(Unanswered):
+                Connection("127.0.0.1", port).request("GET", "/v2", 0.3)
+            assert time.monotonic() - start < 1
