@@ -96,7 +96,8 @@ def measure(overview: npt.NDArray[np.uint8], scanned: Mask) -> Absorption:
         (h, w) bool; the rest is ignored.
     """
     smooth = cv2.GaussianBlur(overview, (0, 0), 1.0)
-    logs = np.log(np.maximum(np.arange(256, dtype=np.float32), 1))[smooth.transpose(2, 0, 1)]
+    table = np.log(np.maximum(np.arange(256, dtype=np.float32), 1))
+    logs = np.stack([cv2.LUT(plane, table) for plane in cv2.split(smooth)]).astype(np.float32, copy=False)
     grey = cv2.transform(smooth, np.full((1, 3), 1 / 3, np.float32)).reshape(smooth.shape[:2])
     enough = max(1, _SMALLEST_GLASS * scanned.sum())
     candidates = _glass_like(logs, grey.astype(np.float32)) & scanned
@@ -130,8 +131,9 @@ def _glass_like(logs: Floats, grey: Floats) -> Mask:
     red, green, blue = logs
     pink = (red + blue) / 2 - green
     tint = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
-    found: Mask = grey >= _DARKEST_GLASS
-    return found & (roughness < _ROUGHEST_GLASS**2) & (pink < _PINKEST_GLASS) & (tint < _TINTED_GLASS)
+    found: Mask = (grey >= _DARKEST_GLASS) & (roughness < _ROUGHEST_GLASS**2)
+    found &= (pink < _PINKEST_GLASS) & (tint < _TINTED_GLASS)
+    return found
 
 
 def _brightest_mode(levels: npt.NDArray[np.uint8]) -> float:

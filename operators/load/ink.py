@@ -35,15 +35,19 @@ def ink_mask(density: Floats, is_colour: bool) -> Mask:
         False for a greyscale overview, where black ink cannot be told from tissue.
     """
     red, green, blue = np.maximum(density, 0)
-    seeds = (red > 0.5) & (red > 1.05 * green) & (blue < 0.3 * red)  # blue
+    seeds: Mask = (red > 0.5) & (red > 1.05 * green) & (blue < 0.3 * red)  # blue
     seeds |= (red > 0.4) & (red > 1.3 * green) & (blue < 0.6 * red)  # pale blue, cyan
     seeds |= (red > 0.25) & (green < 0.75 * red) & (green < 1.1 * blue)  # green, teal
-    seeds |= (green > 0.7) & (red < 0.2 * green) & (blue > 0.85 * green) & (blue < 1.6 * green)  # red
+    seeds |= (green > 0.7) & (red < 0.2 * green) & (blue > 0.75 * green) & (blue < 1.6 * green)  # red
     if is_colour:
         least, most = density.min(axis=0), density.max(axis=0)
         seeds |= (least > 0.8) & (most - least < 0.25 * most)  # black
+    if not seeds.any():
+        return seeds
     seeds = remove_small_objects(seeds, max_size=max(4, round(_SMALLEST_MARK * seeds.size)))
-    return seeds | _edges(density, seeds) if seeds.any() else seeds
+    if seeds.any():
+        seeds |= _edges(density, seeds)
+    return seeds
 
 
 def _edges(density: Floats, seeds: Mask) -> Mask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.filters import apply_hysteresis_threshold
+from skimage import filters
 from skimage.morphology import remove_small_holes
 
 from operators.load import glass
@@ -25,9 +25,11 @@ _NOISE = 5.0  # the thresholds never fall below that many medians of the glass's
 # Lengths are shares of the square root of the overview's pixels, areas shares of its pixels: an overview's scale in
 # micrometres is often unknown, its number of pixels never.
 _THICK = 0.003
+_THICK_GREY = 0.006
 _CLOSED_GAP = 0.008
 _MARGIN = 0.003
 _INK_HALO = 0.02  # JPEG smears the colour of ink this far
+_SMALLEST_STROKE = 3e-3
 _SMALLEST = 1e-5
 _SMALLEST_GREY = 1.5e-3
 _LARGEST_HOLE = 4e-3
@@ -39,7 +41,8 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     """Tell tissue from glass, ink, dust and fill on a brightfield slide, stained with H&E or by immunohistochemistry.
 
     The policy: losing nuclei is worse than inferring a tile for nothing. In doubt a pixel is tissue; all is tissue
-    where no glass can be found; and a margin of 0.3% of the overview's mean side is added.
+    where no glass can be found, and where the background is dark (`looks_like_fluorescence`); and a margin of 0.3% of
+    the overview's mean side is added.
 
     Thresholds that split a histogram (Otsu, 1979, and its kin) assume two classes and put pale tissue with the glass
     where there is dark tissue, and half of the tissue with the glass where there is none. Here glass is described,
@@ -51,7 +54,7 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     3. Stain: density towards magenta or between yellow and blue, or plain darkness, by hysteresis (Canny, 1986) with
        thresholds that rise with the noise of the glass.
     4. Ink is told by its proportions of red, green and blue density (`ink.ink_mask`), unless it is nearly all there
-       is: then it is a stain of that colour.
+       is: then it is a stain of that colour. Small patches of ink at tissue stay: that is how surgeons mark margins.
        What is thin and next to ink is the smear that JPEG makes of its border.
     5. Small or thin *grey* pieces are dust, hairs and coverslip edges. Coloured ones stay, down to 10 pixels in a
        million.
@@ -72,15 +75,15 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     """
     _check(overview)
     fill = glass.unscanned(overview)
-    if fill.all():
-        return np.zeros_like(fill)
+    if fill.all() or _is_dark(overview, ~fill):
+        return ~fill
     absorption = glass.measure(overview, ~fill)
     density = absorption.density
     is_colour = _is_colour(overview)
     found = ~fill
     if absorption.has_glass:
         found &= _stained(density, absorption.glass, is_colour)
-    ink = found & ink_mask(density, is_colour)
+    ink = _pen_strokes(found & ink_mask(density, is_colour), found)
     if np.count_nonzero(ink) <= _STAIN_NOT_INK * np.count_nonzero(found):
         found &= ~ink
         found &= _solid(found) | ~_grown(ink, _INK_HALO)
@@ -96,7 +99,7 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
 def looks_like_fluorescence(overview: npt.NDArray[np.uint8]) -> bool:
     """Tell whether the background is dark, so that the overview is no brightfield image.
 
-    `tissue_mask` finds no glass on such a slide and keeps all of it, which is right but slow; the caller may say so.
+    `tissue_mask` keeps all of such a slide, which is right but slow; the caller may say so.
 
     Parameters
     ----------
@@ -104,11 +107,15 @@ def looks_like_fluorescence(overview: npt.NDArray[np.uint8]) -> bool:
         (h, w, 3) uint8 RGB.
     """
     _check(overview)
-    scanned = ~glass.unscanned(overview)
+    return _is_dark(overview, ~glass.unscanned(overview))
+
+
+def _is_dark(overview: npt.NDArray[np.uint8], scanned: Mask) -> bool:
     if not scanned.any():
         return False
+    red, green, blue = cv2.split(overview)
     # Half of a brightfield slide is never this dark: even dense haematoxylin passes a quarter of the blue light.
-    return bool(np.median(overview.max(axis=2)[scanned]) < 60)
+    return bool(np.median(cv2.max(cv2.max(red, green), blue)[scanned]) < 60)
 
 
 def _check(overview: npt.NDArray[np.uint8]) -> None:
@@ -135,8 +142,20 @@ def _stained(density: Floats, on_glass: Mask, is_colour: bool) -> Mask:
     else:
         noise = float(np.median(np.abs(darkness[on_glass])))
         score = darkness / max(_GREYSCALE_DARKNESS, _NOISE * noise)
-    found: Mask = apply_hysteresis_threshold(score, _WEAK, 1.0)
+    found: Mask = filters.apply_hysteresis_threshold(score, _WEAK, 1.0)  # type: ignore[no-untyped-call]
     return found
+
+
+def _pen_strokes(ink: Mask, found: Mask) -> Mask:
+    """Return `ink` without its small pieces at tissue."""
+    if not ink.any():
+        return ink
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8), connectivity=8)
+    at_tissue = np.zeros(len(stats), np.bool_)
+    at_tissue[labels[_grown(_solid(found & ~ink), _MARGIN)]] = True
+    strokes = ~at_tissue | (stats[:, cv2.CC_STAT_AREA] >= _SMALLEST_STROKE * ink.size)
+    kept: Mask = ink & strokes[labels]
+    return kept
 
 
 def _without_debris(found: Mask, density: Floats, is_colour: bool) -> Mask:
@@ -145,7 +164,7 @@ def _without_debris(found: Mask, density: Floats, is_colour: bool) -> Mask:
     if is_colour:
         most = density.max(axis=0)
         grey = found & (most - density.min(axis=0) < _GREY * most)
-        found = found & (_solid(found) | ~grey)
+        found = found & (_solid(found, _THICK_GREY) | ~grey)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     area = stats[:, cv2.CC_STAT_AREA]
     is_grey = 2 * np.bincount(labels[grey & found], minlength=count) > area
@@ -155,9 +174,9 @@ def _without_debris(found: Mask, density: Floats, is_colour: bool) -> Mask:
     return kept
 
 
-def _solid(mask: Mask) -> Mask:
+def _solid(mask: Mask, share: float = _THICK) -> Mask:
     """Return what is not thin."""
-    return _grown(_shrunk(mask, _THICK), _THICK)
+    return _grown(_shrunk(mask, share), share)
 
 
 def _disc(mask: Mask, share: float) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,289 @@
+"""The policy: losing nuclei is worse than inferring a tile for nothing; glass, ink, dust and fill are still dropped."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from benchmarks.painted import PENS, Canvas, blob, woven
+from benchmarks.tissue import SHAPE, otsu_grey, real_density, scene, shares
+from operators.load.tissue import looks_like_fluorescence, tissue_mask
+from shared.slides.open import open_slide
+
+LIMIT = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def made():
+    return woven(SHAPE, 1)
+
+
+def kept(canvas, image):
+    tissue, pale, pen, specks, bare = (float(share or "nan") for share in shares(canvas, tissue_mask(image)))
+    return {"tissue": tissue, "pale": pale, "pen": pen, "specks": specks, "bare": bare}
+
+
+# --- tissue is kept --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("contrast", "least"), [(0.03, 90), (0.05, 98), (0.1, 99), (0.2, 99)])
+def test_pale_tissue_beside_dark_tissue_and_pens_is_kept(made, contrast, least):
+    # A mean green density of 0.05 is 12 levels of 240.
+    canvas = scene(made, contrast)
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99.9
+    assert found["pale"] >= least
+    assert otsu_grey(canvas.image())[canvas.truth["pale"]].mean() < 0.2
+
+
+@pytest.mark.usefixtures("sample_slide")
+@pytest.mark.parametrize(("contrast", "least"), [(0.03, 92), (0.05, 97), (0.1, 98)])
+def test_pale_real_tissue_is_kept(contrast, least):
+    # The patch holds clefts, which are glass: not all of it can be found.
+    canvas = scene(real_density(SHAPE), contrast)
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99.9
+    assert found["pale"] >= least
+    assert max(found["pen"], found["specks"], found["bare"]) < 1
+
+
+def test_immunohistochemistry_is_kept():
+    canvas = scene(woven(SHAPE, 1, ihc=True))
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99.5
+    assert found["pale"] > 99
+    assert found["pen"] < 1
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0, 2.0])
+def test_an_overview_of_tissue_alone_is_kept_whole(made, strength):
+    canvas = Canvas.glass(SHAPE).tissue(made * strength, np.ones(SHAPE, np.bool_))
+    assert tissue_mask(canvas.image()).mean() > 0.99
+
+
+def test_greyscale_tissue_is_kept_and_greyscale_glass_dropped(made):
+    canvas = scene(made, 0.2, pens=())
+    grey = canvas.image() @ np.array([0.3, 0.59, 0.11])
+    mask = tissue_mask(np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2))
+    assert mask[canvas.truth["tissue"]].mean() > 0.98
+    assert mask[canvas.truth["pale"]].mean() > 0.98
+    assert mask[canvas.bare()].mean() < 0.01
+
+
+def test_a_margin_is_added(made):
+    where = blob(SHAPE, (0.5, 0.5), 0.3, 3)
+    canvas = Canvas.glass(SHAPE).tissue(made, where)
+    around = cv2.dilate(where.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    assert tissue_mask(canvas.image())[around].all()
+
+
+def test_a_small_coloured_fragment_is_kept(made):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.005, 3))
+    assert tissue_mask(canvas.image())[canvas.truth["tissue"]].all()
+
+
+def test_a_stain_of_the_colour_of_ink_is_a_stain():
+    # Toluidine blue, say: everything on the slide would be pen.
+    canvas = Canvas.glass(SHAPE).tissue(woven(SHAPE, 1)[..., ::-1] * [3, 0.8, 0.3], blob(SHAPE, (0.5, 0.5), 0.3, 3))
+    assert tissue_mask(canvas.image())[canvas.truth["tissue"]].mean() > 0.98
+
+
+def test_a_surgeons_ink_on_the_margin_does_not_cost_tissue(made):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.25, 3))
+    canvas.pen(PENS["green"], [(0.5, 0.46), (0.5, 0.48)], 20)
+    assert tissue_mask(canvas.image())[canvas.truth["tissue"]].mean() > 0.99
+
+
+# --- the rest is dropped ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pen", PENS)
+@pytest.mark.parametrize("width", [8, 24, 60])
+@pytest.mark.parametrize("blur", [0.7, 1.5])
+def test_pen_strokes_and_their_edges_are_dropped(made, pen, width, blur):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.65), 0.2, 4))
+    canvas.pen(PENS[pen], [(0.05, 0.1), (0.5, 0.15), (0.95, 0.08)], width, blur)
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99.9
+    assert found["pen"] < 6
+
+
+@pytest.mark.parametrize("pen", ["blue", "green", "black"])
+def test_a_stroke_across_tissue_costs_no_tissue_but_what_it_covers(made, pen):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.3, 4))
+    canvas.pen(PENS[pen], [(0.05, 0.45), (0.95, 0.5)], 24)
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99
+    assert found["pen"] < 1
+
+
+@pytest.mark.parametrize(
+    "light",
+    [
+        {},
+        {"level": (205, 206, 205)},
+        {"level": (240, 234, 215)},
+        {"level": (255, 255, 255)},
+        {"tilt": 0.15},
+        {"vignette": 0.2},
+        {"tilt": 0.08, "vignette": 0.1, "level": (225, 220, 228)},
+    ],
+    ids=str,
+)
+def test_glass_is_dropped_whatever_its_light(made, light):
+    canvas = scene(made, **light)
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99.9
+    assert found["pale"] > 98
+    assert max(found["pen"], found["specks"], found["bare"]) < 1
+    alone = Canvas.glass(SHAPE, **light)
+    assert tissue_mask(alone.image(noise=3, quality=60)).mean() < 0.001
+
+
+@pytest.mark.parametrize(("noise", "quality"), [(0, None), (2, 40), (4, 60), (6, 50), (3, None)])
+def test_noise_of_sensor_and_jpeg_is_no_tissue(made, noise, quality):
+    canvas = scene(made)
+    found = kept(canvas, canvas.image(noise, quality))
+    assert found["pale"] > 98
+    assert found["bare"] < 1
+    assert tissue_mask(Canvas.glass(SHAPE).image(noise, quality)).mean() < 0.001
+
+
+def test_dust_and_thin_grey_lines_are_dropped(made):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.6, 0.6), 0.1, 4))
+    canvas.dust(60, (1, 9), 3).line((0.02, 0.1), (0.97, 0.14)).line((0.1, 0.02), (0.1, 0.99), 3)
+    found = kept(canvas, canvas.image())
+    assert found["tissue"] > 99.9
+    assert found["specks"] < 1
+    assert found["bare"] < 0.1
+
+
+def test_without_any_colour_dust_may_be_tissue():
+    # In doubt it is: a greyscale scan has no other way to show tissue.
+    canvas = Canvas.glass(SHAPE).dust(10, (8, 9), 3)
+    assert tissue_mask(canvas.image())[canvas.pixels[..., 0] < 150].all()
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_unscanned_areas_are_dropped_and_do_not_shift_the_glass(made, value):
+    canvas = scene(made, level=(215, 216, 214)).fill(slice(0, 120), slice(0, 1100), value)
+    canvas.fill(slice(600, 900), slice(900, 1100), value)
+    mask = tissue_mask(canvas.image())
+    assert not mask[canvas.truth["fill"]].any()
+    assert mask[canvas.bare()].mean() < 0.01
+    assert mask[canvas.truth["pale"]].mean() > 0.98
+
+
+# --- real slides -----------------------------------------------------------------------------------------------------
+
+
+def overview_of(path):
+    with open_slide(path) as slide:
+        return slide.overview(LIMIT)
+
+
+def test_the_sample_slide(sample_slide):
+    overview = overview_of(sample_slide)
+    mask = tissue_mask(overview)
+    assert 0.38 < mask.mean() < 0.46
+    strong = overview[..., 1] < 180
+    assert mask[strong].mean() > 0.998
+    assert not mask[-200:, :100].any()
+
+
+def test_all_tissue_and_no_glass(shared_slides):
+    assert tissue_mask(overview_of(shared_slides / "BRACS_1640_N_3_cropped.tiff")).all()
+
+
+def test_a_tissue_core(shared_slides):
+    mask = tissue_mask(overview_of(shared_slides / "HE_TMA_core.tif"))
+    assert 0.70 < mask.mean() < 0.77  # a disc of 0.73 of the image
+    corner = mask.shape[0] // 10
+    assert not mask[:corner, :corner].any()
+
+
+def test_fat_and_out_of_focus_dust_on_a_whole_slide(shared_slides):
+    overview = overview_of(shared_slides / "camelyon_overview.dcm")
+    mask = tissue_mask(overview)
+    height, width = mask.shape
+    assert mask[int(0.3 * height) : int(0.6 * height), int(0.24 * width) : int(0.32 * width)].mean() > 0.9  # fat
+    assert not mask[: int(0.04 * height), int(0.32 * width) : int(0.345 * width)].any()  # blurred dust
+    assert not mask[int(0.63 * height) : int(0.69 * height), int(0.38 * width) : int(0.43 * width)].any()  # the same
+    assert 0.40 < mask.mean() < 0.50
+
+
+# --- any image -------------------------------------------------------------------------------------------------------
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3))))
+def test_any_small_image_has_a_mask_of_its_size(overview):
+    before = overview.copy()
+    mask = tissue_mask(overview)
+    assert mask.shape == overview.shape[:2]
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, tissue_mask(overview))
+    np.testing.assert_array_equal(overview, before)
+    assert looks_like_fluorescence(overview) in (True, False)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 2), (7, 7), (300, 200)])
+@pytest.mark.parametrize(
+    ("colour", "tissue"),
+    [((255, 255, 255), False), ((0, 0, 0), False), ((235, 236, 234), False), ((220, 150, 200), True)],
+)
+def test_one_colour(shape, colour, tissue):
+    overview = np.full((*shape, 3), colour, np.uint8)
+    assert (tissue_mask(overview) == tissue).all()
+
+
+@pytest.mark.parametrize("side", [16, 40, 100])
+def test_tissue_in_a_tiny_overview(made, side):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.25, 3))
+    small = cv2.resize(canvas.image(), (side, side), interpolation=cv2.INTER_AREA)
+    truth = cv2.resize(canvas.truth["tissue"].astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    mask = tissue_mask(small)
+    assert mask[truth > 0.5].all()
+    assert mask.mean() < 0.75
+
+
+@pytest.mark.parametrize(
+    "senseless",
+    [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), "u1")],
+)
+def test_what_is_no_rgb_image_is_refused(senseless):
+    with pytest.raises(ValueError, match="RGB"):
+        tissue_mask(senseless)
+
+
+def test_a_megapixel_is_quick(made):
+    canvas = scene(made)
+    overview = cv2.resize(canvas.image(), (1100, 953))
+    start = time.process_time()
+    tissue_mask(overview)
+    assert time.process_time() - start < 3  # 0.3 s on a busy core
+
+
+# --- fluorescence ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("background", [0, 8, 30])
+@pytest.mark.parametrize("colour", [(1, 1, 1), (0, 0, 1), (0.2, 1, 0.1)])
+def test_a_dark_background_is_told_and_nothing_is_dropped(made, background, colour):
+    light = np.clip(made[..., 1:2] * 120 * blob(SHAPE, (0.5, 0.5), 0.25, 3)[..., None], 0, 200) * np.array(colour)
+    overview = (light + background).astype(np.uint8)
+    assert looks_like_fluorescence(overview)
+    assert tissue_mask(overview)[blob(SHAPE, (0.5, 0.5), 0.25, 3)].mean() > 0.99
+
+
+def test_a_stained_slide_is_not_taken_for_fluorescence(made):
+    canvas = scene(made, pens=("black",)).fill(slice(0, 700), slice(0, 1100), 0)
+    assert not looks_like_fluorescence(canvas.image())
+    dark = Canvas.glass(SHAPE).tissue(made * 3, np.ones(SHAPE, np.bool_))
+    assert not looks_like_fluorescence(dark.image())
+    assert not looks_like_fluorescence(np.zeros((50, 50, 3), np.uint8))
