@@ -8,7 +8,7 @@ import pytest
 from shared.settings import InferenceSettings, ModelSettings, Settings
 
 from ..unit.inference import nets
-from .harness import VENV, TritonServer, add_model, add_shipped_model
+from .harness import SHIPPED, VENV, TritonServer, add_model, add_shipped_model
 
 SIZE = 256
 
@@ -44,6 +44,7 @@ def nets_folder(tmp_path_factory):
 def repository(onnx_file, nets_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     add_shipped_model(folder, onnx_file)
+    add_shipped_model(folder, SHIPPED.parent / "1" / "model.onnx", name="shipped")
     out = nets_folder
     image, free = ("image", "TYPE_FP32", [3, SIZE, SIZE]), ("tiles", "TYPE_UINT8", [-1, -1, 3])
     maps = ("masks", "TYPE_UINT8", [-1, -1, 2])
@@ -56,13 +57,8 @@ def repository(onnx_file, nets_folder, tmp_path_factory):
     add_model(folder, "logit", planar(out / "logit" / "1" / "model.onnx", ending=None), image, probability())
     add_model(folder, "nan", planar(out / "nan" / "1" / "model.onnx", ending="nan"), image, probability())
     add_model(folder, "cropped", planar(out / "cropped" / "1" / "model.onnx", crop=16), image, probability(-1))
-    add_model(
-        folder,
-        "small",
-        planar(out / "small" / "1" / "model.onnx", size=64),
-        ("image", "TYPE_FP32", [3, 64, 64]),
-        probability(64),
-    )
+    small, path = ("image", "TYPE_FP32", [3, 64, 64]), out / "small" / "1" / "model.onnx"
+    add_model(folder, "small", planar(path, size=64), small, probability(64))
     add_model(folder, "broken", onnx_file, free, [maps])
     (folder / "broken" / "1" / "model.onnx").write_bytes(b"broken")
     add_model(folder, "slow", onnx_file, free, [maps], max_batch=8, delay=3)

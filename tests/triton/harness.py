@@ -43,12 +43,13 @@ def add_model(repository, name, onnx, source, results, max_batch=0, **parameters
     _add(repository, name, onnx, "\n".join(lines) + "\n")
 
 
-def add_shipped_model(repository, onnx, config=SHIPPED):
-    """Put our model into a repository, with the configuration that we ship but for the backend."""
-    text = Path(config).read_text()
-    text, changed = re.subn(r'(?m)^(backend|platform): *"[^"]*"', 'backend: "python"', text)
-    assert changed == 1, "the shipped config.pbtxt must name its backend, once"
-    _add(repository, "segmentation_unet_nuclei", onnx, text)
+def add_shipped_model(repository, onnx, name="segmentation_unet_nuclei"):
+    """Put a model into a repository with the configuration that we ship, but for the backend, and `name`."""
+    text = SHIPPED.read_text()
+    for key, value in (("backend", "python"), ("name", name)):
+        text, changed = re.subn(rf'(?m)^{key}: *"[^"]*"', f'{key}: "{value}"', text)
+        assert changed == 1, f"the shipped config.pbtxt must have one line for {key}"
+    _add(repository, name, onnx, text)
 
 
 def _add(repository, name, onnx, config):

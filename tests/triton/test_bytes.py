@@ -11,6 +11,7 @@ from operators.filter.inference.kserve import Connection
 from shared.errors import ModelError
 
 from .conftest import random_tiles
+from .harness import SHIPPED
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])
@@ -23,6 +24,16 @@ def test_same_bytes_as_the_embedded_engine(server, settings_for, batch):
         assert (engine.info.engine, engine.info.batch) == ("triton", batch or 8)
         assert engine.info.channels == embedded.channels
         np.testing.assert_array_equal(engine.infer(tiles), expected)
+
+
+def test_the_shipped_model_and_configuration(server, settings_for):
+    tiles = random_tiles(3)
+    with open_engine(settings_for(repository=SHIPPED.parents[1])) as engine:
+        expected = engine.infer(tiles)
+        embedded = engine.info
+    with open_engine(settings_for(server.address, name="shipped")) as engine:
+        np.testing.assert_array_equal(engine.infer(tiles), expected)
+        assert (engine.info.channels, engine.info.mpp) == (embedded.channels, embedded.mpp)
 
 
 @pytest.mark.parametrize(("name", "output"), [("planar", "sigmoid"), ("logit", "logit")])
