@@ -20,10 +20,12 @@ from operators.segmentation.estimate import estimate
 from operators.segmentation.journal import Journal
 from operators.segmentation.runkey import run_key
 from operators.segmentation.summary import Outcome, summarise
-from operators.segmentation.workfolder import IMAGE, RENDER, WorkFolder, explain
+from operators.segmentation.workfolder import WorkFolder
 from operators.stitch import StitchResult, publish, stitch
+from operators.stitch.render_files import IMAGE, RENDER
 from shared.batches import MaskBatch
 from shared.crew import Crew
+from shared.disk import writing
 from shared.errors import NoSpace, OutputError, TooMuchDamage, UnreadableSlide
 from shared.geometry import TileGrid, Window
 from shared.progress import Progress, duration
@@ -71,10 +73,8 @@ def segment(settings: Settings) -> None:
                     log.info("already done: %s is the result of this very run", work.output / IMAGE)
                     done = True
                     return
-                try:
+                with writing(work.output):
                     outcome = _run(slide, engine, settings, work, memory, start, before, key)
-                except OSError as error:
-                    raise explain(error, work.output) from error
             done = True
         finally:
             work.close(remove=done)

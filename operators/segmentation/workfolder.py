@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from shared.errors import NoSpace, NucleiError, OutputError
-from shared.resources import free_bytes, human
+from operators.stitch.render_files import IMAGE, META, RENDER
+from shared.disk import writing
+from shared.errors import OutputError
 
 FOLDER = ".run"
-IMAGE, RENDER, META = "image.tif", "config_render.json", "config.meta"
 
 
 class WorkFolder:
@@ -41,13 +41,11 @@ class WorkFolder:
         self.output = output
         self.path = output / FOLDER
         self._lock = -1
-        try:
+        with writing(output):
             output.mkdir(parents=True, exist_ok=True)
             self._fresh = not self.path.exists()
             self.path.mkdir(exist_ok=True)
             self._lock = self._acquire()
-        except OSError as error:
-            raise explain(error, output) from error
 
     def finished(self) -> str | None:
         """Return the key of the finished run whose result lies here, "" if it is not ours to know, None if none."""
@@ -88,12 +86,10 @@ class WorkFolder:
                     f"use an empty folder, or set `overwrite: true` in config.yaml (or delete {self.path}) to drop it"
                 )
             self._clear()
-        try:
+        with writing(self.path):
             unfinished = self.path / "key.part"
             unfinished.write_text(key)
             unfinished.rename(self.path / "key")
-        except OSError as error:
-            raise explain(error, self.path) from error
         self._fresh = False
         return True
 
@@ -158,17 +154,3 @@ class WorkFolder:
         for entry in self.path.iterdir():
             if entry.name != "lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def explain(error: OSError, path: Path) -> NucleiError:
-    """Return the error to raise when writing under `path` failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"no space left for {path} ({_free(path)} free); make room or use another output folder")
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return OutputError(f"cannot write {path}: {reason}; check its permissions or use another output folder")
-
-
-def _free(path: Path) -> str:
-    while not path.exists():
-        path = path.parent
-    return human(free_bytes(path))

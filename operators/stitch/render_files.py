@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from operators.stitch.space import writing
+from shared.disk import writing
 from shared.errors import InputError
 
 IMAGE, RENDER, META = "image.tif", "config_render.json", "config.meta"
@@ -65,10 +65,10 @@ def publish(work: Path, output: Path, *, name: str, run: str, render_config: Pat
         _write(work / RENDER, render)
     with writing(work / META, len(described)):
         _write(work / META, described)
-    with writing(work / IMAGE, 0):
+    with writing(work / IMAGE):
         _force(work / IMAGE)
         _force(work)
-    with writing(output / META, 0):
+    with writing(output / META):
         (output / META).unlink(missing_ok=True)
         _force(output)
         (work / RENDER).rename(output / RENDER)

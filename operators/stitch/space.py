@@ -1,19 +1,14 @@
-"""Disk space: how much is needed, how it is reserved, and what a full disk is called."""
+"""Disk space: how it is reserved, and how a file in reserved space is written."""
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from shared.errors import NoSpace, OutputError
-from shared.resources import free_bytes, human
+from shared.disk import writing
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BUFFER = 1 << 20
 
 
@@ -41,29 +36,6 @@ def reserve(path: Path, size: int) -> None:
             except OSError:
                 path.unlink()
                 raise
-
-
-@contextmanager
-def writing(path: Path, needed: int) -> Iterator[None]:
-    """Give system errors on a file that we write the names that users meet.
-
-    Parameters
-    ----------
-    path
-        The file or folder.
-    needed
-        Bytes wanted there, for the message.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            wanted = f"{human(needed)} needed, " if needed else ""
-            raise NoSpace(
-                f"no space left for {path}: {wanted}{human(free_bytes(path.parent))} free; "
-                "make room and run the same command again"
-            ) from error
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def open_reserved(path: Path, size: int) -> BinaryIO:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import subprocess
 import sys
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from operators.segmentation.workfolder import FOLDER, IMAGE, META, RENDER, WorkFolder, explain
-from shared.errors import NoSpace, OutputError
+from operators.segmentation.workfolder import FOLDER, IMAGE, META, RENDER, WorkFolder
+from shared.errors import OutputError
 
 
 def finish(folder: Path, key: str) -> None:
@@ -104,13 +103,3 @@ def test_an_output_that_is_a_file_or_below_one(tmp_path: Path) -> None:
 def test_an_output_where_even_root_may_not_write(path: str) -> None:
     with pytest.raises(OutputError, match=f"cannot write {path}"):
         WorkFolder(Path(path))
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EROFS, OutputError), (errno.EIO, OutputError)],
-)
-def test_what_the_system_says_becomes_one_clear_line(tmp_path: Path, code: int, kind: type[Exception]) -> None:
-    error = explain(OSError(code, "x"), tmp_path / "none" / "there")
-    assert type(error) is kind
-    assert str(tmp_path) in str(error)

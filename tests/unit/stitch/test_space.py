@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from operators.stitch.space import open_reserved, reserve, writing
+from operators.stitch.space import open_reserved, reserve
 from operators.stitch.spool import Spool
-from shared.errors import NoSpace, NucleiError, OutputError
+from shared.errors import NoSpace, OutputError
 
 
 def test_reserve_takes_the_space_at_once(tmp_path: Path) -> None:
@@ -24,21 +23,6 @@ def test_reserving_more_than_the_disk_has_is_no_space_and_leaves_no_file(tmp_pat
     with pytest.raises(NoSpace, match=r"file: .* needed, .* free"):
         reserve(tmp_path / "file", free + (1 << 40))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (errno.ENOSPC, NoSpace),
-        (errno.EDQUOT, NoSpace),
-        (errno.EROFS, OutputError),
-        (errno.EACCES, OutputError),
-        (errno.EIO, OutputError),
-    ],
-)
-def test_system_errors_get_their_names(tmp_path: Path, number: int, kind: type[NucleiError]) -> None:
-    with pytest.raises(kind, match=r"image\.tif"), writing(tmp_path / "image.tif", 5):
-        raise OSError(number, os.strerror(number))
 
 
 def test_a_full_disk_is_no_space_from_whichever_call_meets_it() -> None:
