@@ -164,7 +164,10 @@ def _without_debris(found: Mask, density: Floats, is_colour: bool) -> Mask:
     if is_colour:
         most = density.max(axis=0)
         grey = found & (most - density.min(axis=0) < _GREY * most)
-        found = found & (_solid(found, _THICK_GREY) | ~grey)
+        lines = grey & ~_solid(found, _THICK_GREY)
+        found = found & ~lines
+        # On tinted glass JPEG leaves coloured crumbs along a grey line: they go with it.
+        grey |= _grown(lines, _THICK)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
     area = stats[:, cv2.CC_STAT_AREA]
     is_grey = 2 * np.bincount(labels[grey & found], minlength=count) > area
