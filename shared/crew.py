@@ -1,4 +1,4 @@
-"""Worker threads that all stages share, and a clock of who worked and who waited.
+"""Worker threads that all stages share.
 
 The number of workers is the whole CPU budget of a run. Tasks of all stages stand in one queue, so a free worker takes
 whatever there is to do, and no stage can idle while another is behind. Decoding, inference and encoding release the
@@ -7,46 +7,16 @@ interpreter lock; threads are enough.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
+
+from shared.clock import Clock
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-
-@dataclass(slots=True)
-class StageTime:
-    """Seconds of one stage.
-
-    `busy`: wall seconds that workers spent in its tasks, summed over workers; `cpu`: the processor time of them;
-    `waited`: seconds for which the run stood still because a task of this stage was not done yet.
-    """
-
-    busy: float = 0.0
-    cpu: float = 0.0
-    waited: float = 0.0
-
-
-@dataclass(slots=True)
-class Clock:
-    """Times by stage."""
-
-    stages: dict[str, StageTime] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, stage: str, *, busy: float = 0.0, cpu: float = 0.0, waited: float = 0.0) -> None:
-        """Add seconds to a stage."""
-        with self._lock:
-            entry = self.stages.setdefault(stage, StageTime())
-            entry.busy += busy
-            entry.cpu += cpu
-            entry.waited += waited
 
 
 class Crew:
@@ -88,22 +58,18 @@ class Crew:
             for item in items:
                 under_way.append(self.submit(stage, work, item))
                 if len(under_way) >= ahead:
-                    yield self.result(stage, under_way.popleft())
+                    yield self.result(under_way.popleft())
             while under_way:
-                yield self.result(stage, under_way.popleft())
+                yield self.result(under_way.popleft())
         finally:
-            for future in under_way:
-                future.cancel()
+            abandon(under_way)
 
-    def result(self, stage: str, future: Future[B]) -> B:
-        """Wait for a task; the time is booked as `waited`."""
+    def result(self, future: Future[B]) -> B:
+        """Wait for a task of this crew."""
         if future.done():
             return future.result()
-        start = time.perf_counter()
-        try:
+        with self.clock.waiting():
             return future.result()
-        finally:
-            self.clock.add(stage, waited=time.perf_counter() - start)
 
     def close(self) -> None:
         """Drop what is queued and wait for what is running."""
@@ -118,8 +84,13 @@ class Crew:
         self.close()
 
     def _timed(self, stage: str, work: Callable[[A], B], item: A) -> B:
-        start, cpu = time.perf_counter(), time.thread_time()
-        try:
+        with self.clock.working(stage):
             return work(item)
-        finally:
-            self.clock.add(stage, busy=time.perf_counter() - start, cpu=time.thread_time() - cpu)
+
+
+def abandon(futures: Iterable[Future[Any]]) -> None:
+    """Cancel tasks, and wait for those that run already: what they read may be closed next."""
+    futures = list(futures)
+    for future in futures:
+        future.cancel()
+    wait(futures)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.crew import Clock
+from shared.clock import Clock
 from shared.progress import duration
 from shared.resources import human
 from shared.slides import SlideInfo
 
 ADVICE = {
     "load": "reading the slide; a faster disk would help most",
-    "filter": "inference; more processors (-w) or a Triton server with a GPU would help most",
+    "filter": "inference; more processors (-w) or faster Triton servers would help most",
     "stitch": "writing the image; more processors (-w) would help most",
 }
 
@@ -57,7 +57,7 @@ def summarise(outcome: Outcome, clock: Clock) -> str:
         if stage is not None:
             lines.append(
                 f"  {name:<8}  {stage.cpu:8.1f} s of processor time ({stage.cpu / busy:4.0%}), "
-                f"the others waited {stage.waited:.1f} s for it"
+                f"the run waited {stage.waited:.1f} s for it"
             )
     slowest = max(clock.stages, key=lambda name: clock.stages[name].waited, default="")
     if slowest in ADVICE and clock.stages[slowest].waited > 0.05 * outcome.seconds:

@@ -8,11 +8,9 @@ is ever held, and no level is held decoded.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from operators.stitch.levels import Level
 from operators.stitch.segments import Encoder, Strip, finish
 from operators.stitch.spool import Spool
 from shared.batches import Pixels
-from shared.crew import Crew
+from shared.crew import Crew, abandon
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +83,15 @@ class Reducer:
 
     def close(self) -> None:
         """Cancel what is queued and wait for what is running."""
-        abandon([future for *_, future in self._under_way])
+        abandon(future for *_, future in self._under_way)
 
     def _settle(self, ahead: int) -> None:
         """Deal with finished runs in the order of their submission, waiting while more than `ahead` are under way."""
         while self._under_way and (len(self._under_way) > ahead or self._under_way[0][3].done()):
             number, row, run, future = self._under_way.popleft()
-            strip = self._crew.result("stitch", future)
+            strip = self._crew.result(future)
             self._spool.append(number, strip.segments)
             self.put(number, row, run, strip.half)
-
-
-def abandon(futures: Sequence[Future[Any]]) -> None:
-    """Cancel tasks, and wait for those that run already: what they read may be closed next."""
-    for future in futures:
-        future.cancel()
-    wait(futures)
 
 
 def _join(side: int, encode: Encoder, last: bool, parts: _Parts) -> Strip:

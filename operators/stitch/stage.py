@@ -20,7 +20,7 @@ from operators.stitch.levels import SIDE, Level, levels_of
 from operators.stitch.memory import ahead
 from operators.stitch.mosaic import Mosaic
 from operators.stitch.overlay import Brush
-from operators.stitch.reduce import Reducer, abandon
+from operators.stitch.reduce import Reducer
 from operators.stitch.render import Rendered, Renderer
 from operators.stitch.segments import Encoder, shared_tables
 from operators.stitch.segments import encode as encode_jpeg
@@ -28,7 +28,7 @@ from operators.stitch.space import open_reserved, reserve
 from operators.stitch.spool import Spool
 from operators.stitch.tiff import PyramidFile
 from shared.batches import MaskBatch
-from shared.crew import Crew
+from shared.crew import Crew, abandon
 from shared.geometry import TileGrid, Window
 from shared.settings import JpegSettings, OverlaySettings
 from shared.slides.slide import Slide
@@ -164,7 +164,7 @@ class _Base:
         for row, run in self._level:
             while len(self._under_way) < limit and (job := next(self._jobs, None)) is not None:
                 self._under_way.append(self._crew.submit("stitch", self._render, job))
-            rendered = self._crew.result("stitch", self._under_way.popleft())
+            rendered = self._crew.result(self._under_way.popleft())
             self.damaged.update(rendered.damaged)
             self._reducer.put(0, row, run, rendered.strip.half)
             yield from rendered.strip.segments
@@ -178,4 +178,4 @@ class _Base:
 
     def close(self) -> None:
         """Cancel what is queued and wait for what is running."""
-        abandon(list(self._under_way))
+        abandon(self._under_way)

@@ -77,3 +77,11 @@ def test_the_clock_tells_who_worked_and_who_was_waited_for() -> None:
     assert times["slow"].busy >= 0.1
     assert times["slow"].cpu < 0.05
     assert times["slow"].waited > times["quick"].waited
+
+
+def test_time_in_a_queue_counts_for_the_stage_that_keeps_the_workers() -> None:
+    with Crew(1) as crew:
+        first = crew.map("quick", lambda number: number, range(20), ahead=2)
+        list(crew.map("slow", lambda _: time.sleep(0.01), first, ahead=4))
+        times = crew.clock.stages
+    assert times["slow"].waited > 5 * times["quick"].waited
