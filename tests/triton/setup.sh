@@ -1,36 +1,51 @@
 #!/bin/bash
 # Makes .venv-triton: a real Triton server, from a wheel, for the tests in this folder. `make triton` calls it.
-# Usage: tests/triton/setup.sh [python3.11]
+# PYTHON names the interpreter to use, if it is 3.11 or 3.12; without it, or if it is another, one is looked for.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${1:-python3.11}
 venv=$PWD/.venv-triton
+wanted=$(cat requirements/triton.txt requirements/triton-server.txt "tests/triton/${0##*/}" | sha256sum)
+[ "$(cat "$venv/.made-of" 2>/dev/null || true)" = "$wanted" ] && exit 0
 
-# The server's Python stub links libpython3.11.so.1.0 and does not bring it; without it a model's load hangs for 90 s.
-"$python" - <<'CHECK'
+# The server has stubs for these versions only (NumPy 1 ends there). A stub links the interpreter's libpython and does
+# not bring it; without it a model's load hangs for 90 s.
+suits() {
+    "$1" - 2>/dev/null <<'CHECK'
 import sys
 import sysconfig
 from pathlib import Path
 
-if sys.version_info[:2] != (3, 11):
-    sys.exit(f"The test server needs Python 3.11, this is {sys.version.split()[0]}: name one as the first argument.")
-library = Path(sysconfig.get_config_var("LIBDIR")) / "libpython3.11.so.1.0"
-if not library.exists():
-    sys.exit(f"{library} is missing: install it (on Debian: apt-get install libpython3.11), or name a Python with one.")
+version = "%d.%d" % sys.version_info[:2]
+library = Path(sysconfig.get_config_var("LIBDIR")) / f"libpython{version}.so.1.0"
+sys.exit(version not in ("3.11", "3.12") or not library.exists())
 CHECK
+}
+python=
+for candidate in "${PYTHON:-python3}" python3.11 python3.12; do
+    if command -v "$candidate" >/dev/null && suits "$candidate"; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "The test server needs Python 3.11 or 3.12 with its shared library (on Debian: apt-get install libpython3.11)." >&2
+    exit 1
+fi
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/triton.txt
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-    -r requirements/triton-server.txt
+rm -rf "$venv"
+"$python" -m venv "$venv"
+pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --require-hashes "$@"; }
+pip -r requirements/triton.txt
+pip --no-deps -r requirements/triton-server.txt
 
 # Triton wants the stub beside the backend's library; links, because a stub that still runs cannot be overwritten.
 root=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("pytriton").submodule_search_locations[0])')
+version=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 backend=$venv/backends/python
 mkdir -p "$backend"
 for file in backends/python/libtriton_python.so backends/python/triton_python_backend_utils.py \
-    python_backend_stubs/3.11/triton_python_backend_stub; do
+    "python_backend_stubs/$version/triton_python_backend_stub"; do
     [ -e "$root/tritonserver/$file" ] || { echo "$root/tritonserver/$file is missing" >&2; exit 1; }
-    ln -sfn "$root/tritonserver/$file" "$backend/$(basename "$file")"
+    ln -sfn "$root/tritonserver/$file" "$backend/${file##*/}"
 done
-echo "$venv is ready: .venv/bin/pytest tests/triton"
+echo "$wanted" > "$venv/.made-of"

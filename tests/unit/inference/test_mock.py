@@ -1,0 +1,25 @@
+import time
+
+import numpy as np
+import pytest
+
+from operators.filter.inference import Engine
+from operators.filter.inference.mock import MockEngine, darkness
+from shared.errors import InferenceUnavailable
+
+
+def test_faults_happen_at_their_call_and_only_there():
+    tiles = np.zeros((2, 16, 16, 3), np.uint8)
+    faults = {1: InferenceUnavailable("gone"), 2: 0.05, 3: lambda pixels: np.full((*pixels.shape[:3], 2), 7, np.uint8)}
+    with MockEngine(darkness, faults) as engine:
+        assert isinstance(engine, Engine)
+        with pytest.raises(InferenceUnavailable, match="gone"):
+            engine.infer(tiles)
+        start = time.monotonic()
+        assert engine.infer(tiles)[..., 0].min() == 255
+        assert time.monotonic() - start >= 0.05
+        assert (engine.infer(tiles) == 7).all()
+        assert engine.infer(tiles + np.uint8(200)).max() == 0
+        assert (engine.calls, engine.tiles) == (4, 8)
+    assert engine.closed
+    assert MockEngine().infer(tiles).shape == (2, 16, 16, 2)
