@@ -1,0 +1,41 @@
+"""The memory that runs take, in fresh processes, beside what they announce and what is promised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.models import idle_repository, working_repository
+from benchmarks.runs import Footprint, fresh, settings_for
+from benchmarks.slides import SAMPLE, generated
+from benchmarks.table import Row
+from shared.resources import GIB, human
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Run slides of several shapes; then the sample slide with the bundled model."""
+    side, factor = (6_000, 4) if quick else (20_000, 4)
+    shapes = [(side, side), (side, factor * side), (factor * side, side)]
+    repository = idle_repository()
+    runs = {
+        f"{width} x {height}": fresh(settings_for(generated(width, height).path, repository, "none"))
+        for width, height in shapes
+    }
+    square, tall, _ = runs.values()
+    model, bundled = working_repository()
+    runs["sample slide, bundled model" if bundled else "sample slide, random weights"] = fresh(
+        replace(settings_for(SAMPLE, model))
+    )
+    found = [
+        Row(f"memory, {name}", _peak(run), f"announced {human(run.announced)}", run.peak / run.announced, 1.0, False)
+        for name, run in runs.items()
+    ]
+    most = max(runs.values(), key=lambda run: run.peak)
+    return [
+        *found,
+        Row(f"memory, {factor} times the height", _peak(tall), _peak(square), tall.peak / square.peak, 1.1, False),
+        Row("memory, the most of them", _peak(most), "promised 1.0 GiB", most.peak / GIB, 1.0, False),
+    ]
+
+
+def _peak(run: Footprint) -> str:
+    return f"{human(run.peak)} ({run.seconds:.0f} s)"

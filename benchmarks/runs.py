@@ -1,0 +1,132 @@
+"""Whole runs of ``segmentation``, in this process or in a fresh one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from unittest import mock
+
+from benchmarks.slides import CACHE, ROOT
+from benchmarks.timing import Usage, now
+from operators.load import stage as load_stage
+from operators.segmentation import run
+from shared.resources import usable_cpus
+from shared.settings import MaskSettings, ModelSettings, Settings
+
+OUTPUT = CACHE / "out"
+_SAMPLE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What a run took: before its first tile was asked for, and from then on."""
+
+    start: Usage
+    work: Usage
+
+    @property
+    def total(self) -> Usage:
+        """Of the run as a whole."""
+        return self.start + self.work
+
+
+def settings_for(slide: Path, repository: Path, mask: Literal["tissue", "none"] = "tissue") -> Settings:
+    """Return the defaults of the command line, for a slide and a model repository."""
+    return Settings(
+        input_path=slide,
+        output_path=OUTPUT,
+        workers=usable_cpus(),
+        mask=MaskSettings(method=mask),
+        model=ModelSettings(repository=repository),
+    )
+
+
+@contextlib.contextmanager
+def empty_output() -> Iterator[Path]:
+    """Provide an output folder that is empty before and gone after."""
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir(parents=True)
+    try:
+        yield OUTPUT
+    finally:
+        shutil.rmtree(OUTPUT, ignore_errors=True)
+
+
+def segment(settings: Settings) -> Timed:
+    """Run in this process, into an empty folder, and say nothing."""
+    begun: list[Usage] = []
+    real: Callable[..., object] = load_stage.load
+
+    def load(*arguments: object) -> object:
+        """Note when the start is over: what comes before is the engine, the tissue mask and the estimate."""
+        begun.append(now())
+        return real(*arguments)
+
+    with empty_output() as folder, contextlib.redirect_stdout(io.StringIO()), mock.patch.object(run, "load", load):
+        start = now()
+        run.segment(replace(settings, output_path=folder))
+        return Timed(begun[0] - start, now() - begun[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process took: bytes of anonymous memory at its peak, those it had announced, and wall seconds."""
+
+    peak: int
+    announced: int
+    seconds: float
+
+
+def fresh(settings: Settings) -> Footprint:
+    """Run in a process of its own, as a user would, and watch its anonymous memory from outside.
+
+    Raises
+    ------
+    RuntimeError
+        The run failed, or did not announce what memory it needs.
+    """
+    config = CACHE / "config"
+    config.mkdir(parents=True, exist_ok=True)
+    (config / "config.yaml").write_text(
+        f"models: {{repository: {settings.model.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if "TRITON" not in name and "TRTIS" not in name}
+    with empty_output() as folder, (CACHE / "log").open("w+") as log:
+        start, peak = time.perf_counter(), 0
+        process = subprocess.Popen(
+            [
+                sys.executable, str(ROOT / "operators" / "main.py"), "segmentation", "-w", str(settings.workers),
+                "--input-path", str(settings.input_path), "--output-path", str(folder), "--config-path", str(config),
+            ],
+            stdout=subprocess.DEVNULL, stderr=log, env=kept,
+        )  # fmt: skip
+        while process.poll() is None:
+            peak = max(peak, _anonymous(process.pid))
+            time.sleep(_SAMPLE_SECONDS)
+        seconds = time.perf_counter() - start
+        log.seek(0)
+        said = log.read()
+    announced = re.search(r"at most ([\d.]+) (GiB|MiB|KiB) of memory", said)
+    if process.returncode or announced is None:
+        raise RuntimeError(f"the run ended with {process.returncode}:\n{said}")
+    unit = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}[announced.group(2)]
+    return Footprint(peak, int(float(announced.group(1)) * unit), seconds)
+
+
+def _anonymous(process: int) -> int:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has just ended
+        return 0
+    found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
