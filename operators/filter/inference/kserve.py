@@ -2,8 +2,8 @@
 
 Why not the official Python client: it is bound to one thread by gevent, hangs or mixes up answers after a fork, has
 time-outs for each read but none for a request, and cannot be closed while a server hangs. Ours may be used and aborted
-from any thread, holds its deadline, sends a batch without copying it, and is 20 to 50% faster. The tests hold the bytes
-of both against each other.
+from any thread, holds its deadline, and sends a batch without copying it: eight tiles cost 0.9 ms of processor time
+here, 4.3 ms there. The tests hold the bytes of both against each other.
 """
 
 from __future__ import annotations
