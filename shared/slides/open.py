@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.errors import UnreadableSlide
+from shared.geometry import Window
 from shared.slides.jpeg import BadJpeg
 from shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
 from shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
@@ -19,6 +20,7 @@ from shared.slides.tiff_tiles import TiffTiles, why_not
 
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
+_PLACES: Final = 3  # that are tried before a reader is believed to read
 _REDUCED: Final = 1  # bit of NewSubfileType
 
 
@@ -94,7 +96,7 @@ class _Opener:
             if reader in (None, "jpeg"):
                 slide = self._jpeg(forced=reader is not None)
             if slide is None and reader in (None, "openslide"):
-                slide = self._openslide()
+                slide = self._openslide(forced=reader is not None)
             if slide is None and reader in (None, "tiff"):
                 slide = self._tiff()
         finally:
@@ -155,12 +157,18 @@ class _Opener:
         slide.close()
         return None
 
-    def _openslide(self) -> Slide | None:
+    def _openslide(self, forced: bool) -> Slide | None:
         if self._handle is None:
             return None
         # The first directory is that of level 0 in these formats only; elsewhere OpenSlide alone knows.
         base = self._base() if self._vendor in _PLAIN else None
-        return OpenSlideSlide(self._info("OpenSlide", base), self._handle)
+        slide = OpenSlideSlide(self._info("OpenSlide", base), self._handle)
+        if forced or base is None or why_not(base) or _reads(slide):
+            return slide
+        # It opens files whose tiles it cannot decode, such as raw tiles that were padded.
+        slide.close()
+        self._handle = None
+        return None
 
     def _tiff(self) -> Slide | None:
         base = self._base()
@@ -181,6 +189,15 @@ def _decodes(directory: Directory) -> bool:
         return is_plain_jpeg(directory) and decoder_of(directory) is not None
     except BadJpeg:
         return False
+
+
+def _reads(slide: Slide) -> bool:
+    """Tell whether any of a few places can be read."""
+    width, height = min(slide.info.width, 256), min(slide.info.height, 256)
+    steps = range(_PLACES)
+    places = [(slide.info.width - width) * step // (_PLACES - 1) for step in steps]
+    rows = [(slide.info.height - height) * step // (_PLACES - 1) for step in steps]
+    return any(not slide.read(Window(x, y, width, height)).damaged for x, y in zip(places, rows, strict=True))
 
 
 def _reduced(index: TiffIndex, readable: Callable[[Directory], bool]) -> list[Directory]:
