@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
+import tritonclient.http as triton
 
 from operators.filter.inference.contract import Array
 
@@ -304,53 +305,43 @@ def infer(
     Garbled
         The answer is to another request, or its bytes do not make up the tensors that it announces.
     """
-    head = json.dumps(
-        {
-            "id": request_id,
-            "inputs": [
-                {
-                    "name": source[0],
-                    "datatype": source[1],
-                    "shape": array.shape,
-                    "parameters": {"binary_data_size": array.nbytes},
-                }
-            ],
-            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in results],
-        }
-    ).encode()
+    tensor = triton.InferInput(source[0], list(array.shape), source[1])
+    tensor.set_data_from_numpy(array)
+    wanted = [triton.InferRequestedOutput(name) for name in results]
+    body, header = triton.InferenceServerClient.generate_request_body([tensor], wanted, request_id)
     reply = connection.request(
         "POST",
         model_path(model, "/infer"),
         seconds,
-        body=[head, memoryview(array.data).cast("B")],
-        headers={"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))},
+        body=[body],
+        headers={"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(header)},
         limit=_QUESTION_LIMIT + 64 * array.nbytes,
     )
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
-    return _read_outputs(reply, request_id, results)
+    try:
+        return _read_outputs(reply, request_id, results)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Garbled(f"the answer lacks something ({type(error).__name__}: {error})") from error
 
 
 def _read_outputs(reply: Reply, request_id: str, results: Sequence[str]) -> list[Array]:
-    found = {}
-    try:
-        end = int(reply.headers[_HEADER_LENGTH.lower()])
-        head = json.loads(reply.body[:end])
-        if head.get("id") != request_id:
-            raise Garbled(f"the answer is to request {head.get('id')!r}, not {request_id!r}")
-        for output in head["outputs"]:
-            name, shape, size = output["name"], output["shape"], output["parameters"]["binary_data_size"]
-            dtype = np.dtype(numpy_dtype(output["datatype"]))
-            if size != math.prod(shape) * dtype.itemsize or end + size > len(reply.body):
-                raise Garbled(
-                    f"output '{name}' came with {min(size, len(reply.body) - end)} bytes; its shape {shape} needs "
-                    f"{math.prod(shape) * dtype.itemsize}"
-                )
-            found[name] = np.frombuffer(reply.body, dtype, math.prod(shape), end).reshape(shape)
-            end += size
-        return [found[name] for name in results]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbled(f"the answer lacks something ({type(error).__name__}: {error})") from error
+    header = int(reply.headers[_HEADER_LENGTH.lower()])
+    result = triton.InferenceServerClient.parse_response_body(reply.body, header_length=header)
+    head = result.get_response()
+    if head.get("id") != request_id:
+        raise Garbled(f"the answer is to request {head.get('id')!r}, not {request_id!r}")
+    left = len(reply.body) - header
+    for output in head["outputs"]:
+        # the client believes the sizes; a server with the wrong NumPy sends none of the bytes that it announces
+        size, shape = output["parameters"]["binary_data_size"], output["shape"]
+        needed = math.prod(shape) * np.dtype(numpy_dtype(output["datatype"])).itemsize
+        if size != needed or size > left:
+            name = output["name"]
+            raise Garbled(f"output '{name}' came with {min(size, left)} bytes; its shape {shape} needs {needed}")
+        left -= size
+    found = {output["name"]: result.as_numpy(output["name"]) for output in head["outputs"]}
+    return [found[name] for name in results]
 
 
 def _error_text(reply: Reply) -> str:
