@@ -242,12 +242,16 @@ def _check_scale(info: SlideInfo, model: ModelInfo) -> None:
 
 def _explain_overlap(grid: TileGrid, model: ModelInfo) -> None:
     cost = (grid.tile / grid.stride) ** 2
+    steps = model.grid or 1  # a tile must start where the model's own grid of pooled pixels has a line
     if model.halo is None:
-        exact = "whether that makes tile borders exact is unknown, since the model's graph is not at hand"
-    elif grid.overlap // 2 >= model.halo or len(grid) == 1:
+        exact = (
+            "whether that makes tile borders exact is unknown, since the model's graph does not bound how far it looks"
+        )
+    elif len(grid) == 1 or (grid.overlap >= 2 * model.halo and grid.stride % steps == grid.tile % steps == 0):
         exact = "tile borders are exact"
     else:
-        exact = f"tile borders are not exact; the model looks {model.halo} pixels far, so -o {2 * model.halo} would be"
+        enough = -(-2 * model.halo // steps) * steps
+        exact = f"tile borders are not exact; the model looks {model.halo} pixels far, so -o {enough} would be"
     level = logging.INFO if grid.overlap else logging.DEBUG
     log.log(level, "overlap %d: %.2f times the pixels are inferred; %s", grid.overlap, cost, exact)
 
