@@ -76,10 +76,13 @@ def estimate(
     known
         Foreground tiles that need no inference, since an earlier run left their maps.
     """
-    wanted = {(row, column) for row, column in foreground.tolist()}
-    background = [place for place in _spread(list(grid), 8 * PROBES) if place not in wanted]
-    front = [_probe(slide, grid, engine, settings, place, infer=True) for place in _spread(sorted(wanted), PROBES)]
-    back = [_probe(slide, grid, engine, settings, place, infer=False) for place in _spread(background, PROBES)]
+    numbers = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
+    some = _spread(len(grid), 8 * PROBES)
+    background = some[~np.isin(some, numbers)]
+    front = [_probe(slide, grid, engine, settings, number, infer=True) for number in numbers[_spread(len(numbers))]]
+    back = [
+        _probe(slide, grid, engine, settings, number, infer=False) for number in background[_spread(len(background))]
+    ]
     n, rest = len(foreground), len(grid) - len(foreground)
 
     def mean(probes: list[tuple[float, float, int]], part: int, otherwise: float) -> float:
@@ -122,12 +125,12 @@ def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) ->
 
 
 def _probe(
-    slide: Slide, grid: TileGrid, engine: Engine, settings: Settings, place: tuple[int, int], *, infer: bool
+    slide: Slide, grid: TileGrid, engine: Engine, settings: Settings, number: np.int64, *, infer: bool
 ) -> tuple[float, float, int]:
     """Return the seconds of inference, the seconds of reading and encoding, and the encoded bytes of one tile."""
     start = time.perf_counter()
     pixels = np.empty((1, grid.tile, grid.tile, 3), np.uint8)
-    read_tile(slide, grid, *place, pixels[0])
+    read_tile(slide, grid, *divmod(int(number), grid.columns), pixels[0])
     encoded = len(encode(pixels[0], settings.jpeg))
     middle = time.perf_counter()
     if infer:
@@ -135,8 +138,6 @@ def _probe(
     return time.perf_counter() - middle, middle - start, encoded
 
 
-def _spread(places: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
-    """Return at most `count` of the places, evenly spread."""
-    if len(places) <= count:
-        return places
-    return [places[len(places) * number // count] for number in range(count)]
+def _spread(count: int, most: int = PROBES) -> npt.NDArray[np.int64]:
+    """Return at most `most` of the numbers below `count`, evenly spread."""
+    return np.arange(min(count, most), dtype=np.int64) * count // max(1, min(count, most))
