@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shared import cli, config
 from shared.settings import Settings
@@ -19,11 +19,11 @@ def run(arguments: Sequence[str]) -> int:
     )
 
 
-def _segmentation(settings: Settings) -> None:
+def _segmentation(settings: Callable[[], Settings]) -> None:
     from operators.segmentation.run import segment
 
-    segment(settings)
+    segment(settings())
 
 
-def _config(settings: Settings) -> None:
+def _config(settings: Callable[[], Settings]) -> None:
     print(config.reference(), end="")  # noqa: T201 - the command's result

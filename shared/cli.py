@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import re
 import signal
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -29,7 +34,16 @@ main.py [-h] [-d DEBUG_LEVEL] [--input-path INPUT_PATH] [--output-path OUTPUT_PA
 
 TRITON_VARIABLES = ("NVIDIA_CLARA_TRTISURI", "NVIDIA_TRITON_HTTPURI", "CLARA_TRITON_URI")
 
-Command = Callable[[Settings], None]
+GRACE_SECONDS = 8.0
+"""After a signal, the process ends at the latest after so long."""
+
+MOST_WORKERS = 1024
+
+_heard: list[int] = []
+"""Signals that `_interrupt` was called for."""
+
+Command = Callable[[Callable[[], Settings]], None]
+"""Takes a function that reads the settings, since not every command wants any."""
 
 
 def parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -51,10 +65,10 @@ def parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("-d", "--debug-level", default="INFO", type=_level, help="logging level name (default: INFO)")
-    add("--input-path", default=Path("/input"), type=Path, help="folder with the slide (default: /input)")
-    add("--output-path", default=Path("/output"), type=Path, help="folder for the result (default: /output)")
-    add("--config-path", default=Path("/config"), type=Path, help="folder with config.yaml, if any (default: /config)")
-    add("-w", "--num-workers", default=None, type=_positive, help="threads (default: the usable processors)")
+    add("--input-path", default=Path("/input"), type=_path, help="folder with the slide (default: /input)")
+    add("--output-path", default=Path("/output"), type=_path, help="folder for the result (default: /output)")
+    add("--config-path", default=Path("/config"), type=_path, help="folder with config.yaml, if any (default: /config)")
+    add("-w", "--num-workers", default=None, type=_workers, help="threads (default: the usable processors)")
     add(
         "--mask-pixel-count-limit",
         default=1024 * 1024,
@@ -111,12 +125,13 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) 
         reader.error(f"unknown command {parsed.command!r}; there are: {', '.join(commands)}")
     if parsed.overlap >= parsed.tile_size:
         reader.error(f"argument -o/--overlap: {parsed.overlap} must be below the tile size, {parsed.tile_size}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # µ and × must not fail on a terminal that knows ASCII only
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
     log.setLevel(parsed.debug_level)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     try:
-        commands[parsed.command][1](settings_from(parsed, os.environ))
+        with _signals_end_the_run():
+            commands[parsed.command][1](lambda: settings_from(parsed, os.environ))
     except Interrupted as stop:
         log.error("%s", stop)
         _leave(stop.exit_code)
@@ -132,7 +147,15 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) 
         log.error("out of memory: use fewer workers (-w) or a smaller tile (-t)")
         log.debug("where it was raised", exc_info=True)
         return NucleiError.exit_code
+    except ImportError as error:
+        if "failed to map segment" not in str(error):
+            raise
+        log.error("out of memory: not even the libraries fit (%s)", error)
+        return NucleiError.exit_code
     except Exception as error:
+        if _heard:  # a library took the signal's exception for its own failure
+            log.error("%s", Interrupted(_heard[0]))
+            _leave(128 + _heard[0])
         # nothing is hidden: the user gets one line and a code, the developer the traceback
         log.error("internal error, please report it: %s: %s (-d DEBUG shows where)", type(error).__name__, error)
         log.debug("where it was raised", exc_info=True)
@@ -140,13 +163,45 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) 
     return 0
 
 
+@contextmanager
+def _signals_end_the_run() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise `Interrupted`, and see to it that the process ends whatever it is at.
+
+    Python runs a handler only between two steps of the main thread; one call into a library may take longer than the
+    grace period. So a thread of its own hears of the signal at once and ends the process when the time is up. Nothing
+    is lost by that: a run may be killed at any instant.
+    """
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    hears, tells = socket.socketpair()
+    tells.setblocking(False)
+    other = signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        with hears:
+            if heard := hears.recv(1):
+                time.sleep(GRACE_SECONDS)
+                os._exit(128 + heard[0])
+
+    watcher = threading.Thread(target=watch, name="signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(other)
+        tells.close()
+        watcher.join(0.2)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # one is enough; a second must not break the tidying up
+    _heard.append(number)
     raise Interrupted(number)
 
 
 def _leave(code: int) -> NoReturn:
-    """End now: a thread that waits for a silent server would hold up an ordinary exit for its whole time-out."""
+    """End now: threads that wait for a silent server need not be waited for."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)
@@ -166,6 +221,12 @@ def _servers(environment: Mapping[str, str]) -> tuple[str, ...]:
     return ()
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a path is missing; the current folder is '.'")
+    return Path(text)
+
+
 def _level(text: str) -> str:
     name = text.upper()
     if name not in ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG"):
@@ -176,6 +237,12 @@ def _level(text: str) -> str:
 def _positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if _positive(text) > MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {MOST_WORKERS}")
     return int(text)
 
 

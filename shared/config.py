@@ -264,7 +264,7 @@ def _parse(text: str, path: Path) -> Mapping[Any, Any]:
     try:
         # _Loader is a SafeLoader, which constructs plain values only
         document = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         what = getattr(error, "problem", None) or type(error).__name__

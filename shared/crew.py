@@ -62,7 +62,8 @@ class Crew:
             while under_way:
                 yield self.result(under_way.popleft())
         finally:
-            abandon(under_way)
+            for future in under_way:  # what runs already is waited for when the crew closes
+                future.cancel()
 
     def result(self, future: Future[B]) -> B:
         """Wait for a task of this crew."""
@@ -71,9 +72,9 @@ class Crew:
         with self.clock.waiting():
             return future.result()
 
-    def close(self) -> None:
-        """Drop what is queued and wait for what is running."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Drop what is queued, and wait for what is running if asked to."""
+        self._threads.shutdown(wait=wait, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +91,5 @@ class Crew:
 
 def abandon(futures: Iterable[Future[Any]]) -> None:
     """Cancel tasks, and wait for those that run already: what they read may be closed next."""
-    futures = list(futures)
-    for future in futures:
-        future.cancel()
-    wait(futures)
+    # one that is cancelled is not waited for: nobody may be left to take note of it
+    wait([future for future in list(futures) if not future.cancel()])

@@ -36,6 +36,9 @@ def explain(error: OSError, path: Path, needed: int = 0) -> NucleiError:
             f"no space left for {path}: {wanted}{_free(path)} free; "
             "make room and run the same command again, or use another output folder"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        there = error.filename or path
+        return OutputError(f"cannot write {path}: {there} is in the way; remove it or use another output folder")
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(f"cannot write {path}: {reason}; check its permissions or use another output folder")
 

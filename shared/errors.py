@@ -11,8 +11,11 @@
     ├── OutputError             13  the output folder holds another result, is locked or not writable
     ├── NoSpace                 14  the result would not fit on the disk
     ├── ModelError              15  the model is missing, or does not fit the task
-    ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
-    └── Interrupted     130 or 143  stopped by Ctrl-C or SIGTERM; the next run goes on from there
+    └── InferenceUnavailable    16  the inference server does not answer (worth a retry)
+
+    Interrupted         130 or 143  stopped by Ctrl-C or SIGTERM; the next run goes on from there
+
+`Interrupted` stands apart, as KeyboardInterrupt does in Python: nothing that handles errors may swallow it.
 
 The message of each is one line that says what is wrong and what to do. Code that raises one of these has left nothing
 half-written under a final name.
@@ -92,7 +95,7 @@ class InferenceUnavailable(NucleiError):
     exit_code = 16
 
 
-class Interrupted(NucleiError):
+class Interrupted(BaseException):
     """Stopped by a signal; work done so far is kept.
 
     Parameters

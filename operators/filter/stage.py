@@ -64,5 +64,8 @@ def infer(batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Cr
         # three batches per worker: two inferred at a time would do, were they all equally long
         yield from crew.map(STAGE, work, batches, ahead=3 * crew.workers)
     else:
-        with Crew(engine.in_flight, crew.clock) as senders:
+        senders = Crew(engine.in_flight, crew.clock)
+        try:
             yield from senders.map(STAGE, work, batches, ahead=2 * engine.in_flight)
+        finally:
+            senders.close(wait=False)  # a server may be silent; closing the engine ends the requests under way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from operators.filter.inference import Engine
 from operators.load.stage import read_tile
+from operators.segmentation.journal import Journal
 from operators.stitch import encode
 from operators.stitch import memory_needed as stitch_memory
 from shared.geometry import TileGrid
@@ -23,6 +25,10 @@ MARGIN = 1.5
 """The image is smaller than this times what the probes say."""
 BASE_MEMORY = 160 * MIB
 """Interpreter, libraries, model."""
+MASK_BYTES = 64
+"""For each pixel of the overview, while the tissue is looked for; it is given back before tiles are inferred."""
+JOURNAL_BYTES = 160
+"""For each tile: where its maps lie, and the tables of the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,45 +71,40 @@ def estimate(
     foreground: npt.NDArray[np.int32],
     engine: Engine,
     settings: Settings,
-    known: int,
+    journal: Journal,
 ) -> Estimate:
-    """Try a few tiles and extrapolate.
+    """Try a few tiles and extrapolate. What is inferred for that goes into the journal, so it is not inferred again.
 
     Parameters
     ----------
-    slide, grid, foreground, engine, settings
+    slide, grid, foreground, engine, settings, journal
         As for the run.
-    known
-        Foreground tiles that need no inference, since an earlier run left their maps.
     """
     numbers = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
     some = _spread(len(grid), 8 * PROBES)
-    background = some[~np.isin(some, numbers)]
-    front = [_probe(slide, grid, engine, settings, number, infer=True) for number in numbers[_spread(len(numbers))]]
-    back = [
-        _probe(slide, grid, engine, settings, number, infer=False) for number in background[_spread(len(background))]
-    ]
+    missing = [index for index in range(len(foreground)) if index not in journal]
+    # large tiles take long, and vary less
+    probes = max(2, min(PROBES, PROBES * 256**2 // grid.tile**2))
+    chosen = [missing[place] for place in _spread(len(missing), probes)]
+    infer_seconds = _mean([_infer_one(slide, grid, foreground, engine, journal, index) for index in chosen])
+    front = [_write_one(slide, grid, settings, number) for number in numbers[_spread(len(numbers))]]
+    others = some[~np.isin(some, numbers)]
+    back = [_write_one(slide, grid, settings, number) for number in others[_spread(len(others))]]
+    write_seconds = _mean([seconds for seconds, _ in front + back])
     n, rest = len(foreground), len(grid) - len(foreground)
-
-    def mean(probes: list[tuple[float, float, int]], part: int, otherwise: float) -> float:
-        return float(np.mean([probe[part] for probe in probes])) if probes else otherwise
-
-    infer_seconds = mean(front, 0, 0.0)
-    write_seconds = mean(front + back, 1, 0.0)
-    encoded = n * mean(front, 2, mean(back, 2, 0)) + rest * mean(back, 2, mean(front, 2, 0))
+    encoded = n * _mean([size for _, size in front or back]) + rest * _mean([size for _, size in back or front])
     # where tiles overlap, more of them are read than pixels written
     shrink = (grid.stride / grid.tile) ** 2
     # all reduced levels together are a third of level 0; then come the tables: offsets, sizes, tags
     image = int(encoded * shrink * 4 / 3 * MARGIN) + 64 * len(grid) + MIB
-    channels = len(engine.info.channels)
     # maps compress at least this well: measured 19-fold for one channel, less where everything is nuclei
-    journal = n * (grid.tile**2 * channels // 8 + 64)
-    work = (n - known) * infer_seconds / (engine.in_flight or settings.workers)
+    maps = n * (grid.tile**2 * len(engine.info.channels) // 8 + 64)
+    work = (n - len(journal)) * infer_seconds / (engine.in_flight or settings.workers)
     return Estimate(
         seconds=work + len(grid) * write_seconds / settings.workers,
         memory=_memory(slide, grid, engine, settings),
         image=image,
-        scratch=image // 4 + journal,
+        scratch=image // 4 + maps,
         infer_seconds=infer_seconds,
         write_seconds=write_seconds,
     )
@@ -112,30 +113,48 @@ def estimate(
 def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) -> int:
     """Return the bytes of anonymous memory that a run may need: the formula of docs/memory.md."""
     channels, batch, workers = len(engine.info.channels), engine.info.batch, settings.workers
-    senders = engine.in_flight or 0
+    calls = engine.in_flight or workers
     tile_bytes = grid.tile**2 * (3 + channels)
-    under_way = (2 * workers + max(3 * workers, 2 * senders)) * batch * tile_bytes
-    return (
-        BASE_MEMORY
-        + slide.cache_bytes
+    under_way = (2 * workers + (3 * workers if engine.in_flight is None else 2 * calls)) * batch * tile_bytes
+    mask = 0
+    if settings.mask.method != "none":
+        mask = MASK_BYTES * min(settings.mask.pixel_limit, grid.width * grid.height)
+    work = (
+        slide.cache_bytes
         + under_way
-        + engine.memory_needed(grid.tile, workers)
+        + engine.memory_needed(grid.tile, calls)
         + stitch_memory(grid.width, grid.tile, workers, channels=channels)
+        + len(grid) * JOURNAL_BYTES
     )
+    return BASE_MEMORY + max(mask, work)
 
 
-def _probe(
-    slide: Slide, grid: TileGrid, engine: Engine, settings: Settings, number: np.int64, *, infer: bool
-) -> tuple[float, float, int]:
-    """Return the seconds of inference, the seconds of reading and encoding, and the encoded bytes of one tile."""
-    start = time.perf_counter()
+def _infer_one(
+    slide: Slide, grid: TileGrid, foreground: npt.NDArray[np.int32], engine: Engine, journal: Journal, index: int
+) -> float:
+    """Infer one foreground tile, and return the seconds that took."""
     pixels = np.empty((1, grid.tile, grid.tile, 3), np.uint8)
-    read_tile(slide, grid, *divmod(int(number), grid.columns), pixels[0])
-    encoded = len(encode(pixels[0], settings.jpeg))
-    middle = time.perf_counter()
-    if infer:
-        engine.infer(pixels)
-    return time.perf_counter() - middle, middle - start, encoded
+    row, column = foreground[index].tolist()
+    if read_tile(slide, grid, row, column, pixels[0]):
+        return 0.0  # damaged: not inferred
+    start = time.perf_counter()
+    maps = engine.infer(pixels)[0]
+    seconds = time.perf_counter() - start
+    journal.add(index, maps)
+    return seconds
+
+
+def _write_one(slide: Slide, grid: TileGrid, settings: Settings, number: np.int64) -> tuple[float, int]:
+    """Read and encode one tile; return the seconds that took, and the encoded bytes."""
+    start = time.perf_counter()
+    pixels = np.empty((grid.tile, grid.tile, 3), np.uint8)
+    read_tile(slide, grid, *divmod(int(number), grid.columns), pixels)
+    size = len(encode(pixels, settings.jpeg))
+    return time.perf_counter() - start, size
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _spread(count: int, most: int = PROBES) -> npt.NDArray[np.int64]:

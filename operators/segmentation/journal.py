@@ -41,21 +41,28 @@ class Journal:
         self._shape = shape
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        self._places: dict[int, tuple[int, int]] = {}
+        self._places: dict[int, int] = {}
         self._end = self._scan()
         self._synced = time.monotonic()
-        self.inferred = 0
-        """Tiles added since the file was opened."""
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return self._end
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._places
 
     def get(self, index: int) -> Pixels | None:
         """Return the (T, T, C) uint8 maps of a tile, or None if they are not kept."""
         place = self._places.get(index)
         if place is None:
             return None
-        data = imagecodecs.zstd_decode(os.pread(self._file, place[1], place[0]), out=self._size())
+        _, size, _ = HEADER.unpack(os.pread(self._file, HEADER.size, place))
+        data = imagecodecs.zstd_decode(os.pread(self._file, size, place + HEADER.size), out=self._size())
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
     def add(self, index: int, maps: Pixels) -> None:
@@ -63,22 +70,22 @@ class Journal:
         payload = bytes(imagecodecs.zstd_encode(maps.tobytes(), level=1))
         record = HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
         with self._lock:
+            if self._file < 0:
+                return  # a late answer of a server, when the run has ended already
             _write(self._file, record, self._end)
-            self._places[index] = (self._end + HEADER.size, len(payload))
+            self._places[index] = self._end
             self._end += len(record)
-            self.inferred += 1
-            due = time.monotonic() - self._synced > SYNC_SECONDS
-            if due:
+            if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._synced = time.monotonic()
-        if due:
-            os.fdatasync(self._file)
+                os.fdatasync(self._file)
 
     def close(self) -> None:
-        """Force everything to the disk and close the file."""
-        if self._file >= 0:
-            os.fdatasync(self._file)
-            os.close(self._file)
-            self._file = -1
+        """Force everything to the disk and close the file; what is added later is dropped."""
+        with self._lock:
+            if self._file >= 0:
+                os.fdatasync(self._file)
+                os.close(self._file)
+                self._file = -1
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +111,7 @@ class Journal:
             payload = os.pread(self._file, size, end + HEADER.size) if size <= length - end else b""
             if len(payload) != size or _checksum(index, payload) != checksum:
                 break
-            self._places[index] = (end + HEADER.size, size)
+            self._places[index] = end
             end += HEADER.size + size
         os.ftruncate(self._file, end)
         return end

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from operators.segmentation.runkey import run_key
 from operators.segmentation.summary import Outcome, summarise
 from operators.segmentation.workfolder import WorkFolder
 from operators.stitch import StitchResult, publish, stitch
-from operators.stitch.render_files import IMAGE, RENDER
+from operators.stitch.render_files import IMAGE, RENDER, renew_render_config
 from shared.batches import MaskBatch
 from shared.crew import Crew
 from shared.disk import writing
@@ -71,6 +73,7 @@ def segment(settings: Settings) -> None:
                 log.debug("run key %s", key)
                 if not work.claim(key, overwrite=settings.overwrite):
                     log.info("already done: %s is the result of this very run", work.output / IMAGE)
+                    _renew_render_config(path, work)
                     done = True
                     return
                 with writing(work.output):
@@ -78,7 +81,7 @@ def segment(settings: Settings) -> None:
             done = True
         finally:
             work.close(remove=done)
-    print(outcome, flush=True)  # noqa: T201 - the summary is the command's answer
+    _answer(outcome)
 
 
 def _run(
@@ -93,12 +96,13 @@ def _run(
 ) -> str:
     info = slide.info
     grid = TileGrid(info.width, info.height, settings.tile, settings.overlap)
-    foreground = _foreground(slide, grid, settings.mask)
+    with Progress(lambda: 0.0, lambda: "looking for tissue"):
+        foreground = _foreground(slide, grid, settings.mask)
     channels = len(engine.info.channels)
     _explain_overlap(grid, engine.info)
     with Journal(work.path / "maps", (grid.tile, grid.tile, channels)) as journal, Crew(settings.workers) as crew:
         resumed = len(journal)
-        needs = estimate(slide, grid, foreground, engine, settings, resumed)
+        needs = estimate(slide, grid, foreground, engine, settings, journal)
         log.info(
             "%d tiles of %d, %d with tissue%s: about %s with %d worker%s, %s",
             len(grid),
@@ -110,7 +114,7 @@ def _run(
             "s" if settings.workers > 1 else "",
             needs,
         )
-        free = free_bytes(work.path)
+        free = free_bytes(work.path) + journal.size
         if free < needs.disk:
             raise NoSpace(
                 f"{settings.output_path} has {human(free)} free, the run needs up to {human(needs.disk)}; "
@@ -124,7 +128,7 @@ def _run(
             return (written + counts.inferred * needs.infer_seconds) / total
 
         def details() -> str:
-            return f"{counts.inferred} of {len(foreground)} tiles inferred"
+            return f"{counts.inferred} of {len(foreground)} tiles with tissue done"
 
         def written(done: int, of: int) -> None:
             counts.written = done / of
@@ -149,7 +153,16 @@ def _run(
         if stat_of(info.path) != before:
             raise UnreadableSlide(f"{info.path} changed while it was read; run again when it is complete")
         render = _render_config(info.path)
-        publish(work.path, work.output, name=engine.info.name, run=key, render_config=render)
+        if render is None:
+            log.info("no %s beside the slide; a plain one is written", RENDER)
+        publish(
+            work.path,
+            work.output,
+            name=engine.info.name,
+            run=key,
+            damaged=len(result.damaged),
+            render_config=render,
+        )
     outcome = Outcome(
         info=info,
         output=work.output,
@@ -188,7 +201,7 @@ def _watched(maps: Iterator[MaskBatch], counts: _Counts, most: float) -> Iterato
         counts.damaged += int(np.count_nonzero(batch.tiles.damaged))
         if counts.damaged > most:
             raise TooMuchDamage(
-                f"{counts.damaged} tiles could not be read, more than `damaged.limit` allows ({most:g}); "
+                f"{counts.damaged} tiles could not be read, {most:.0f} may be (`damaged.limit`); "
                 "copy the slide again, or raise the limit in config.yaml to get what can be read"
             )
         yield batch
@@ -199,7 +212,7 @@ def _check_damage(result: StitchResult, limit: float, tiles: int) -> None:
         return
     if len(result.damaged) > limit * tiles:
         raise TooMuchDamage(
-            f"{len(result.damaged)} of {tiles} places could not be read, more than `damaged.limit` allows ({limit:g}); "
+            f"{len(result.damaged)} of {tiles} places could not be read, {limit * tiles:.0f} may be (`damaged.limit`); "
             "copy the slide again, or raise the limit in config.yaml to get what can be read"
         )
     for window in result.damaged[:LISTED]:
@@ -258,8 +271,8 @@ def _explain_overlap(grid: TileGrid, model: ModelInfo) -> None:
 
 def _refuse_input_as_output(path: Path, settings: Settings) -> None:
     folder = settings.input_path if settings.input_path.is_dir() else None
-    output = settings.output_path.resolve()
-    if (folder is not None and folder.resolve() == output) or path.resolve() == output / IMAGE:
+    output = os.path.realpath(settings.output_path)  # unlike Path.resolve it takes a loop of links for what it is
+    if (folder is not None and os.path.realpath(folder) == output) or os.path.realpath(path) == f"{output}/{IMAGE}":
         raise OutputError(f"{settings.output_path} is the input folder; the result needs a folder of its own")
 
 
@@ -268,5 +281,20 @@ def _render_config(path: Path) -> Path | None:
     for folder in (path.parent, path.parent.parent if path.parent.name == "slide" else path.parent):
         if (folder / RENDER).exists():
             return folder / RENDER
-    log.info("no %s beside the slide; a plain one is written", RENDER)
     return None
+
+
+def _renew_render_config(path: Path, work: WorkFolder) -> None:
+    render = _render_config(path)
+    if render is not None and renew_render_config(work.path, work.output, render):
+        log.info("%s has changed and was taken over anew", render)
+
+
+def _answer(text: str) -> None:
+    """Print the summary. The result is there, whether or not somebody still listens."""
+    try:
+        print(text, flush=True)  # noqa: T201 - the command's answer
+    except OSError as error:
+        log.debug("nobody reads the summary: %s", error)
+        # else the interpreter would try to write it again at its end, and fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -45,7 +45,7 @@ def run_key(fingerprint: str, settings: Settings, model: ModelInfo) -> str:
         "overlap": settings.overlap,
         "overlay": asdict(settings.overlay),
         "jpeg": asdict(settings.jpeg),
-        "mask": asdict(settings.mask),
+        "mask": asdict(settings.mask) if settings.mask.method != "none" else "none",
         "model": [model.name, model.engine, model.identity, settings.model.input_scale, settings.model.output],
         "program": version("nuclei-segmentation-operators"),
         "libraries": {name: version(name) for name in LIBRARIES},

@@ -6,6 +6,7 @@ maps and the unfinished image. A finished run leaves ``image.tif``, ``config_ren
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -21,6 +22,8 @@ from shared.disk import writing
 from shared.errors import OutputError
 
 FOLDER = ".run"
+META_LIMIT = 1 << 20
+"""Most bytes of a config.meta; ours have a few hundred."""
 
 
 class WorkFolder:
@@ -41,21 +44,19 @@ class WorkFolder:
         self.output = output
         self.path = output / FOLDER
         self._lock = -1
+        self._claimed = False
+        if self.path.is_symlink():
+            raise OutputError(f"{self.path} is a link; a run works there, and removes what it finds: delete the link")
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
             self._fresh = not self.path.exists()
-            self.path.mkdir(exist_ok=True)
             self._lock = self._acquire()
 
     def finished(self) -> str | None:
         """Return the key of the finished run whose result lies here, "" if it is not ours to know, None if none."""
-        meta = self.output / META
-        if meta.exists():
-            try:
-                document = json.loads(meta.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                return ""
-            return str(document.get("run", "")) if isinstance(document, dict) else ""
+        meta = self._meta()
+        if meta is not None:
+            return str(meta.get("run", ""))
         return "" if (self.output / IMAGE).exists() and self._key() is None else None
 
     def claim(self, key: str, *, overwrite: bool) -> bool:
@@ -70,28 +71,37 @@ class WorkFolder:
         OutputError
             The folder holds another run, finished or not, and `overwrite` is off.
         """
-        finished, begun = self.finished(), self._key()
-        if finished == key:
-            if (self.output / IMAGE).is_file() and (self.output / RENDER).is_file():
-                return False
-        elif finished is not None and not overwrite:
-            raise OutputError(
-                f"{self.output} holds another result; use an empty folder, "
-                "or set `overwrite: true` in config.yaml to replace it"
-            )
-        if begun is not None and begun != key:
-            if not overwrite:
-                raise OutputError(
-                    f"{self.output} holds an unfinished run with another slide, model or settings; repeat that one, "
-                    f"use an empty folder, or set `overwrite: true` in config.yaml (or delete {self.path}) to drop it"
-                )
-            self._clear()
         with writing(self.path):
+            finished, begun = self.finished(), self._key()
+            if finished == key:
+                # a result with damaged places is made again: the slide may be a better copy by now
+                whole = not (self._meta() or {}).get("damaged")
+                if whole and (self.output / IMAGE).is_file() and (self.output / RENDER).is_file():
+                    return False
+            elif finished is not None and not overwrite:
+                raise OutputError(
+                    f"{self.output} holds another result; use an empty folder, "
+                    "or set `overwrite: true` in config.yaml to replace it"
+                )
+            if begun is not None and begun != key:
+                if not overwrite:
+                    raise OutputError(
+                        f"{self.output} holds an unfinished run with another slide, model or settings; repeat that "
+                        "one, use an empty folder, or set `overwrite: true` in config.yaml to drop it "
+                        f"(or delete {self.path})"
+                    )
+                self._clear()
+            self._drop_image()
             unfinished = self.path / "key.part"
             unfinished.write_text(key)
             unfinished.rename(self.path / "key")
-        self._fresh = False
+        self._fresh, self._claimed = False, True
         return True
+
+    def _drop_image(self) -> None:
+        """Give back the space of an unfinished image, which the next run starts anew; the journal stays."""
+        for name in (IMAGE, "spool"):
+            (self.path / name).unlink(missing_ok=True)
 
     def close(self, *, remove: bool) -> None:
         """Give the folder back.
@@ -103,8 +113,15 @@ class WorkFolder:
         """
         if self._lock < 0:
             return
-        if remove or self._fresh:
-            shutil.rmtree(self.path, ignore_errors=True)
+        with writing(self.path):
+            if self._claimed and not remove:
+                self._drop_image()
+            if remove or self._fresh:
+                self._clear()
+                # the lock goes last: whoever gets it before that finds nothing that is still being removed
+                (self.path / "lock").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # another run has just begun in there
+                    self.path.rmdir()
         os.close(self._lock)
         self._lock = -1
 
@@ -119,7 +136,11 @@ class WorkFolder:
     def _acquire(self) -> int:
         path = self.path / "lock"
         while True:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            self.path.mkdir(exist_ok=True)  # the holder before us may just have removed it
+            try:
+                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -136,7 +157,6 @@ class WorkFolder:
             try:
                 same = os.path.samestat(os.fstat(lock), path.stat())
             except FileNotFoundError:
-                self.path.mkdir(exist_ok=True)
                 same = False
             if same:
                 os.ftruncate(lock, 0)
@@ -144,11 +164,26 @@ class WorkFolder:
                 return lock
             os.close(lock)
 
+    def _meta(self) -> dict[str, object] | None:
+        """Return the content of config.meta, {} if it is none of ours, None if there is no such file."""
+        path = self.output / META
+        if not path.is_symlink() and not path.exists():
+            return None
+        if not path.is_file() or path.stat().st_size > META_LIMIT:
+            return {}  # a pipe, a folder: nothing that we wrote
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
     def _key(self) -> str | None:
         try:
-            return (self.path / "key").read_text()
+            return (self.path / "key").read_text(errors="replace")
         except FileNotFoundError:
             return None
+        except IsADirectoryError:
+            return ""
 
     def _clear(self) -> None:
         for entry in self.path.iterdir():

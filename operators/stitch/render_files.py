@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from shared.disk import writing
-from shared.errors import InputError
+from shared.errors import InputError, OutputError
 
 IMAGE, RENDER, META = "image.tif", "config_render.json", "config.meta"
 
@@ -30,7 +30,7 @@ _DEFAULT = {
 }
 
 
-def publish(work: Path, output: Path, *, name: str, run: str, render_config: Path | None) -> None:
+def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, render_config: Path | None) -> None:
     """Give a finished image and its two files their final names.
 
     The files are made and forced to the disk in the work folder first. Then an older result's config.meta is removed,
@@ -47,6 +47,8 @@ def publish(work: Path, output: Path, *, name: str, run: str, render_config: Pat
         The data set's name in config.meta.
     run
         The run's key.
+    damaged
+        Places that could not be read.
     render_config
         A config_render.json to take over byte for byte, or None for a plain one.
 
@@ -59,8 +61,11 @@ def publish(work: Path, output: Path, *, name: str, run: str, render_config: Pat
     OutputError
         The files cannot be written.
     """
+    for name in (IMAGE, RENDER, META):
+        if (output / name).is_dir():
+            raise OutputError(f"{output / name} is a folder; remove it or use another output folder")
     render = _default() if render_config is None else _take_over(render_config)
-    described = meta(name, run)
+    described = meta(name, run, damaged)
     with writing(work / RENDER, len(render)):
         _write(work / RENDER, render)
     with writing(work / META, len(described)):
@@ -78,7 +83,7 @@ def publish(work: Path, output: Path, *, name: str, run: str, render_config: Pat
         _force(output)
 
 
-def meta(name: str, run: str) -> bytes:
+def meta(name: str, run: str, damaged: int) -> bytes:
     """Return the content of config.meta.
 
     Parameters
@@ -87,8 +92,38 @@ def meta(name: str, run: str) -> bytes:
         The data set's name.
     run
         The run's key: ours, by which a later run knows what is already done.
+    damaged
+        Places that could not be read: ours as well.
     """
-    return _json({"name": name, "density": IMAGE, "settings": RENDER, "seg_masks": [], "run": run}, sort_keys=True)
+    content = {"name": name, "density": IMAGE, "settings": RENDER, "seg_masks": [], "run": run, "damaged": damaged}
+    return _json(content, sort_keys=True)
+
+
+def renew_render_config(work: Path, output: Path, render_config: Path) -> bool:
+    """Take over a config_render.json that changed after its image was finished.
+
+    Parameters
+    ----------
+    work, output, render_config
+        As for `publish`.
+
+    Returns
+    -------
+    Whether it had changed.
+
+    Raises
+    ------
+    InputError, NoSpace, OutputError
+        As for `publish`.
+    """
+    content = _take_over(render_config)
+    with writing(output / RENDER, len(content)):
+        if (output / RENDER).read_bytes() == content:
+            return False
+        _write(work / RENDER, content)
+        (work / RENDER).rename(output / RENDER)
+        _force(output)
+    return True
 
 
 def _default() -> bytes:

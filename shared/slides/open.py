@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
 from shared.slides.slide import Slide, SlideInfo
 from shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
 from shared.slides.tiff_tiles import TiffTiles, why_not
+
+log = logging.getLogger("nuclei")
 
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
@@ -44,6 +47,8 @@ def open_slide(path: Path, *, reader: str | None = None) -> Slide:
         return _Opener(path, head).open(reader)
     except UnreadableSlide as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error}") from None
+    except OSError as error:
+        raise UnreadableSlide(f"{path.name} cannot be read: {error.strerror or error}") from error
 
 
 def _head(path: Path) -> bytes:
@@ -92,6 +97,11 @@ class _Opener:
 
     def open(self, reader: str | None) -> Slide:
         slide = None
+        base = self._base()
+        if base is not None and base.orientation != 1:
+            log.warning(
+                "%s: its orientation tag (%d) is ignored; pixels are taken as stored", self._path.name, base.orientation
+            )
         try:
             if reader in (None, "jpeg"):
                 slide = self._jpeg(forced=reader is not None)
@@ -163,9 +173,12 @@ class _Opener:
         # The first directory is that of level 0 in these formats only; elsewhere OpenSlide alone knows.
         base = self._base() if self._vendor in _PLAIN else None
         slide = OpenSlideSlide(self._info("OpenSlide", base), self._handle)
-        if forced or base is None or why_not(base) or _reads(slide):
+        turned = base is not None and base.orientation != 1 and not why_not(base)
+        if forced or base is None or (not turned and _reads(slide)):
             return slide
-        # It opens files whose tiles it cannot decode, such as raw tiles that were padded.
+        # It opens files whose tiles it cannot decode, such as raw tiles that were padded; and where the orientation tag
+        # is set, it turns each tile by itself.
+        self._refusal = why_not(base)
         slide.close()
         self._handle = None
         return None

@@ -83,13 +83,17 @@ class Handle:
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> Image | None:
         """Return a region as a PIL image in RGBA, or None where it cannot be read, also by a fresh handle."""
-        for _ in range(2):
-            handle = self._handle
-            try:
-                return handle.read_region((x, y), level, (width, height))
-            except openslide.OpenSlideError:
-                self._renew(handle)
-        return None
+        handle = self._handle
+        try:
+            return handle.read_region((x, y), level, (width, height))
+        except openslide.OpenSlideError:
+            self._renew(handle)
+        # Perhaps another thread's region broke the handle while we were inside; nobody else can break our own.
+        try:
+            with self._open() as own:
+                return own.read_region((x, y), level, (width, height))
+        except (openslide.OpenSlideError, UnreadableSlide):
+            return None
 
     def close(self) -> None:
         """Close the slide."""

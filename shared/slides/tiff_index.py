@@ -35,7 +35,7 @@ _TYPES_BIG: Final = _TYPES | {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WHOLE: Final = frozenset({1, 3, 4, 13, 16, 18})  # the types of whole numbers
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_DESCRIPTION, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS = 270, 273, 277, 278, 279
+_DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS = 270, 273, 274, 277, 278, 279
 _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _UNIT, _PREDICTOR = 282, 283, 284, 296, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _SUBDIRECTORIES = 322, 323, 324, 325, 330
 _EXTRA, _SAMPLE_FORMAT, _TABLES, _SUBSAMPLING, _ICC, _DEPTH = 338, 339, 347, 530, 34675, 32997
@@ -55,6 +55,8 @@ class Directory:
         Size in pixels.
     tile_width, tile_height
         Size of a stored tile in pixels. A strip counts as a tile as wide as the image.
+    orientation
+        1 as stored; 2 to 8 turned or mirrored for display.
     tiled
         False for an image stored in strips.
     bits, samples, sample_format, planar, photometric, compression, predictor, subsampling, subfile_type
@@ -84,6 +86,7 @@ class Directory:
     height: int
     tile_width: int
     tile_height: int
+    orientation: int
     tiled: bool
     bits: int
     samples: int
@@ -287,6 +290,7 @@ class _Parser:
             height=height,
             tile_width=tile_width,
             tile_height=tile_height,
+            orientation=one(_ORIENTATION, 1),
             tiled=tiled,
             bits=bits,
             samples=samples,

@@ -23,6 +23,7 @@ from shared.slides.stored_tiles import StoredTiles
 from shared.slides.tiff_index import Directory
 
 _LARGEST: Final = 128 << 20  # bytes of a decoded tile or strip
+_LARGEST_JPEG: Final = 65_500  # what libjpeg takes
 _STRIP: Final = 4 << 20  # bytes of a strip that is worth cutting
 _NONE, _HORIZONTAL = 1, 2  # predictors
 _WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5
@@ -50,7 +51,7 @@ def why_not(directory: Directory) -> str:
     elif directory.photometric not in (_WHITE_IS_ZERO, GREY, RGB, YCBCR) or directory.samples < _colors(directory):
         reason = f"photometric interpretation {directory.photometric} with {directory.samples} samples"
     elif directory.compression == JPEG:
-        if directory.planar != 1 or directory.samples not in (1, 3) or max(_size(directory)) >= 1 << 16:
+        if directory.planar != 1 or directory.samples not in (1, 3) or max(_size(directory)) > _LARGEST_JPEG:
             reason = f"JPEG with {directory.samples} samples, stored {'apart' if directory.planar == 2 else 'together'}"
     elif directory.compression in _JPEG2000:
         if directory.planar != 1:

@@ -6,9 +6,11 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
@@ -69,7 +71,7 @@ def inferred(text: str) -> int:
     return int(match[1]) if match else 0
 
 
-def journal_grows(folder: Path, process: subprocess.Popen[str], size: int) -> None:
+def journal_grows(folder: Path, process: subprocess.Popen[Any], size: int) -> None:
     """Wait until the journal has some bytes, or the run is over."""
     path = folder / ".run" / "maps"
     while process.poll() is None and not (path.exists() and path.stat().st_size > size):
@@ -90,6 +92,7 @@ def test_a_signal_ends_the_run_soon_and_the_next_goes_on(
     assert "run the same command again" in told
     assert "Traceback" not in told
     assert names(tmp_path / "out") == [".run"]
+    assert [path.name for path in (tmp_path / "out" / ".run").iterdir() if path.name in ("image.tif", "spool")] == []
     again = run(*slow)
     assert again.code == 0, again.err
     assert 0 < inferred(again.err) < TILES
@@ -121,6 +124,7 @@ def test_killed_at_random_instants_until_it_is_done(run: Run, slow: list[str], t
         assert set(names(tmp_path / "out")) <= {".run", *FILES}
     last = run(*slow)
     assert last.code == 0, last.err
+    assert kept > 0 or inferred(last.err) > 0 or "already done" in last.err, f"seed {seed}: nothing was ever kept"
     assert names(tmp_path / "out") == FILES
     assert digest(tmp_path / "out") == digest(tmp_path / "straight"), f"seed {seed}"
 
@@ -151,6 +155,67 @@ def test_another_result_is_kept_unless_it_may_be_overwritten(
     assert run(*arguments, "--config-path", tmp_path).code == 0
     assert digest(tmp_path / "out") != before
     assert names(tmp_path / "out") == FILES
+
+
+def test_a_signal_while_the_server_is_silent(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    """It takes connections and never answers; the run would wait for minutes."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            subprocess.Popen(
+                command(*arguments), stderr=subprocess.PIPE, text=True, env=environment(NVIDIA_CLARA_TRTISURI=server)
+            ) as process,
+            silent.accept()[0],
+        ):
+            time.sleep(0.5)
+            start = time.monotonic()
+            process.terminate()
+            _, told = process.communicate(timeout=20)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 143, told
+    assert "Traceback" not in told
+
+
+def test_a_signal_during_one_long_inference(run: Run, slow: list[str], tmp_path: Path) -> None:
+    """A tile of 2048 pixels takes this model half a minute, in which Python runs no handler; it begins with one."""
+    with subprocess.Popen(
+        command(*slow, "-t", "2048", "-w", "1"), stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stderr is not None
+        assert "700 x 500" in process.stderr.readline()
+        time.sleep(2)
+        start = time.monotonic()
+        process.terminate()
+        _, told = process.communicate(timeout=30)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 143, told
+
+
+def test_a_disk_with_room_for_one_image_takes_the_next_attempt_too(run: Run, slow: list[str], tmp_path: Path) -> None:
+    """What a killed run had reserved for its image is not counted against the next."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.strip()}")
+    try:
+        there = [*slow, "--output-path", str(disk / "out")]
+        needs = re.search(r"needs up to ([0-9.]+) MiB", run(*there).err)
+        assert needs
+        size = f"remount,size={int(float(needs[1]) * 1024 * 1.2)}k"
+        subprocess.run(["mount", "-o", size, str(disk)], check=True)
+        with subprocess.Popen(command(*there), stderr=subprocess.DEVNULL, env=environment()) as process:
+            journal_grows(disk / "out", process, 20_000)
+            process.kill()
+        assert (disk / "out" / ".run" / "image.tif").stat().st_blocks > 0
+        again = run(*there)
+        assert again.code == 0, again.err
+        assert inferred(again.err) > 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_two_runs_on_one_folder_the_second_is_refused(run: Run, slow: list[str], tmp_path: Path) -> None:

@@ -51,8 +51,7 @@ def test_three_readers_open_the_result_and_agree(
     assert run(*arguments).code == 0
     path = tmp_path / "out" / "image.tif"
     with openslide.OpenSlide(path) as slide:
-        assert slide.level_dimensions == ((700, 500), (350, 250), (175, 125))[: slide.level_count]
-        assert slide.level_count >= 2
+        assert slide.level_dimensions == ((700, 500), (350, 250), (175, 125))
         assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
         seen = np.asarray(slide.read_region((0, 0), 0, (700, 500)))[..., :3]
     np.testing.assert_array_equal(seen, tifffile.imread(path, level=0))

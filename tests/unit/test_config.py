@@ -77,7 +77,7 @@ def test_all_problems_are_reported_at_once_with_suggestions(tmp_path: Path) -> N
         "!!python/object/apply:os.system ['true']", "overwrite: yes please", "overwrite: 1", "jpeg: {quality: true}",
         "jpeg: {quality: 85.5}", "damaged: {limit: .nan}", "damaged: {limit: .inf}", "overlay: fill",
         "\x00", "? {a: b}\n: c", "? [a]\n: c", "1: 2", "overlay: {1: 2}", "overlay: {color: [1, 2, 300]}",
-        "models: {repository: 3}", "mask: {none: true}",
+        "models: {repository: 3}", "mask: {none: true}", 'mask: !!bool "zzz"', 'overlay: !!timestamp "hello"',
     ],
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_a_config_error(text: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.crew import Crew
+from shared.crew import Crew, abandon
 
 
 def test_results_come_in_order_whatever_takes_longer() -> None:
@@ -67,6 +67,40 @@ def test_a_failure_reaches_the_caller_and_what_is_queued_is_dropped() -> None:
         for _ in crew.map("x", work, range(1000), ahead=20):
             pass
     assert len(ran) < 40
+
+
+def test_a_failure_while_the_queue_is_full_ends_in_the_failure() -> None:
+    """The stages' iterators are closed after the crew is, when the error has reached the top."""
+
+    def fail(number: int) -> int:
+        raise ValueError("all")
+
+    def outer() -> None:
+        with Crew(1) as crew:
+            stages = crew.map("b", fail, crew.map("a", lambda number: number, range(100), ahead=8), ahead=8)
+            list(stages)
+
+    with pytest.raises(ValueError, match="all"):
+        outer()
+
+
+def test_what_is_abandoned_is_waited_for_only_if_it_runs() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work(number: int) -> int:
+        begun.set()
+        may_end.wait(10)
+        return number
+
+    with Crew(1) as crew:
+        futures = [crew.submit("x", work, number) for number in range(5)]
+        begun.wait(10)
+        threading.Timer(0.05, may_end.set).start()
+        abandon(futures)
+        assert [future.cancelled() for future in futures] == [False, True, True, True, True]
+        assert futures[0].done()
+        crew.close()
+        abandon(futures)
 
 
 def test_the_clock_tells_who_worked_and_who_was_waited_for() -> None:

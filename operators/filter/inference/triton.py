@@ -93,8 +93,8 @@ class TritonEngine(Engine):
         """Return the bytes of requests and replies under way; see `Engine.memory_needed`."""
         item = np.dtype(self._plan.input.dtype).itemsize
         answer = sum((output.channels or 1) * np.dtype(output.spec.dtype).itemsize for output in self._plan.outputs)
-        # The reply is held twice while it is read; maps are put together from it.
-        return workers * self.info.batch * tile * tile * (3 * item + 2 * answer + len(self.info.channels))
+        # The request is held three times while it is put together, the reply twice while it is read.
+        return workers * self.info.batch * tile * tile * (9 * item + 2 * answer + len(self.info.channels))
 
     def close(self) -> None:
         """Close all connections; requests under way end with `InferenceUnavailable`. Never waits for a server."""

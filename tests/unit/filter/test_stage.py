@@ -1,0 +1,70 @@
+"""filter infers what is missing, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from operators.filter.inference.mock import MockEngine, darkness
+from operators.filter.stage import infer
+from operators.segmentation.journal import Journal
+from shared.batches import Pixels, TileBatch
+from shared.crew import Crew
+from shared.errors import InferenceUnavailable
+
+COUNT, SIDE = 23, 16
+
+
+def tiles() -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8)
+
+
+def batches(size: int, damaged: set[int]) -> Iterator[TileBatch]:
+    for start in range(0, COUNT, size):
+        index = np.arange(start, min(start + size, COUNT))
+        yield TileBatch(index, tiles()[index], np.isin(index, list(damaged)))
+
+
+def collect(engine: MockEngine, journal: Journal, size: int, damaged: set[int]) -> Pixels:
+    with Crew(2) as crew:
+        found = list(infer(batches(size, damaged), engine, journal, crew))
+    assert np.concatenate([batch.index for batch in found]).tolist() == list(range(COUNT))
+    return np.concatenate([batch.maps for batch in found])
+
+
+@pytest.mark.parametrize("size", [1, 4, 64])
+@pytest.mark.parametrize("in_flight", [None, 3])
+def test_only_tiles_that_are_neither_kept_nor_damaged_are_inferred(
+    tmp_path: Path, size: int, in_flight: int | None
+) -> None:
+    kept, damaged = {0, 5, 6, 7, 22}, {3, 8}
+    with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
+        for index in kept:
+            journal.add(index, np.full((SIDE, SIDE, 2), index, np.uint8))
+    with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
+        engine = MockEngine(darkness, in_flight=in_flight)
+        maps = collect(engine, journal, size, damaged)
+        assert engine.tiles == COUNT - len(kept) - len(damaged)
+        assert len(journal) == COUNT - len(damaged), "what is inferred is kept; what is damaged is not"
+    for index in range(COUNT):
+        expected = darkness(tiles()[index : index + 1])[0]
+        if index in kept:
+            expected[...] = index
+        elif index in damaged:
+            expected[...] = 0
+        np.testing.assert_array_equal(maps[index], expected)
+
+
+def test_what_was_inferred_before_a_failure_is_kept(tmp_path: Path) -> None:
+    with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
+        engine = MockEngine(darkness, {11: InferenceUnavailable("gone")})
+        with pytest.raises(InferenceUnavailable):
+            collect(engine, journal, 1, set())
+        assert len(journal) >= 10
+        again = MockEngine(darkness)
+        before = len(journal)
+        np.testing.assert_array_equal(collect(again, journal, 1, set()), darkness(tiles()))
+        assert again.tiles == COUNT - before
