@@ -142,7 +142,7 @@ def _stained(density: Floats, on_glass: Mask, is_colour: bool) -> Mask:
     else:
         noise = float(np.median(np.abs(darkness[on_glass])))
         score = darkness / max(_GREYSCALE_DARKNESS, _NOISE * noise)
-    found: Mask = filters.apply_hysteresis_threshold(score, _WEAK, 1.0)  # type: ignore[no-untyped-call]
+    found: Mask = filters.apply_hysteresis_threshold(score, _WEAK, 1.0)  # type: ignore[no-untyped-call]  # untyped in skimage
     return found
 
 

@@ -1,7 +1,7 @@
 """Keeps the segments of the reduced levels until level 0 is written: they are complete only after it.
 
 The segments of all levels lie in one file in the order in which they were made; where those of a level lie is
-remembered in memory, 12 bytes a segment.
+remembered in memory, 16 bytes a segment.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The inference protocol that Triton speaks (KServe v2 with binary tensors), over the standard library's HTTP client.
+"""The inference protocol that Triton speaks: NVIDIA's client makes and reads the messages, our connections carry them.
 
-Why not the official Python client: it is bound to one thread by gevent, hangs or mixes up answers after a fork, has
+Why not the client's own connections: they are bound to one thread by gevent, hang or mix up answers after a fork, have
 time-outs for each read but none for a request, and cannot be closed while a server hangs. Ours may be used and aborted
-from any thread, holds its deadline, and sends a batch without copying it: eight tiles cost 0.9 ms of processor time
-here, 4.3 ms there. The tests hold the bytes of both against each other.
+from any thread and hold their deadline. The tests hold the answers over both against each other.
 """
 
 from __future__ import annotations
