@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -66,10 +67,9 @@ def read_tile(slide: Slide, grid: TileGrid, row: int, column: int, out: Pixels) 
     """
     window = grid.window(row, column)
     inside = window.intersect(grid.bounds)
-    region = slide.read(inside)
     if inside == window:
-        out[...] = region.pixels
-    else:
-        beyond = ((0, window.height - inside.height), (0, window.width - inside.width), (0, 0))
-        out[...] = np.pad(region.pixels, beyond, mode="reflect")
+        return slide.read_into(window, out)
+    region = slide.read(inside)
+    below, right = window.height - inside.height, window.width - inside.width
+    out[...] = cv2.copyMakeBorder(region.pixels, 0, below, 0, right, cv2.BORDER_REFLECT_101)
     return region.damaged

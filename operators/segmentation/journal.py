@@ -1,7 +1,8 @@
 """Maps inferred so far, in one append-only file: what a restarted run need not infer again.
 
-The file starts with `MAGIC`; then come records: tile number, payload length, checksum, payload (the tile's maps, zstd).
-A record counts only if it is whole and its checksum holds; what follows the first one that does not is cut off.
+The file starts with `MAGIC`; then come records: tile number, payload length, checksum, payload: the tile's maps, zstd,
+or nothing where they are all zeros. A record counts only if it is whole and its checksum holds; what follows the first
+one that does not is cut off.
 """
 
 from __future__ import annotations
@@ -62,12 +63,15 @@ class Journal:
         if place is None:
             return None
         _, size, _ = HEADER.unpack(os.pread(self._file, HEADER.size, place))
+        if not size:
+            return np.zeros(self._shape, np.uint8)
         data = imagecodecs.zstd_decode(os.pread(self._file, size, place + HEADER.size), out=self._size())
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
     def add(self, index: int, maps: Pixels) -> None:
         """Keep the (T, T, C) uint8 maps of a tile."""
-        payload = bytes(imagecodecs.zstd_encode(maps.tobytes(), level=1))
+        # maps of zeros, of which there are many, need no payload, and no time for it
+        payload = bytes(imagecodecs.zstd_encode(maps.tobytes(), level=1)) if maps.max() else b""
         record = HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
         with self._lock:
             if self._file < 0:

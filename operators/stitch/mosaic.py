@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -139,20 +140,20 @@ class Mosaic:
         if end > len(self._order) or not np.array_equal(batch.index, np.arange(first, end)):
             raise NucleiError(f"internal error: maps out of order, wanted tile {first}, got {batch.index[:1]}")
         self._received = end
-        for number in range(len(batch)):
-            row, column = (int(place) for place in self._places[first + number])
-            arrived = self._keep(batch, number, row, column)
+        nuclei = self._brush.nuclei(first_channel(batch.maps))
+        for number, (row, column) in enumerate(self._places[first:end].tolist()):
+            arrived = self._keep(batch, nuclei[number], number, row, column)
             if arrived.damaged:
                 self.damaged.add((row, column))
             self._rows.setdefault(row, {})[column] = arrived
 
-    def _keep(self, batch: MaskBatch, number: int, row: int, column: int) -> Arrived:
+    def _keep(self, batch: MaskBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> Arrived:
         core, window = self._grid.core(row, column), self._grid.window(row, column)
         inside = np.s_[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
         pixels = batch.tiles.pixels[number][inside] if self._same else None
         if batch.tiles.damaged[number]:
             return Arrived(core, None, pixels, True)
-        nuclei = self._brush.nuclei(batch.maps[number, :, :, 0][inside])
+        nuclei = nuclei[inside]
         count = int(np.count_nonzero(nuclei))
         self.nuclei_pixels += count
         return Arrived(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
@@ -187,6 +188,13 @@ class Mosaic:
         first = self._grid.row_of(max(0, bottom - self._brush.margin))
         for row in [row for row in self._rows if row < first]:
             del self._rows[row]
+
+
+def first_channel(maps: Pixels) -> Pixels:
+    """Return the first channel of maps, (b, T, T, C) uint8, as contiguous (b, T, T)."""
+    rows = maps.reshape(-1, *maps.shape[2:])
+    # NumPy goes through channels that lie side by side one by one; OpenCV takes them apart by the register.
+    return np.asarray(cv2.extractChannel(rows, 0), np.uint8).reshape(maps.shape[:3])
 
 
 def nuclei_under(tiles: list[Arrived], window: Window, margin: int, bounds: Window) -> Mask:

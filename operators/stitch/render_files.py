@@ -61,9 +61,9 @@ def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, rend
     OutputError
         The files cannot be written.
     """
-    for name in (IMAGE, RENDER, META):
-        if (output / name).is_dir():
-            raise OutputError(f"{output / name} is a folder; remove it or use another output folder")
+    for file in (IMAGE, RENDER, META):
+        if (output / file).is_dir():
+            raise OutputError(f"{output / file} is a folder; remove it or use another output folder")
     render = _default() if render_config is None else _take_over(render_config)
     described = meta(name, run, damaged)
     with writing(work / RENDER, len(render)):

@@ -66,13 +66,15 @@ class JpegDecoder:
             height.to_bytes(2, "big") + width.to_bytes(2, "big") + (b"\x01" if photometric == GREY else b"\x03")
         )
 
-    def decode(self, segment: bytes) -> Pixels:
+    def decode(self, segment: bytes, out: Pixels | None = None) -> Pixels:
         """Return a tile's pixels.
 
         Parameters
         ----------
         segment
             The stored bytes.
+        out
+            (height, width, 3) uint8, C-contiguous; takes the pixels. None: a new array.
 
         Returns
         -------
@@ -84,7 +86,7 @@ class JpegDecoder:
             Anything is wrong with it.
         """
         # A buffer of our own: the decoder's size check is then ours, and never its allocation.
-        pixels = np.empty((self._height, self._width, 3), np.uint8)
+        pixels = np.empty((self._height, self._width, 3), np.uint8) if out is None else out
         try:
             simplejpeg.decode_jpeg(self._whole(segment), "RGB", buffer=pixels)
         except ValueError as error:

@@ -70,6 +70,16 @@ class JpegTiles(StoredTiles):
         except BadJpeg:
             return None
 
+    def _tile_into(self, number: int, out: Pixels) -> bool:
+        segment = self._segment(self._levels[0], number)
+        if not segment:
+            return False
+        try:
+            self._decoders[0].decode(segment, out)
+        except BadJpeg:
+            return False
+        return True
+
     def _factor(self, level: Directory, size: tuple[int, int]) -> int:
         for factor in (8, 4, 2):
             divides = level.tile_width % factor == 0 and level.tile_height % factor == 0

@@ -96,6 +96,24 @@ class Slide(ABC):
             The window is empty or reaches outside.
         """
 
+    def read_into(self, window: Window, out: Pixels) -> bool:
+        """Read level-0 pixels to where they are wanted; readers that can do so spare a copy.
+
+        Parameters
+        ----------
+        window
+            In level-0 pixels; lies wholly inside the slide.
+        out
+            (height, width, 3) uint8, C-contiguous; takes the pixels, hatched where they could not be read.
+
+        Returns
+        -------
+        Whether any of it could not be read.
+        """
+        region = self.read(window)
+        out[...] = region.pixels
+        return region.damaged
+
     @abstractmethod
     def overview(self, limit: int) -> Pixels:
         """Return the whole slide as one small image.

@@ -107,6 +107,17 @@ class StoredTiles(Slide):
                     part[:] = tile[y0 - tile_y : y1 - tile_y, x0 - tile_x : x1 - tile_x]
         return Region(pixels, damaged)
 
+    def read_into(self, window: Window, out: Pixels) -> bool:
+        """Read level-0 pixels to where they are wanted; see `Slide.read_into`."""
+        column, x = divmod(window.x, self._tile_width)
+        row, y = divmod(window.y, self._tile_height)
+        whole = x == y == 0 and (window.width, window.height) == (self._tile_width, self._tile_height)
+        inside = window.right <= self._width and window.bottom <= self._height
+        # A whole stored tile is decoded in place; what fails in any way goes the ordinary way.
+        if whole and inside and self._tile_into(row * self._columns + column, out):
+            return False
+        return super().read_into(window, out)
+
     def overview(self, limit: int) -> Pixels:
         """Return the whole slide as one small image; see `Slide.overview`."""
         size = overview_size(self._width, self._height, limit)
@@ -158,6 +169,10 @@ class StoredTiles(Slide):
     @abstractmethod
     def _tile(self, number: int) -> Pixels | None:
         """Return a stored tile of level 0, (tile_height, tile_width, 3) uint8 RGB, or None where it is damaged."""
+
+    def _tile_into(self, number: int, out: Pixels) -> bool:
+        """Decode a stored tile of level 0 into (tile_height, tile_width, 3) uint8; return whether that was done."""
+        return False
 
     @abstractmethod
     def _reduced_tile(self, level: int, number: int, factor: int) -> Pixels | None:

@@ -165,7 +165,7 @@ class Plan:
         maps = []
         for output, array in zip(self.outputs, arrays, strict=True):
             rows = self.fixed_batch or count
-            if str(array.dtype) != output.spec.dtype:
+            if array.dtype != np.dtype(output.spec.dtype):
                 raise ModelError(f"output {output.spec} came as {array.dtype}; it must keep to its dtype")
             if self.batched:
                 _check_rows(output.spec, array, rows)

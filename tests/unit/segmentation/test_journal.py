@@ -34,6 +34,18 @@ def test_maps_come_back_as_they_went_in_also_after_reopening(tmp_path: Path) -> 
         assert journal.get(1) is None
 
 
+def test_maps_of_zeros_take_no_room(tmp_path: Path) -> None:
+    with Journal(tmp_path / "maps", SHAPE) as journal:
+        for index in range(10):
+            journal.add(index, np.zeros(SHAPE, np.uint8))
+        assert journal.size == len(MAGIC) + 10 * HEADER.size
+    with Journal(tmp_path / "maps", SHAPE) as journal:
+        assert len(journal) == 10
+        found = journal.get(7)
+        assert found is not None
+        np.testing.assert_array_equal(found, np.zeros(SHAPE, np.uint8))
+
+
 def test_many_threads_may_add_and_get(tmp_path: Path) -> None:
     with Journal(tmp_path / "maps", SHAPE) as journal, ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda index: journal.add(index, maps(index)), range(200)))
