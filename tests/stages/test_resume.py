@@ -116,9 +116,9 @@ def test_killed_at_random_instants_until_it_is_done(run: Run, slow: list[str], t
                 process.kill()
                 _, told = process.communicate()
         assert "Traceback" not in told, f"seed {seed}"
-        found = inferred(told)
-        assert found >= kept, f"seed {seed}: work was lost"
-        kept = max(kept, found)
+        if " tiles of " in told:  # it lived long enough to say what it found
+            assert inferred(told) >= kept, f"seed {seed}: work was lost"
+            kept = inferred(told)
         if process.returncode == 0:
             break
         assert set(names(tmp_path / "out")) <= {".run", *FILES}
