@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from shared.clock import Clock
+from shared.closing import Closing
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Crew:
+class Crew(Closing):
     """A fixed number of worker threads.
 
     Parameters
@@ -75,14 +75,6 @@ class Crew:
     def close(self, *, wait: bool = True) -> None:
         """Drop what is queued, and wait for what is running if asked to."""
         self._threads.shutdown(wait=wait, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _timed(self, stage: str, work: Callable[[A], B], item: A) -> B:
         with self.clock.working(stage):

@@ -13,13 +13,12 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import imagecodecs
 import numpy as np
 
 from shared.batches import Pixels
+from shared.closing import Closing
 
 MAGIC = b"nuclei maps 1\n\0\0"
 HEADER = struct.Struct("<QII")
@@ -27,7 +26,7 @@ SYNC_SECONDS = 5.0
 """How often records are forced to the disk. After a power cut, at most so many seconds of inference are lost."""
 
 
-class Journal:
+class Journal(Closing):
     """The maps of one run.
 
     Parameters
@@ -90,14 +89,6 @@ class Journal:
                 os.fdatasync(self._file)
                 os.close(self._file)
                 self._file = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _size(self) -> int:
         return int(np.prod(self._shape))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from shared.batches import Pixels
+from shared.closing import Closing
 from shared.geometry import Window
 
 
@@ -67,7 +66,7 @@ class Region:
     damaged: bool
 
 
-class Slide(ABC):
+class Slide(Closing):
     """An open slide. All methods may be called from any thread at any time.
 
     Use it as a context manager, or call `close`.
@@ -133,11 +132,3 @@ class Slide(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the file."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from shared.batches import Pixels
+from shared.closing import Closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class ModelInfo:
     grid: int | None = None
 
 
-class Engine(ABC):
+class Engine(Closing):
     """Something that turns tiles into maps. `infer` may be called from several threads at once.
 
     Attributes
@@ -97,11 +96,3 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
