@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from wsi_tile_processor import FastWSIProcessor  # type: ignore[import-untyped] # has no types
+from wsi_tile_processor import FastWSIProcessor
 
 from benchmarks import vips
 from benchmarks.models import idle_repository

@@ -10,7 +10,7 @@ from shared.resources import usable_cpus
 
 os.environ.setdefault("VIPS_CONCURRENCY", str(usable_cpus()))  # read when libvips is loaded, by the next line
 
-import pyvips  # type: ignore[import-untyped] # has no types
+import pyvips
 
 pyvips.voperation.cache_set_max(0)  # else the second round would find the first one's answer
 

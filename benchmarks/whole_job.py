@@ -24,11 +24,11 @@ class _Best:
     """The least seconds that were seen, each for itself."""
 
     start: Usage
-    work: Usage
+    total: Usage
     bare: Bare
 
     def take(self, job: Timed, bare: Bare) -> None:
-        self.start, self.work = self.start.best(job.start), self.work.best(job.work)
+        self.start, self.total = self.start.best(job.start), self.total.best(job.total)
         self.bare = Bare(
             self.bare.read.best(bare.read), self.bare.infer.best(bare.infer), self.bare.write.best(bare.write)
         )
@@ -55,7 +55,7 @@ def _rows(name: str, settings: Settings, repository: Path, rounds: int) -> list[
         with empty_output() as folder:
             bare = parts.measure(folder)
         if best is None:
-            best = _Best(job.start, job.work, bare)
+            best = _Best(job.start, job.total, bare)
         else:
             best.take(job, bare)
     assert best is not None
@@ -63,22 +63,22 @@ def _rows(name: str, settings: Settings, repository: Path, rounds: int) -> list[
     return [
         Row(
             f"whole job, {name}: CPU",
-            f"{best.work.cpu:.2f} CPU s",
+            f"{best.total.cpu:.2f} CPU s",
             f"read {sums.read.cpu:.2f} + infer {sums.infer.cpu:.2f} + write {sums.write.cpu:.2f} CPU s",
-            best.work.cpu / sums.cpu,
+            best.total.cpu / sums.cpu,
             1.1,
             at_least=False,
         ),
         Row(
             "  wall",
-            f"{best.work.wall:.2f} s",
+            f"{best.total.wall:.2f} s",
             f"that sum over {settings.workers} cores: {ideal:.2f} s",
-            best.work.wall / ideal,
+            best.total.wall / ideal,
             1.1,
             at_least=False,
         ),
         Row(
-            "  start-up: model, tissue mask, estimate",
+            "  of it start-up: model, tissue mask, estimate",
             f"{best.start.wall:.2f} s ({best.start.cpu:.2f} CPU s)",
             f"{parts.foreground} tiles inferred",
             None,
