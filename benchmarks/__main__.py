@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller slides: about two minutes, coarser figures")
     parser.add_argument(
-        "--full", action="store_true", help="the whole job on all of the large slide: half an hour more"
+        "--full", action="store_true", help="the whole job on all of the large slide: some ten minutes more"
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
@@ -42,7 +42,12 @@ def main() -> int:
     print(f"{platform.machine()}, {usable_cpus()} processors, load {busy:.1f} before the start\n")
     print(render(rows))
     if arguments.json:
-        document = [{**asdict(row), "met": row.met} for row in rows]
+        document = {
+            "machine": platform.machine(),
+            "processors": usable_cpus(),
+            "load": busy,
+            "rows": [{**asdict(row), "met": row.met} for row in rows],
+        }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0
 

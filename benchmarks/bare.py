@@ -75,12 +75,8 @@ class Parts:
             self._read(slide)
         self._session = _session(model)
         self._tiles = {place: self._image[self._at(place)].copy() for place in self._foreground}
-        brush = Brush(settings.overlay)
-        for place, tile in self._tiles.items():
-            nuclei = brush.nuclei(self._infer(tile)[..., 0]).astype(np.uint8)
-            painted = tile.copy()
-            brush.paint(painted, np.pad(nuclei, brush.margin, mode="edge"))
-            self._image[self._at(place)] = painted
+        self._brush = Brush(settings.overlay)
+        self._share(self._foreground, self._paint)
 
     @property
     def foreground(self) -> int:
@@ -124,6 +120,13 @@ class Parts:
             read_tile(slide, self._grid, *place, out)
 
         self._share(list(self._grid), read)
+
+    def _paint(self, place: tuple[int, int]) -> None:
+        """Draw a tile's nuclei into the image, so that what is encoded is what a run encodes."""
+        painted = self._tiles[place].copy()
+        nuclei = self._brush.nuclei(self._infer(painted)[..., 0]).astype(np.uint8)
+        self._brush.paint(painted, np.pad(nuclei, self._brush.margin, mode="edge"))
+        self._image[self._at(place)] = painted
 
     def _infer(self, tile: Pixels) -> npt.NDArray[np.uint8]:
         answer: Pixels = self._session.run(None, {self._session.get_inputs()[0].name: tile[None]})[0][0]

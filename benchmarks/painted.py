@@ -35,14 +35,14 @@ def woven(shape: tuple[int, int], seed: int, ihc: bool = False) -> Floats:
 
     def cloud(sigma: float) -> Floats:
         noise = cv2.GaussianBlur(random.standard_normal(shape).astype(np.float32), (0, 0), sigma)
-        return noise / max(float(noise.std()), 1e-6)
+        return np.asarray(noise / max(float(noise.std()), 1e-6), np.float32)
 
     nuclei = np.clip(cloud(1.2) + 0.6 * cloud(12) - 0.6, 0, 2)
     fibres = np.clip(1 + 0.35 * cloud(2.5) + 0.4 * cloud(15), 0.15, 2.5)
     if ihc:
         stained = np.clip(cloud(20), 0, 1) * np.clip(1 + 0.5 * cloud(2), 0, 2)
         density = 0.5 * fibres[..., None] * HAEMATOXYLIN * 0.4 + nuclei[..., None] * HAEMATOXYLIN * 0.5
-        return (density + stained[..., None] * DAB * 0.6).astype(np.float32)
+        return np.asarray(density + stained[..., None] * DAB * 0.6, np.float32)
     return (0.35 * fibres[..., None] * EOSIN + 0.5 * nuclei[..., None] * HAEMATOXYLIN).astype(np.float32)
 
 
@@ -56,7 +56,7 @@ def blob(shape: tuple[int, int], centre: tuple[float, float], radius: float, see
     reach = np.ones(shape, np.float32)
     for lobes in range(2, 9):
         reach += random.uniform(0, 0.5 / lobes) * np.cos(lobes * angle + random.uniform(0, 6.3)).astype(np.float32)
-    return np.hypot(x, y) < radius * side * reach
+    return np.asarray(np.hypot(x, y) < radius * side * reach, np.bool_)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Canvas:
         cv2.polylines(stroke, [ends], False, 255, max(1, round(width)), cv2.LINE_AA, shift=4)
         cover = cv2.GaussianBlur(stroke.astype(np.float32) / 255, (0, 0), blur)
         streaks = np.random.default_rng(len(points)).standard_normal(self.shape).astype(np.float32)
-        streaks = cv2.GaussianBlur(streaks, (0, 0), 4.0)
+        streaks = np.asarray(cv2.GaussianBlur(streaks, (0, 0), 4.0), np.float32)
         cover *= np.clip(0.93 + 0.05 * streaks / max(float(streaks.std()), 1e-6), 0, 1)
         light = self.pixels.max()
         through = np.array(colour, np.float32) / light
@@ -122,7 +122,7 @@ class Canvas:
             at = int(random.integers(self.shape[1])), int(random.integers(self.shape[0]))
             cv2.circle(one, at, max(1, round(random.uniform(*radius))), 255, -1, cv2.LINE_AA)
             specks = np.maximum(specks, one.astype(np.float32) / 255 * random.uniform(0.15, 0.85))
-        specks = cv2.GaussianBlur(specks, (0, 0), blur)
+        specks = np.asarray(cv2.GaussianBlur(specks, (0, 0), blur), np.float32)
         self.pixels *= 1 - specks[..., None]
         self._note("dust", specks > 0.02)
         return self
@@ -156,7 +156,7 @@ class Canvas:
         if quality is None:
             return made
         packed = cv2.imencode(".jpg", made[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        decoded = np.ascontiguousarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1])
+        decoded = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
         # Fill is added by the reader, not stored in the JPEG.
         return np.where(fill[..., None], made, decoded).astype(np.uint8)
 
@@ -165,4 +165,4 @@ class Canvas:
         busy = np.zeros(self.shape, np.uint8)
         for where in self.truth.values():
             busy |= where.astype(np.uint8)
-        return cv2.dilate(busy, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) == 0
+        return np.asarray(cv2.dilate(busy, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) == 0, np.bool_)

@@ -9,13 +9,14 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from skimage.filters import threshold_otsu
 
-from benchmarks.painted import PENS, Canvas, Colour, blob, woven
+from benchmarks.painted import PENS, Canvas, blob, woven
 from operators.load import glass
 from operators.load.tissue import tissue_mask
 from shared.slides.open import open_slide
@@ -34,14 +35,14 @@ Mask = npt.NDArray[np.bool_]
 def otsu_grey(overview: Image) -> Mask:
     """Return what is darker than Otsu's threshold of the grey levels, as most tools do it."""
     grey = cv2.cvtColor(overview, cv2.COLOR_RGB2GRAY)
-    found: Mask = grey <= threshold_otsu(grey)
+    found: Mask = grey <= threshold_otsu(grey)  # type: ignore[no-untyped-call] # as all of scikit-image
     return found
 
 
 def otsu_saturation(overview: Image) -> Mask:
     """Return what is more saturated (HSV) than Otsu's threshold, after a median of 7 pixels, as CLAM does it."""
     saturation = cv2.medianBlur(cv2.cvtColor(overview, cv2.COLOR_RGB2HSV)[..., 1], 7)
-    found: Mask = saturation > threshold_otsu(saturation)
+    found: Mask = saturation > threshold_otsu(saturation)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -90,7 +91,7 @@ def scenes() -> Iterator[tuple[str, Canvas, Image]]:
     for pen in PENS:
         canvas = scene(made, pens=(pen,))
         yield f"{pen} pen", canvas, canvas.image()
-    lights: dict[str, dict[str, Colour | float]] = {
+    lights: dict[str, dict[str, Any]] = {
         "grey glass": {"level": (205, 206, 205)},
         "yellow glass": {"level": (240, 234, 215)},
         "white glass": {"level": (255, 255, 255)},
