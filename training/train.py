@@ -49,7 +49,7 @@ class Settings:
         Threads of PyTorch: they set the order of its sums.
     """
 
-    steps: int = 2100
+    steps: int = 2600
     batch: int = 6
     size: int = 128
     rate: float = 2e-3
