@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wsi_tile_processor import FastWSIProcessor
 
 from benchmarks import vips
-from benchmarks.models import idle_repository
+from benchmarks.models import drawing_repository, idle_repository
 from benchmarks.runs import empty_output, segment, settings_for
 from benchmarks.slides import Generated, generated
 from benchmarks.table import Row
@@ -18,15 +18,17 @@ from benchmarks.timing import Usage, in_turns, used
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Run over every tile and over tissue only; copy with libvips; process with wsi-tile-processor."""
+    """Run over every tile, over tissue only, and with nuclei to draw; copy with libvips; process with the peer."""
     side, small = (8_000, 4_000) if quick else (20_000, 10_000)
     slide = generated(side, side)
     every = settings_for(slide.path, idle_repository(), "none")
     tissue = settings_for(slide.path, idle_repository(), "tissue")
+    drawn = settings_for(slide.path, drawing_repository(), "none")
     best = in_turns(
         {
             "none": lambda: segment(every).total,
             "tissue": lambda: segment(tissue).total,
+            "drawn": lambda: segment(drawn).total,
             "vips": lambda: _copy(slide),
         },
         rounds=3,
@@ -40,6 +42,11 @@ def rows(*, quick: bool) -> list[Row]:
             Row(f"  beside a copy, {name}", _rate(slide, ours), _named("libvips", slide, best["vips"]),
                 copied / ours.wall, 0.9),
         ]  # fmt: skip
+    drawing = best["drawn"]
+    found.append(
+        Row("  beside a copy, nuclei everywhere", _rate(slide, drawing), _named("libvips", slide, best["vips"]),
+            copied / drawing.wall, None)
+    )  # fmt: skip
     return [*found, _peer(generated(small, small))]
 
 

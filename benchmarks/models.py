@@ -22,6 +22,17 @@ def idle_repository() -> Path:
     return repository
 
 
+def drawing_repository() -> Path:
+    """Return a model repository whose model answers the tile's red and green, at hardly a cost: something to draw.
+
+    All but the nuclei of a stained slide is above the threshold then, so outlines are drawn as long as real ones; and
+    maps compress no better than real ones.
+    """
+    repository = CACHE / "drawing"
+    _save(_colours(), repository)
+    return repository
+
+
 def working_repository() -> tuple[Path, bool]:
     """Return the repository of the bundled model and True; where it is not made yet, one of its size and False."""
     if (BUNDLED / NAME / "1" / "model.onnx").is_file():
@@ -62,6 +73,12 @@ def _idle() -> onnx.ModelProto:
         ],
         [helper.make_tensor("two", TensorProto.INT64, [1], [2])],
     )
+
+
+def _colours() -> onnx.ModelProto:
+    sizes = {"first": 0, "end": 2, "axis": 3}
+    weights = [helper.make_tensor(name, TensorProto.INT64, [1], [size]) for name, size in sizes.items()]
+    return _model([helper.make_node("Slice", ["tiles", *sizes], ["masks"])], weights)
 
 
 def _unet(base: int = 16, depth: int = 4) -> onnx.ModelProto:

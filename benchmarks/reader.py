@@ -22,8 +22,8 @@ CACHE_BYTES = 192 << 20
 
 def rows(*, quick: bool) -> list[Row]:
     """Read tiles of 256 from slides that store tiles of 256, and of 240, which fit no tile of ours."""
-    side, count = (8_000, 4) if quick else (20_000, 10)
-    return [_row(side, stored, count, rounds=3 if quick else 5) for stored in (256, 240)]
+    side, count = (8_000, 10) if quick else (20_000, 20)
+    return [_row(side, stored, count, rounds=3) for stored in (256, 240)]
 
 
 def _row(side: int, stored: int, count: int, rounds: int) -> Row:

@@ -18,8 +18,7 @@ from unittest import mock
 
 from benchmarks.slides import CACHE, ROOT
 from benchmarks.timing import Usage, now
-from operators.load import stage as load_stage
-from operators.segmentation import run
+from operators.segmentation import estimate, run
 from shared.resources import usable_cpus
 from shared.settings import MaskSettings, ModelSettings, Settings
 
@@ -29,7 +28,7 @@ _SAMPLE_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What a run took: before its first tile was asked for, and from then on."""
+    """What a run took: to open slide and model and find the tissue, and from then on."""
 
     start: Usage
     work: Usage
@@ -65,14 +64,14 @@ def empty_output() -> Iterator[Path]:
 def segment(settings: Settings) -> Timed:
     """Run in this process, into an empty folder, and say nothing."""
     begun: list[Usage] = []
-    real: Callable[..., object] = load_stage.load
+    real: Callable[..., object] = estimate.estimate
 
-    def load(*arguments: object) -> object:
-        """Note when the start is over: what comes before is the engine, the tissue mask and the estimate."""
+    def begin(*arguments: object) -> object:
+        """Note when the start is over. What is inferred for the estimate is kept, and is work already."""
         begun.append(now())
         return real(*arguments)
 
-    with empty_output() as folder, contextlib.redirect_stdout(io.StringIO()), mock.patch.object(run, "load", load):
+    with empty_output() as folder, contextlib.redirect_stdout(io.StringIO()), mock.patch.object(run, "estimate", begin):
         start = now()
         run.segment(replace(settings, output_path=folder))
         return Timed(begun[0] - start, now() - begun[0])

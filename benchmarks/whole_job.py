@@ -78,7 +78,7 @@ def _rows(name: str, settings: Settings, repository: Path, rounds: int) -> list[
             at_least=False,
         ),
         Row(
-            "  of it start-up: model, tissue mask, estimate",
+            "  of it start-up: model, tissue mask",
             f"{best.start.wall:.2f} s ({best.start.cpu:.2f} CPU s)",
             f"{parts.foreground} tiles inferred",
             None,
