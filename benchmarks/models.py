@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.slides import CACHE, ROOT
+from benchmarks.slides import CACHE, ROOT, pattern
+from shared.batches import Pixels
 
 NAME = "segmentation_unet_nuclei"
 BUNDLED = ROOT / "models"
 CHANNELS = "nucleus,boundary"
+_TISSUE = np.s_[940:1196, 860:1116]
+"""A tile of the pattern that is full of nuclei."""
 
 
 def idle_repository() -> Path:
@@ -23,13 +27,13 @@ def idle_repository() -> Path:
 
 
 def drawing_repository() -> Path:
-    """Return a model repository whose model answers the tile's red and green, at hardly a cost: something to draw.
+    """Return a model repository whose model answers every tile with the same nuclei, at hardly a cost.
 
-    All but the nuclei of a stained slide is above the threshold then, so outlines are drawn as long as real ones; and
-    maps compress no better than real ones.
+    They are those of a tile of tissue, as a model would find them: steep at their borders and nowhere quite even, so
+    that maps compress as real ones do.
     """
     repository = CACHE / "drawing"
-    _save(_colours(), repository)
+    _save(_fixed(_nuclei()), repository)
     return repository
 
 
@@ -75,10 +79,24 @@ def _idle() -> onnx.ModelProto:
     )
 
 
-def _colours() -> onnx.ModelProto:
-    sizes = {"first": 0, "end": 2, "axis": 3}
-    weights = [helper.make_tensor(name, TensorProto.INT64, [1], [size]) for name, size in sizes.items()]
-    return _model([helper.make_node("Slice", ["tiles", *sizes], ["masks"])], weights)
+def _nuclei() -> Pixels:
+    """Return (256, 256, 2) uint8: how dark a tile of tissue is in red, and how near to a change of that."""
+    red = pattern()[0][_TISSUE][..., 0].astype(np.float32)
+    nucleus = 1 / (1 + np.exp((cv2.GaussianBlur(red, (0, 0), 1) - 110) / 10))
+    boundary = 4 * nucleus * (1 - nucleus)
+    return np.asarray(np.rint(np.stack([nucleus, boundary], axis=-1) * 255), np.uint8)
+
+
+def _fixed(maps: Pixels) -> onnx.ModelProto:
+    """Return a model that answers the given maps for every tile; the tiles must be of their size."""
+    return _model(
+        [
+            helper.make_node("Shape", ["tiles"], ["outside"], end=3),
+            helper.make_node("Concat", ["outside", "two"], ["shape"], axis=0),
+            helper.make_node("Expand", ["maps", "shape"], ["masks"]),
+        ],
+        [helper.make_tensor("two", TensorProto.INT64, [1], [2]), numpy_helper.from_array(maps[None], "maps")],
+    )
 
 
 def _unet(base: int = 16, depth: int = 4) -> onnx.ModelProto:
