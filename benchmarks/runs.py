@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ from operators.segmentation import estimate, run
 from shared.resources import usable_cpus
 from shared.settings import MaskSettings, ModelSettings, Settings
 
-OUTPUT = CACHE / "out"
+OUTPUT = CACHE / f"out-{os.getpid()}"
+"""Of this process alone: two benchmarks at once disturb each other's figures, but not each other's files."""
 _SAMPLE_SECONDS = 0.01
 
 
@@ -94,18 +96,15 @@ def fresh(settings: Settings) -> Footprint:
     RuntimeError
         The run failed, or did not announce what memory it needs.
     """
-    config = CACHE / "config"
-    config.mkdir(parents=True, exist_ok=True)
-    (config / "config.yaml").write_text(
-        f"models: {{repository: {settings.model.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
-    )
+    lines = f"models: {{repository: {settings.model.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
     kept = {name: value for name, value in os.environ.items() if "TRITON" not in name and "TRTIS" not in name}
-    with empty_output() as folder, (CACHE / "log").open("w+") as log:
+    with empty_output() as folder, tempfile.TemporaryDirectory() as config, tempfile.TemporaryFile("w+") as log:
+        Path(config, "config.yaml").write_text(lines)
         start, peak = time.perf_counter(), 0
         process = subprocess.Popen(
             [
                 sys.executable, str(ROOT / "operators" / "main.py"), "segmentation", "-w", str(settings.workers),
-                "--input-path", str(settings.input_path), "--output-path", str(folder), "--config-path", str(config),
+                "--input-path", str(settings.input_path), "--output-path", str(folder), "--config-path", config,
             ],
             stdout=subprocess.DEVNULL, stderr=log, env=kept,
         )  # fmt: skip
