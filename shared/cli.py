@@ -20,6 +20,7 @@ from types import FrameType
 from typing import NoReturn
 
 from shared import config
+from shared.address import Address
 from shared.errors import ConfigError, Interrupted, NucleiError, UsageError
 from shared.resources import usable_cpus
 from shared.settings import Settings
@@ -212,10 +213,10 @@ def _servers(environment: Mapping[str, str]) -> tuple[str, ...]:
         text = environment.get(variable, "").strip()
         if not text:
             continue
-        servers = tuple(part.strip().removeprefix("http://").rstrip("/") for part in text.split(",") if part.strip())
-        for server in servers:
-            if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}", server):
-                raise UsageError(f"{variable}: {server!r} is not host:port (several are separated by commas)")
+        try:
+            servers = tuple(str(Address.parse(part.strip())) for part in text.split(",") if part.strip())
+        except UsageError as error:
+            raise UsageError(f"{variable}: {error}") from None
         if servers:
             return servers
     return ()

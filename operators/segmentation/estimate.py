@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from operators.load.stage import read_tile
 from operators.segmentation.journal import Journal
 from operators.stitch import encode
 from operators.stitch import memory_needed as stitch_memory
+from shared.crew import Crew
 from shared.geometry import TileGrid
 from shared.resources import MIB, human
 from shared.settings import Settings
@@ -72,12 +74,13 @@ def estimate(
     engine: Engine,
     settings: Settings,
     journal: Journal,
+    crew: Crew,
 ) -> Estimate:
     """Try a few tiles and extrapolate. What is inferred for that goes into the journal, so it is not inferred again.
 
     Parameters
     ----------
-    slide, grid, foreground, engine, settings, journal
+    slide, grid, foreground, engine, settings, journal, crew
         As for the run.
     """
     numbers = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
@@ -86,10 +89,13 @@ def estimate(
     # large tiles take long, and vary less
     probes = max(2, min(PROBES, PROBES * 256**2 // grid.tile**2))
     chosen = [missing[place] for place in _spread(len(missing), probes)]
-    infer_seconds = _mean([_infer_one(slide, grid, foreground, engine, journal, index) for index in chosen])
-    front = [_write_one(slide, grid, settings, number) for number in numbers[_spread(len(numbers))]]
+    # by all workers at once, as the run will do it: cores share memory, and one alone is faster
+    infer_one = partial(_infer_one, slide, grid, foreground, engine, journal)
+    infer_seconds = _mean(list(crew.map("filter", infer_one, chosen, ahead=probes)))
+    write_one = partial(_write_one, slide, grid, settings)
+    front = list(crew.map("stitch", write_one, numbers[_spread(len(numbers))], ahead=PROBES))
     others = some[~np.isin(some, numbers)]
-    back = [_write_one(slide, grid, settings, number) for number in others[_spread(len(others))]]
+    back = list(crew.map("stitch", write_one, others[_spread(len(others))], ahead=PROBES))
     write_seconds = _mean([seconds for seconds, _ in front + back])
     n, rest = len(foreground), len(grid) - len(foreground)
     encoded = n * _mean([size for _, size in front or back]) + rest * _mean([size for _, size in back or front])

@@ -102,7 +102,7 @@ def _run(
     _explain_overlap(grid, engine.info)
     with Journal(work.path / "maps", (grid.tile, grid.tile, channels)) as journal, Crew(settings.workers) as crew:
         resumed = len(journal)
-        needs = estimate(slide, grid, foreground, engine, settings, journal)
+        needs = estimate(slide, grid, foreground, engine, settings, journal, crew)
         log.info(
             "%d tiles of %d, %d with tissue%s: about %s with %d worker%s, %s",
             len(grid),
@@ -264,7 +264,9 @@ def _explain_overlap(grid: TileGrid, model: ModelInfo) -> None:
         exact = "tile borders are exact"
     else:
         enough = -(-2 * model.halo // steps) * steps
-        exact = f"tile borders are not exact; the model looks {model.halo} pixels far, so -o {enough} would be"
+        # tiles four times the overlap cost 1.8 times the pixels
+        tile = f"-t {-(-4 * enough // steps) * steps} " if 2 * enough > grid.tile or grid.tile % steps else ""
+        exact = f"tile borders are not exact; the model looks {model.halo} pixels far, so {tile}-o {enough} would be"
     level = logging.INFO if grid.overlap else logging.DEBUG
     log.log(level, "overlap %d: %.2f times the pixels are inferred; %s", grid.overlap, cost, exact)
 

@@ -102,6 +102,15 @@ class _Opener:
             log.warning(
                 "%s: its orientation tag (%d) is ignored; pixels are taken as stored", self._path.name, base.orientation
             )
+        if base is not None and (larger := self._larger(base)):
+            log.warning(
+                "%s holds several images; the first is taken, %d x %d pixels, though another has %d x %d",
+                self._path.name,
+                base.width,
+                base.height,
+                larger.width,
+                larger.height,
+            )
         try:
             if reader in (None, "jpeg"):
                 slide = self._jpeg(forced=reader is not None)
@@ -145,6 +154,13 @@ class _Opener:
 
     def _base(self) -> Directory | None:
         return None if self._index is None else self._index.directories[0]
+
+    def _larger(self, base: Directory) -> Directory | None:
+        """Return the largest image of a plain TIFF file if that is not the first, which is level 0."""
+        if self._index is None or self._vendor not in (None, *_PLAIN):
+            return None
+        largest = max(self._index.directories, key=lambda directory: directory.width * directory.height)
+        return largest if largest.width * largest.height > base.width * base.height else None
 
     def _jpeg(self, forced: bool) -> Slide | None:
         base = self._base()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from shared.batches import Pixels
 
 _BLOCK: Final = 1 << 20  # pixels that are summed at a time; bounds memory to some 30 MB
+_COLUMNS: Final = 16  # output columns that are summed at a time
 
 
 def overview_size(width: int, height: int, limit: int) -> tuple[int, int]:
@@ -51,9 +52,12 @@ class Shrinker:
         # A column that comes in has so many units, a row too; a column that goes out has `width`, a row `height`.
         self._column_units, self._row_units = size[0] * factor, size[1] * factor
         self._row = 0
-        self._sums = np.zeros((size[1], size[0], 3), np.int64)
-        # How many whole columns lie left of each border between output columns, and the rest in units.
-        self._whole, self._rest = np.divmod(np.arange(size[0] + 1, dtype=np.int64) * width, self._column_units)
+        # The rows under the next output row, summed. A sum is at most 255 times `height`, far below 2**32.
+        self._sums = np.zeros((self._columns, 3), np.uint32)
+        self._part = np.empty_like(self._sums)
+        self._waiting: list[npt.NDArray[np.uint32]] = []
+        self._done: list[Pixels] = []
+        self._size = size
 
     def add(self, rows: Pixels) -> None:
         """Take the next rows.
@@ -63,33 +67,53 @@ class Shrinker:
         rows
             (n, ⌈width / factor⌉, 3) uint8.
         """
-        step = max(1, _BLOCK // self._columns)
-        for start in range(0, len(rows), step):
-            for sums in self._along_x(rows[start : start + step]):
-                self._add_row(sums)
+        for row in rows:
+            start = self._row * self._row_units
+            # A row lies under one output row, or under two.
+            left = (start // self._height + 1) * self._height - start
+            here = min(self._row_units, left)
+            self._share(row, here)
+            self._row += 1
+            if left <= self._row_units:
+                self._waiting.append(self._sums)
+                self._sums = np.zeros_like(self._sums)
+                if len(self._waiting) * self._columns >= _BLOCK:
+                    self._along_x()
+                if here < self._row_units:
+                    self._share(row, self._row_units - here)
 
     def result(self) -> Pixels:
         """Return the (h, w, 3) uint8 image, once all rows are in."""
         if self._row != self._rows:
             raise ValueError(f"{self._row} of {self._rows} rows came in")
+        self._along_x()
+        done = np.concatenate(self._done) if self._done else np.empty((0, self._size[0], 3), np.uint8)
+        return done[: self._size[1]]  # with a factor, a last row may have touched what lies below the image
+
+    def _share(self, row: Pixels, units: int) -> None:
+        np.multiply(row, np.uint32(units), out=self._part, dtype=np.uint32)
+        self._sums += self._part
+
+    def _along_x(self) -> None:
+        """Sum the columns under each output column of the rows that wait, and divide by the area."""
+        rows = np.stack(self._waiting) if self._waiting else np.empty((0, self._columns, 3), np.uint32)
+        self._waiting.clear()
         area = self._width * self._height
-        return ((self._sums + area // 2) // area).astype(np.uint8)
+        done = np.empty((len(rows), self._size[0], 3), np.uint8)
+        for left in range(0, self._size[0], _COLUMNS):
+            first, weights = self._weights(left, min(left + _COLUMNS, self._size[0]))
+            # All sums are whole numbers below 2**53: doubles hold them exactly, in whatever order they are added.
+            sums = np.matmul(weights, rows[:, first : first + weights.shape[1]].astype(np.float64))
+            sums += area // 2
+            sums /= area
+            done[:, left : left + len(weights)] = sums
+        self._done.append(done)
 
-    def _along_x(self, rows: Pixels) -> npt.NDArray[np.int64]:
-        """Sum the columns under each output column; (n, w, 3), in units."""
-        before = np.zeros((len(rows), self._columns + 1, 3), np.int64)
-        np.cumsum(rows, axis=1, out=before[:, 1:])
-        at = before[:, self._whole] * self._column_units
-        inside = np.minimum(self._whole, self._columns - 1)  # the last border has no column behind it, and no rest
-        at += rows[:, inside] * self._rest[None, :, None]
-        return np.diff(at, axis=1)
-
-    def _add_row(self, sums: npt.NDArray[np.int64]) -> None:
-        """Share a row among the one or two output rows that it lies under."""
-        start = self._row * self._row_units
-        row = start // self._height
-        here = min(self._row_units, (row + 1) * self._height - start)
-        self._sums[row] += sums * here
-        if here < self._row_units and row + 1 < len(self._sums):
-            self._sums[row + 1] += sums * (self._row_units - here)
-        self._row += 1
+    def _weights(self, left: int, right: int) -> tuple[int, npt.NDArray[np.float64]]:
+        """Return the first column that matters, and (output columns, columns) how far each lies under each."""
+        start = np.arange(left, right, dtype=np.int64)[:, None] * self._width
+        first = left * self._width // self._column_units
+        last = min(self._columns, -(-right * self._width // self._column_units))
+        place = np.arange(first, last, dtype=np.int64) * self._column_units
+        shared = np.minimum(start + self._width, place + self._column_units) - np.maximum(start, place)
+        return first, np.maximum(shared, 0).astype(np.float64)

@@ -79,42 +79,19 @@ class StoredTiles(Slide):
 
     def read(self, window: Window) -> Region:
         """Read level-0 pixels; see `Slide.read`."""
-        x, y, right, bottom = window.x, window.y, window.right, window.bottom
-        if not (0 <= x < right <= self._width and 0 <= y < bottom <= self._height):
-            raise ValueError(f"{window} is empty or not inside a slide of {self._width} × {self._height} pixels")
-        width, height = self._tile_width, self._tile_height
-        first, last = x // width, (right - 1) // width
-        top, end = y // height, (bottom - 1) // height
-        if first == last and top == end and x == first * width and y == top * height:
-            whole_x = right == min(x + width, self._width)
-            if whole_x and bottom == min(y + height, self._height):
-                return self._one_tile(window, top * self._columns + first)
-        pixels = np.empty((bottom - y, right - x, 3), np.uint8)
-        damaged = False
-        for row in range(top, end + 1):
-            tile_y = row * height
-            y0, y1 = max(y, tile_y), min(bottom, tile_y + height)
-            below = tile_y + height <= bottom
-            for column in range(first, last + 1):
-                tile_x = column * width
-                x0, x1 = max(x, tile_x), min(right, tile_x + width)
-                tile = self._cache.get(row * self._columns + column, below and tile_x + width <= right)
-                part = pixels[y0 - y : y1 - y, x0 - x : x1 - x]
-                if tile is None:
-                    damaged = True
-                    hatch(part, Window(x0, y0, x1 - x0, y1 - y0))
-                else:
-                    part[:] = tile[y0 - tile_y : y1 - tile_y, x0 - tile_x : x1 - tile_x]
-        return Region(pixels, damaged)
+        stored = self._stored(window)
+        if stored is not None:
+            return self._one_tile(window, stored)
+        pixels = np.empty((window.height, window.width, 3), np.uint8)
+        return Region(pixels, self._assemble(window, pixels))
 
     def read_into(self, window: Window, out: Pixels) -> bool:
         """Read level-0 pixels to where they are wanted; see `Slide.read_into`."""
-        column, x = divmod(window.x, self._tile_width)
-        row, y = divmod(window.y, self._tile_height)
-        whole = x == y == 0 and (window.width, window.height) == (self._tile_width, self._tile_height)
-        inside = window.right <= self._width and window.bottom <= self._height
+        stored = self._stored(window)
+        if stored is None:
+            return self._assemble(window, out)
         # A whole stored tile is decoded in place; what fails in any way goes the ordinary way.
-        if whole and inside and self._tile_into(row * self._columns + column, out):
+        if (window.width, window.height) == (self._tile_width, self._tile_height) and self._tile_into(stored, out):
             return False
         return super().read_into(window, out)
 
@@ -136,6 +113,38 @@ class StoredTiles(Slide):
                     part[:] = tile[: part.shape[0], : part.shape[1]]
             shrinker.add(stripe)
         return shrinker.result()
+
+    def _stored(self, window: Window) -> int | None:
+        """Return the number of the stored tile that a window is, as far as it lies inside the slide, or None."""
+        x, y, right, bottom = window.x, window.y, window.right, window.bottom
+        if not (0 <= x < right <= self._width and 0 <= y < bottom <= self._height):
+            raise ValueError(f"{window} is empty or not inside a slide of {self._width} × {self._height} pixels")
+        column, left = divmod(x, self._tile_width)
+        row, above = divmod(y, self._tile_height)
+        if left or above or right != min(x + self._tile_width, self._width):
+            return None
+        return row * self._columns + column if bottom == min(y + self._tile_height, self._height) else None
+
+    def _assemble(self, window: Window, out: Pixels) -> bool:
+        """Put a window together from all tiles that it touches; return whether any of them is damaged."""
+        x, y, right, bottom = window.x, window.y, window.right, window.bottom
+        width, height = self._tile_width, self._tile_height
+        damaged = False
+        for row in range(y // height, (bottom - 1) // height + 1):
+            tile_y = row * height
+            y0, y1 = max(y, tile_y), min(bottom, tile_y + height)
+            below = tile_y + height <= bottom
+            for column in range(x // width, (right - 1) // width + 1):
+                tile_x = column * width
+                x0, x1 = max(x, tile_x), min(right, tile_x + width)
+                tile = self._cache.get(row * self._columns + column, below and tile_x + width <= right)
+                part = out[y0 - y : y1 - y, x0 - x : x1 - x]
+                if tile is None:
+                    damaged = True
+                    hatch(part, Window(x0, y0, x1 - x0, y1 - y0))
+                else:
+                    part[:] = tile[y0 - tile_y : y1 - tile_y, x0 - tile_x : x1 - tile_x]
+        return damaged
 
     def _one_tile(self, window: Window, number: int) -> Region:
         """Read a window that is exactly one stored tile: nothing else needs it, so it goes round the cache."""

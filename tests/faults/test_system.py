@@ -36,7 +36,7 @@ def test_too_little_memory_is_one_clear_line(arguments: list[str], tmp_path: Pat
     """Enough to start with; not enough for tiles of 8192 pixels."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+        resource.setrlimit(resource.RLIMIT_AS, (3 << 29, 3 << 29))
 
     done = subprocess.run(
         [*command(*arguments), "-t", "8192", "-w", "8"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from operators.filter.inference.contract import Array, Plan, TensorSpec, make_plan
+from operators.filter.inference.contract import Array, OutputPlan, Plan, TensorSpec, make_plan
 from shared.batches import Pixels
 from shared.errors import ModelError
 from shared.settings import Settings
@@ -36,6 +37,8 @@ def fit_model(
     outputs: Sequence[TensorSpec],
     channels: str | None,
     call: Callable[[Array], Sequence[Array]],
+    *,
+    small: int | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
     """Find out how to use a model, and try it.
 
@@ -49,6 +52,9 @@ def fit_model(
         Names of the channels, separated by commas, if the model tells.
     call
         Sends one request: the model's input in, the outputs out.
+    small
+        Where the model takes any size, try it with a tile of this side, if whole ones make up the tile size: what is
+        asked for may take a minute. A model that cannot do that is tried as asked.
 
     Returns
     -------
@@ -59,23 +65,53 @@ def fit_model(
     ModelError
         The model does not fit, or answers with NaN, values outside [0, 1], or another shape or dtype than it says.
     """
-    logit = settings.model.output == "logit"
-    scale = settings.model.input_scale
+    tile = settings.tile
     try:
-        plan = make_plan(inputs, outputs, settings.tile, input_scale=scale, logit=logit)
-        arrays = call(plan.encode(canary_tile(settings.tile)))
-        # Where a size is free, the answer tells it; the batch axis stays what the model says.
-        seen = [
-            replace(spec, shape=(*spec.shape[: int(plan.batched)], *array.shape[int(plan.batched) :]))
-            if array.ndim == len(spec.shape)
-            else spec
-            for spec, array in zip(outputs, arrays, strict=True)
-        ]
-        plan = make_plan(inputs, seen, settings.tile, input_scale=scale, logit=logit)
-        maps = plan.decode(arrays, 1)
-        names = _channel_names(channels, outputs, maps.shape[-1])
+        if small is not None and small < tile and tile % small == 0 and _takes_any_size(inputs):
+            with contextlib.suppress(ModelError):
+                plan, maps = _try(settings, inputs, outputs, small, call)
+                plan = replace(plan, tile=tile, outputs=tuple(map(_resized, plan.outputs, outputs)))
+                return _named(plan, _channel_names(channels, outputs, maps.shape[-1]))
+        plan, maps = _try(settings, inputs, outputs, tile, call)
+        return _named(plan, _channel_names(channels, outputs, maps.shape[-1]))
     except ModelError as error:
         raise ModelError(f"model {settings.model.name}: {error}") from error
+
+
+def _try(
+    settings: Settings,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    tile: int,
+    call: Callable[[Array], Sequence[Array]],
+) -> tuple[Plan, Pixels]:
+    """Infer one tile; return the plan for tiles of that side, with all that the answer tells, and the maps."""
+    logit = settings.model.output == "logit"
+    scale = settings.model.input_scale
+    plan = make_plan(inputs, outputs, tile, input_scale=scale, logit=logit)
+    arrays = call(plan.encode(canary_tile(tile)))
+    # Where a size is free, the answer tells it; the batch axis stays what the model says.
+    seen = [
+        replace(spec, shape=(*spec.shape[: int(plan.batched)], *array.shape[int(plan.batched) :]))
+        if array.ndim == len(spec.shape)
+        else spec
+        for spec, array in zip(outputs, arrays, strict=True)
+    ]
+    plan = make_plan(inputs, seen, tile, input_scale=scale, logit=logit)
+    return plan, plan.decode(arrays, 1)
+
+
+def _takes_any_size(inputs: Sequence[TensorSpec]) -> bool:
+    return len(inputs) == 1 and inputs[0].shape.count(None) >= 2 + (len(inputs[0].shape) == 4)
+
+
+def _resized(output: OutputPlan, spec: TensorSpec) -> OutputPlan:
+    """Return the plan of an output without the sizes that were tried."""
+    return replace(output, spec=spec)
+
+
+def _named(plan: Plan, names: tuple[str, ...]) -> tuple[Plan, tuple[str, ...]]:
+    """Put the channel ``nucleus`` first."""
     if "nucleus" in names and names[0] != "nucleus":
         first = names.index("nucleus")
         order = (first, *(i for i in range(len(names)) if i != first))

@@ -47,6 +47,9 @@ _SMALL = 256
 #: call; for one that does not, what a call costs besides is shared by several.
 _CALL_BYTES, _CALL_TILES = 32 << 20, 8
 
+#: Side of the tile that a model of free size is tried with.
+_CANARY = 128
+
 
 def find_model(repository: Path | None, name: str) -> Path:
     """Find a model's file in a repository of Triton's layout, ``<name>/<version>/model.onnx``.
@@ -128,7 +131,7 @@ class EmbeddedEngine(Engine):
         self._input = inputs[0].name if inputs else ""
         self._outputs = [spec.name for spec in outputs]
         told: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self._plan, channels = fit_model(settings, inputs, outputs, told.get("channels"), self._call)
+        self._plan, channels = fit_model(settings, inputs, outputs, told.get("channels"), self._call, small=_CANARY)
         batch = settings.inference.batch or self._fitting(settings.tile)
         usual = (self._plan.limit(batch), settings.tile, settings.tile, 3)
         self._shape = self._plan.encode(np.zeros(usual, np.uint8)).shape

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from operators.filter.inference.kserve import Connection
-from shared.errors import UsageError
+from shared.address import Address
 
 log = logging.getLogger("nuclei")
 
@@ -39,8 +38,8 @@ class Server:
     """
 
     def __init__(self, address: str) -> None:
-        self.host, self.port = parse_address(address)
-        self.address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        self.host, self.port = where = Address.parse(address)
+        self.address = str(where)
         self.under_way = 0
         self.down_since: float | None = None
         self.failures = 0
@@ -78,22 +77,6 @@ class Server:
             connection.abort()
         for connection in idle:
             connection.drop()
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Split ``host:port``.
-
-    Raises
-    ------
-    UsageError
-        It is something else; https is named as not spoken.
-    """
-    if text.startswith("https://"):
-        raise UsageError(f"{VARIABLE}: '{text}': https is not spoken here; give host:port of the server's HTTP port")
-    found = re.fullmatch(r"(?:http://)?(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})/?", text)
-    if found is None or not 0 < int(found[3]) < 65536:
-        raise UsageError(f"{VARIABLE}: '{text}' is not host:port (several are separated by commas)")
-    return found[1] or found[2], int(found[3])
 
 
 class Pool:

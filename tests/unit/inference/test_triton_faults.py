@@ -10,7 +10,7 @@ import pytest
 
 from operators.filter.inference import open_engine, triton
 from operators.filter.inference.kserve import Connection, Unanswered
-from operators.filter.inference.servers import parse_address
+from shared.address import Address
 from shared.errors import InferenceUnavailable, ModelError, UsageError
 from shared.settings import InferenceSettings, ModelSettings, Settings
 
@@ -230,8 +230,8 @@ def test_what_the_configuration_tells_is_used():
 
 @pytest.mark.parametrize("prefix", ["", "http://"])
 def test_addresses(prefix):
-    assert parse_address(f"{prefix}gpu-1.local:8000") == ("gpu-1.local", 8000)
-    assert parse_address(f"{prefix}[::1]:8000/") == ("::1", 8000)
+    assert Address.parse(f"{prefix}gpu-1.local:8000") == ("gpu-1.local", 8000)
+    assert Address.parse(f"{prefix}[::1]:8000/") == ("::1", 8000)
 
 
 @pytest.mark.parametrize("text", ["gpu", "gpu:", "gpu:0", "gpu:99999", ":8000", "a b:1", "grpc://gpu:8001", "gpu:1/x"])

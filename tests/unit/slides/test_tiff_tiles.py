@@ -146,3 +146,13 @@ def test_truncated_strips_are_damage(make_tiff, opened):
     assert not slide.read(Window(0, 0, 300, 20)).damaged
     assert slide.read(Window(0, 180, 300, 20)).damaged
     slide.overview(1000)
+
+
+def test_a_larger_later_image_is_named(tmp_path, caplog):
+    path = tmp_path / "several.tif"
+    with tifffile.TiffWriter(path) as file:
+        for image in (tissue_like(200, 100), tissue_like(300, 200)):
+            file.write(image, photometric="rgb", compression="deflate", metadata=None)
+    with open_slide(path) as slide:
+        assert (slide.info.width, slide.info.height) == (200, 100)
+    assert "several images; the first is taken, 200 x 100 pixels, though another has 300 x 200" in caplog.text
