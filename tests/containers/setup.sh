@@ -3,7 +3,6 @@
 # installs Podman, and makes the base image from Debian's own packages. Needs root (or sudo).
 # Everything but the packages lies in .cache/containers, apart from whatever Podman has on this machine; the file
 # .cache/containers/env says so to `make images` and to the tests. A second call takes a second.
-# To undo: `make clean` (which calls this script with "remove").
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 place=$PWD/.cache/containers
@@ -13,16 +12,7 @@ bundle=/etc/ssl/certs/ca-certificates.crt
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 quietly() { "$@" > "$place/log" 2>&1 || { cat "$place/log" >&2; return 1; }; }
 
-if [ "${1:-}" = remove ]; then
-    if [ -e "$place/env" ]; then
-        CONTAINERS_CONF=$place/containers.conf CONTAINERS_STORAGE_CONF=$place/storage.conf \
-            as_root --preserve-env=CONTAINERS_CONF,CONTAINERS_STORAGE_CONF podman system reset --force || true
-    fi
-    as_root rm -rf "$place"
-    exit
-fi
-
-mkdir -p "$place"
+mkdir -p "$place/tmp"
 
 # runc: Debian's crun refuses machines whose control groups are of both versions. iptables and aardvark-dns: networks.
 missing=()
@@ -78,5 +68,6 @@ cat > "$place/env" <<ENV
 CONTAINER_ENGINE=podman
 CONTAINERS_CONF=$CONTAINERS_CONF
 CONTAINERS_STORAGE_CONF=$CONTAINERS_STORAGE_CONF
-BUILD_OPTIONS=--pull-never --network host -v $bundle:$bundle:ro
+TMPDIR=$place/tmp
+BUILD_OPTIONS="--pull-never --network host -v $bundle:$bundle:ro"
 ENV
