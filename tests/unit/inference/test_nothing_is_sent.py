@@ -1,4 +1,4 @@
-"""Unless it is told not to, ONNX Runtime tells its maker about model and machine, and gives the machine an identifier."""
+"""Unless told not to, ONNX Runtime tells its maker about model and machine, and gives the machine an identifier."""
 
 from __future__ import annotations
 
