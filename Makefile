@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
-.PHONY: help run test check bench train triton sample install install-dev lock clean
+.PHONY: help run images images-table test check bench train triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -20,6 +20,12 @@ help:  ## this list
 
 run: install $(if $(filter $(SAMPLE),$(SLIDE)),sample)  ## segment SLIDE (default: a small sample slide) into the folder OUT
 	@$(VENV)/bin/python -u operators/main.py segmentation --input-path "$(SLIDE)" --output-path "$(OUT)"
+
+images:  ## build the container images (CONTAINER_ENGINE=podman|docker; not set: the first of them that answers)
+	@operators/images.sh
+
+images-table: install-dev images  ## print docs/images.md anew
+	@$(VENV)/bin/python -m tests.containers.table > docs/images.md
 
 test: install-dev sample triton  ## run the tests (TESTS=path for some of them)
 	$(VENV)/bin/python -m pytest $(TESTS)

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.containers.engine import ROOT, Engine
+from tests.containers.limits import MOST_MB
 
-OPERATORS = ["load", "filter", "stitch", "segmentation"]
-MOST_MB = {"load": 800, "filter": 700, "stitch": 600, "segmentation": 950}
 MOUNT_POINTS = {
     "load": ["/input", "/output", "/config"],
     "filter": ["/input", "/input/tiles", "/output", "/config"],
@@ -66,7 +65,7 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module", params=OPERATORS)
+@pytest.fixture(scope="module", params=MOST_MB)
 def operator(request: pytest.FixtureRequest) -> str:
     return request.param
 
