@@ -44,11 +44,13 @@ def folders(slide: Path, tmp_path: Path) -> Folders:
     return Folders(slide, *(folder(tmp_path / name) for name in ("tiles", "masks", "out")))
 
 
-def in_turn(engine: Engine, image: Image, folders: Folders, *filter_options: str) -> None:
-    """Run the three one after another; `filter_options` come last, so they overrule the usual ones."""
+def in_turn(engine: Engine, image: Image, folders: Folders, filter_options: list[str] | None = None) -> None:
+    """Run the three one after another; `filter_options` replaces filter's own."""
     for stage, mounts in folders.mounts.items():
         options = engine.hardened(mounts, NVIDIA_CLARA_NOSYNCLOCK="TRUE")
-        done = engine.run(image(stage), *options, *(filter_options if stage == "filter" else ()))
+        if stage == "filter" and filter_options:
+            options = filter_options
+        done = engine.run(image(stage), *options)
         assert done.code == 0, done.err
         assert "Traceback" not in done.err
 
@@ -83,8 +85,13 @@ def test_all_at_once(engine: Engine, image: Image, folders: Folders, outside: by
 def test_filter_beside_triton(
     engine: Engine, image: Image, folders: Folders, outside: bytes, triton: str, network: str, shared_memory: bool
 ) -> None:
-    options = ["--network", network, "-e", f"NVIDIA_CLARA_TRTISURI={triton}:8000"]
+    options = engine.hardened(
+        folders.mounts["filter"],
+        network,
+        NVIDIA_CLARA_NOSYNCLOCK="TRUE",
+        NVIDIA_CLARA_TRTISURI=f"{triton}:8000",
+    )
     if shared_memory:
         options += ["--ipc", f"container:{triton}"]
-    in_turn(engine, image, folders, *options)
+    in_turn(engine, image, folders, options)
     assert (folders.out / "image.tif").read_bytes() == outside
