@@ -16,7 +16,7 @@ from benchmarks.slides import SAMPLE
 from benchmarks.table import Row, render
 from shared.resources import usable_cpus
 
-NAMES = ("read", "write", "path", "job", "memory")
+NAMES = ("read", "write", "path", "job", "staged", "memory")
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
     """Return the rows of one benchmark; imported here, so that one that misses its peer does not stop the others."""
-    from benchmarks import data_path, memory, reader, whole_job, writer
+    from benchmarks import data_path, memory, reader, staged, whole_job, writer
 
     if name == "read":
         return reader.rows(quick=quick)
@@ -64,6 +64,8 @@ def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
         return data_path.rows(quick=quick)
     if name == "job":
         return whole_job.rows(quick=quick, full=full)
+    if name == "staged":
+        return staged.rows(quick=quick)
     return memory.rows(quick=quick)
 
 

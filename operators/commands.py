@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from shared import cli, config
+from shared.driver import run_stage
 from shared.settings import Settings
 
 
@@ -14,6 +15,9 @@ def run(arguments: Sequence[str]) -> int:
         arguments,
         {
             "segmentation": ("load, filter and stitch in one process: slide in, overlaid pyramid out", _segmentation),
+            "load": ("slide in, its tiles with tissue out, as a store of memory-mappable arrays", _load),
+            "filter": ("store of tiles in, store of their probability maps out", _filter),
+            "stitch": ("slide and both stores in, overlaid pyramid out", _stitch),
             "config": ("print a config.yaml with every key, its default and its meaning", _config),
         },
     )
@@ -22,7 +26,25 @@ def run(arguments: Sequence[str]) -> int:
 def _segmentation(settings: Callable[[], Settings]) -> None:
     from operators.segmentation.run import segment
 
-    segment(settings())
+    run_stage(settings(), segment)
+
+
+def _load(settings: Callable[[], Settings]) -> None:
+    from operators.load.command import run
+
+    run_stage(settings(), run)
+
+
+def _filter(settings: Callable[[], Settings]) -> None:
+    from operators.filter.command import run
+
+    run_stage(settings(), run)
+
+
+def _stitch(settings: Callable[[], Settings]) -> None:
+    from operators.stitch.command import run
+
+    run_stage(settings(), run)
 
 
 def _config(settings: Callable[[], Settings]) -> None:

@@ -101,6 +101,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         tile=arguments.tile_size,
         overlap=arguments.overlap,
         triton=_servers(environment),
+        run=environment.get("NUCLEI_RUN_ID", "").strip(),
     )
     settings = replace(
         settings,

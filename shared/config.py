@@ -158,6 +158,18 @@ KEYS = (
         "Requests under way at once to one server.",
     ),
     Key(
+        "store.shm",
+        *_switch(),
+        _ALL.shared_memory,
+        "Put tiles and masks into shared memory (/dev/shm) where stages run in containers that share it.",
+    ),
+    Key(
+        "wait.limit",
+        *_number(1, 86400),
+        _ALL.patience,
+        "Seconds without progress after which filter and stitch stop waiting for the stage before them.",
+    ),
+    Key(
         "damaged.limit",
         *_number(0, 1),
         _ALL.damaged_limit,
@@ -311,4 +323,6 @@ def _settings(values: Mapping[str, Any], settings: Settings) -> Settings:
         inference=replace(settings.inference, **section("inference")),
         damaged_limit=values.get("damaged.limit", settings.damaged_limit),
         overwrite=values.get("overwrite", settings.overwrite),
+        shared_memory=values.get("store.shm", settings.shared_memory),
+        patience=values.get("wait.limit", settings.patience),
     )

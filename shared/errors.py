@@ -11,7 +11,9 @@
     ├── OutputError             13  the output folder holds another result, is locked or not writable
     ├── NoSpace                 14  the result would not fit on the disk
     ├── ModelError              15  the model is missing, or does not fit the task
-    └── InferenceUnavailable    16  the inference server does not answer (worth a retry)
+    ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
+    ├── WaitedTooLong           17  the stage before this one made no progress (worth a retry)
+    └── StoreError              18  a store is corrupt, or of another slide or run
 
     Interrupted         130 or 143  stopped by Ctrl-C or SIGTERM; the next run goes on from there
 
@@ -93,6 +95,18 @@ class InferenceUnavailable(NucleiError):
     """The inference server does not answer, or not in time. A later run goes on from where this one ended."""
 
     exit_code = 16
+
+
+class WaitedTooLong(NucleiError):
+    """The stage before this one made no progress for `wait.limit` seconds. Work done so far is kept."""
+
+    exit_code = 17
+
+
+class StoreError(NucleiError):
+    """A store is corrupt, of a newer format, or of another slide, run or tile store than its neighbour."""
+
+    exit_code = 18
 
 
 class Interrupted(BaseException):

@@ -64,7 +64,12 @@ class InferenceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one run."""
+    """All settings of one run.
+
+    Of a stage that runs apart: `more_inputs`, folders besides `input_path`; `run`, the run that it belongs to
+    (``NUCLEI_RUN_ID``); `shared_memory`, whether stores have their arrays there; `patience`, seconds without progress
+    after which it gives up waiting for the stage before it, None for no waiting.
+    """
 
     input_path: Path = Path("/input")
     output_path: Path = Path("/output")
@@ -80,3 +85,12 @@ class Settings:
     damaged_limit: float = 0.01
     overwrite: bool = False
     triton: tuple[str, ...] = ()
+    more_inputs: tuple[Path, ...] = ()
+    run: str = ""
+    shared_memory: bool = False
+    patience: float | None = 300.0
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All input folders."""
+        return (self.input_path, *self.more_inputs)

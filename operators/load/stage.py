@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from shared.batches import Pixels, TileBatch
 from shared.crew import Crew
+from shared.errors import TooMuchDamage
 from shared.geometry import TileGrid
 from shared.slides import Slide
 
@@ -17,7 +18,14 @@ STAGE = "load"
 
 
 def load(
-    slide: Slide, grid: TileGrid, foreground: npt.NDArray[np.int32], crew: Crew, batch: int
+    slide: Slide,
+    grid: TileGrid,
+    foreground: npt.NDArray[np.int32],
+    crew: Crew,
+    batch: int,
+    *,
+    wanted: npt.NDArray[np.int64] | None = None,
+    keep: Callable[[TileBatch], None] | None = None,
 ) -> Iterator[TileBatch]:
     """Read the foreground tiles.
 
@@ -33,22 +41,61 @@ def load(
         Who reads.
     batch
         Tiles in one batch; the last may hold fewer.
+    wanted
+        Places in `foreground` of the tiles to read, ascending; None: all.
+    keep
+        Called with each batch by the worker that read it.
 
     Yields
     ------
     The tiles in the order of `foreground`.
     """
+    order = np.arange(len(foreground), dtype=np.int64) if wanted is None else wanted
 
     def read(start: int) -> TileBatch:
-        stop = min(start + batch, len(foreground))
-        pixels = np.empty((stop - start, grid.tile, grid.tile, 3), np.uint8)
-        damaged = np.zeros(stop - start, np.bool_)
-        for place, (row, column) in enumerate(foreground[start:stop].tolist()):
+        index = order[start : start + batch]
+        pixels = np.empty((len(index), grid.tile, grid.tile, 3), np.uint8)
+        damaged = np.zeros(len(index), np.bool_)
+        for place, (row, column) in enumerate(foreground[index].tolist()):
             damaged[place] = read_tile(slide, grid, row, column, pixels[place])
-        return TileBatch(np.arange(start, stop, dtype=np.int64), pixels, damaged)
+        tiles = TileBatch(index, pixels, damaged)
+        if keep is not None:
+            keep(tiles)
+        return tiles
 
     # two batches per worker: one in work, one ready, so that the next stage never waits for a disk
-    return crew.map(STAGE, read, range(0, len(foreground), batch), ahead=2 * crew.workers)
+    return crew.map(STAGE, read, range(0, len(order), batch), ahead=2 * crew.workers)
+
+
+class DamageLimit:
+    """Counts tiles that could not be read, and ends the work when they are too many.
+
+    Parameters
+    ----------
+    share
+        Of all tiles that may be damaged.
+    tiles
+        Number of all tiles.
+    """
+
+    def __init__(self, share: float, tiles: int) -> None:
+        self._most = share * tiles
+        self.damaged = 0
+
+    def count(self, batch: TileBatch) -> None:
+        """Count a batch.
+
+        Raises
+        ------
+        TooMuchDamage
+            Too many tiles are damaged by now.
+        """
+        self.damaged += int(np.count_nonzero(batch.damaged))
+        if self.damaged > self._most:
+            raise TooMuchDamage(
+                f"{self.damaged} tiles could not be read, {self._most:.0f} may be (`damaged.limit`); "
+                "copy the slide again, or raise the limit in config.yaml to get what can be read"
+            )
 
 
 def read_tile(slide: Slide, grid: TileGrid, row: int, column: int, out: Pixels) -> bool:

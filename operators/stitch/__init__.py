@@ -1,8 +1,7 @@
 """stitch: slide and maps → image.tif, config.meta, config_render.json."""
 
 from operators.stitch.memory import memory_needed
-from operators.stitch.render_files import publish
 from operators.stitch.segments import encode
 from operators.stitch.stage import StitchResult, stitch
 
-__all__ = ["StitchResult", "encode", "memory_needed", "publish", "stitch"]
+__all__ = ["StitchResult", "encode", "memory_needed", "stitch"]

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 
 from shared.disk import writing
-from shared.errors import InputError, OutputError
+from shared.errors import OutputError
+from shared.inputs import IMAGE
+from shared.render_config import RENDER, take_over
 
-IMAGE, RENDER, META = "image.tif", "config_render.json", "config.meta"
-
-RENDER_LIMIT = 16 << 20
-"""Bytes of the largest config_render.json that is taken over."""
+META = "config.meta"
 
 _DEFAULT = {
     "DataView": {
@@ -64,7 +62,7 @@ def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, rend
     for file in (IMAGE, RENDER, META):
         if (output / file).is_dir():
             raise OutputError(f"{output / file} is a folder; remove it or use another output folder")
-    render = _default() if render_config is None else _take_over(render_config)
+    render = _default() if render_config is None else take_over(render_config)
     described = meta(name, run, damaged)
     with writing(work / RENDER, len(render)):
         _write(work / RENDER, render)
@@ -116,7 +114,7 @@ def renew_render_config(work: Path, output: Path, render_config: Path) -> bool:
     InputError, NoSpace, OutputError
         As for `publish`.
     """
-    content = _take_over(render_config)
+    content = take_over(render_config)
     with writing(output / RENDER, len(content)):
         if (output / RENDER).read_bytes() == content:
             return False
@@ -132,22 +130,6 @@ def _default() -> bytes:
 
 def _json(content: object, *, sort_keys: bool) -> bytes:
     return (json.dumps(content, indent=4, sort_keys=sort_keys) + "\n").encode()
-
-
-def _take_over(path: Path) -> bytes:
-    """Return the bytes of a file that somebody gave us: opened without waiting, and never more than the limit."""
-    try:
-        # Not blocking: opening a pipe that nobody writes to would wait for ever.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise InputError(f"{path} is not a regular file; put a file there, or remove it to get a plain one")
-            content = file.read(RENDER_LIMIT + 1)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; make it readable, or remove it") from error
-    if len(content) > RENDER_LIMIT:
-        raise InputError(f"{path} has more than {RENDER_LIMIT >> 20} MiB; a file of render settings has a few kB")
-    return content
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -221,7 +221,9 @@ def test_a_disk_with_room_for_one_image_takes_the_next_attempt_too(run: Run, slo
 def test_two_runs_on_one_folder_the_second_is_refused(run: Run, slow: list[str], tmp_path: Path) -> None:
     with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as first:
         journal_grows(tmp_path / "out", first, 100)
+        first.send_signal(signal.SIGSTOP)  # else it might be done before the second begins
         second = run(*slow)
+        first.send_signal(signal.SIGCONT)
         assert second.code == 13
         assert f"in use by another run (process {first.pid} on" in second.err
         first.communicate()

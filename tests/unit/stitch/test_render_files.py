@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from operators.stitch.render_files import IMAGE, META, RENDER, RENDER_LIMIT, publish
+from operators.stitch.render_files import META, publish
 from shared.errors import InputError, NoSpace, OutputError
+from shared.inputs import IMAGE
+from shared.render_config import RENDER, RENDER_LIMIT
 
 
 @pytest.fixture

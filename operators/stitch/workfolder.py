@@ -6,22 +6,20 @@ maps and the unfinished image. A finished run leaves ``image.tif``, ``config_ren
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import json
-import os
 import shutil
-import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from operators.stitch.render_files import IMAGE, META, RENDER
+from operators.stitch.render_files import META
 from shared.disk import writing
 from shared.errors import OutputError
+from shared.inputs import IMAGE
+from shared.lock import FolderLock
+from shared.render_config import RENDER
+from shared.store.manifest import WORK
 
-FOLDER = ".run"
 META_LIMIT = 1 << 20
 """Most bytes of a config.meta; ours have a few hundred."""
 
@@ -42,15 +40,14 @@ class WorkFolder:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.path = output / FOLDER
-        self._lock = -1
-        self._claimed = False
+        self.path = output / WORK
+        self._claimed = self._closed = False
         if self.path.is_symlink():
             raise OutputError(f"{self.path} is a link; a run works there, and removes what it finds: delete the link")
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
             self._fresh = not self.path.exists()
-            self._lock = self._acquire()
+            self._lock = FolderLock(self.path, output)
 
     def finished(self) -> str | None:
         """Return the key of the finished run whose result lies here, "" if it is not ours to know, None if none."""
@@ -111,19 +108,18 @@ class WorkFolder:
         remove
             Whether what a run keeps until it is done is no longer needed.
         """
-        if self._lock < 0:
+        if self._closed:
             return
+        self._closed = True
         with writing(self.path):
             if self._claimed and not remove:
                 self._drop_image()
             if remove or self._fresh:
                 self._clear()
                 # the lock goes last: whoever gets it before that finds nothing that is still being removed
-                (self.path / "lock").unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # another run has just begun in there
-                    self.path.rmdir()
-        os.close(self._lock)
-        self._lock = -1
+                self._lock.remove()
+            else:
+                self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -132,37 +128,6 @@ class WorkFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(remove=False)
-
-    def _acquire(self) -> int:
-        path = self.path / "lock"
-        while True:
-            self.path.mkdir(exist_ok=True)  # the holder before us may just have removed it
-            try:
-                lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    os.close(lock)
-                    raise
-                holder = os.pread(lock, 200, 0).decode(errors="replace").strip()
-                os.close(lock)
-                raise OutputError(
-                    f"{self.output} is in use by another run ({holder or 'starting up'}); "
-                    "wait for it, or use another folder"
-                ) from error
-            # the holder before us may have removed the file between our open and our lock
-            try:
-                same = os.path.samestat(os.fstat(lock), path.stat())
-            except FileNotFoundError:
-                same = False
-            if same:
-                os.ftruncate(lock, 0)
-                os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-                return lock
-            os.close(lock)
 
     def _meta(self) -> dict[str, object] | None:
         """Return the content of config.meta, {} if it is none of ours, None if there is no such file."""

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from operators.filter.advice import explain_overlap
 from operators.filter.inference import ModelInfo
-from operators.segmentation.run import _explain_overlap
 from shared.geometry import TileGrid
 
 
@@ -21,17 +21,17 @@ def model(halo: int | None, steps: int | None) -> ModelInfo:
 @pytest.mark.parametrize("tile", [64, 256, 272, 1024])
 def test_the_advice_is_exact(halo: int, steps: int, tile: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    _explain_overlap(TileGrid(5000, 5000, tile, 16), model(halo, steps))
+    explain_overlap(TileGrid(5000, 5000, tile, 16), model(halo, steps))
     if "not exact" not in caplog.text:
         return
     advice = re.search(r"so (?:-t (\d+) )?-o (\d+) would be", caplog.text)
     assert advice is not None
     caplog.clear()
-    _explain_overlap(TileGrid(5000, 5000, int(advice[1] or tile), int(advice[2])), model(halo, steps))
+    explain_overlap(TileGrid(5000, 5000, int(advice[1] or tile), int(advice[2])), model(halo, steps))
     assert "tile borders are exact" in caplog.text
 
 
 def test_an_unknown_reach_is_admitted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    _explain_overlap(TileGrid(5000, 5000, 256, 64), model(None, None))
+    explain_overlap(TileGrid(5000, 5000, 256, 64), model(None, None))
     assert "is unknown" in caplog.text

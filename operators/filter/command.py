@@ -1,0 +1,147 @@
+"""The command filter: store of tiles → store of maps."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.filter.advice import check_scale, explain_overlap
+from operators.filter.inference import Engine, open_engine
+from operators.filter.stage import infer
+from shared.answer import answer, finished, lines_of_time
+from shared.batches import Pixels, TileBatch
+from shared.crew import Crew
+from shared.errors import UsageError
+from shared.progress import Progress
+from shared.resources import MemoryPeak, human
+from shared.runkey import filter_key
+from shared.settings import Settings
+from shared.store import ArrayFacts, Manifest, ModelFacts, StoreFolder, StoreReader, StoreWriter, find_store
+from shared.store.ledger import DAMAGED
+from shared.waiting import Patience
+
+log = logging.getLogger("nuclei")
+
+READ = "load"
+"""Reading tiles from their store is booked to the stage that wrote them."""
+
+
+def run(settings: Settings) -> None:
+    """Infer the tiles of a store into another.
+
+    Raises
+    ------
+    NucleiError
+        One of its kinds; see `shared.errors`.
+    """
+    start = time.perf_counter()
+    patience = Patience(settings.patience)
+    source, tiles = find_store(settings, "tiles", patience)
+    log.info("%s: %d tiles of %d of %s", source, tiles.n, tiles.tile, tiles.slide.name)
+    settings = _as_loaded(settings, tiles)
+    with StoreFolder(settings.output_path) as folder, open_engine(settings) as engine, MemoryPeak() as memory:
+        model = engine.info
+        check_scale(tiles.slide.mpp, model)
+        explain_overlap(tiles.grid, model)
+        key = filter_key(tiles.key, model.name, model.engine, model.identity, settings)
+        log.debug("key of the maps %s", key)
+        if not folder.claim("masks", key, settings.run, overwrite=settings.overwrite):
+            log.info("already done: %s holds the maps of these very tiles, model and settings", folder.path)
+            return
+        shape = (max(1, tiles.n), tiles.tile, tiles.tile, len(model.channels))
+        manifest = replace(
+            tiles,
+            kind="masks",
+            run=settings.run,
+            key=key,
+            source=tiles.key,
+            model=ModelFacts(model.name, model.engine, model.identity),
+            arrays={"masks": ArrayFacts("", shape, "uint8", model.channels)},
+        )
+        with StoreReader(source, tiles, patience) as reader:
+            small = {"index": reader.small("index")}
+            with (
+                StoreWriter(folder.path, folder.work, manifest, small, {}, shared=settings.shared_memory) as store,
+                Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
+            ):
+                resumed = len(store.entries)
+                log.info(
+                    "%d tiles to infer%s, %s in %s",
+                    tiles.n - resumed,
+                    f", {resumed} already inferred" if resumed else "",
+                    human(math.prod(shape)),
+                    "shared memory" if settings.shared_memory else folder.path,
+                )
+                damaged = _fill(reader, store, engine, crew)
+                reader.wait_until_complete()
+                store.finish({"damaged": damaged})
+        folder.finish()
+    answer([
+        *finished({
+            "slide": f"{tiles.slide.name}  ({tiles.slide.width} x {tiles.slide.height} pixels)",
+            "tiles": f"{tiles.n} inferred by {model.name} ({model.engine})"
+                     + (f", {resumed} of them kept from an earlier run" if resumed else ""),
+            "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
+        }),
+        *lines_of_time(
+            time.perf_counter() - start, settings.workers, memory.peak, crew.clock, patience.waited
+        ),
+        *finished({"result": f"{folder.path}  ({human(math.prod(shape))})",
+                   "next": "stitch, with the slide, the tiles' folder and that folder as its inputs"}),
+    ])  # fmt: skip
+
+
+class _Kept:
+    """What filter keeps maps in: the store that it writes."""
+
+    def __init__(self, store: StoreWriter) -> None:
+        self._store = store
+
+    def get(self, index: int) -> Pixels | None:
+        """Return nothing: tiles whose maps are there are not read again."""
+        return None
+
+    def add(self, index: int, maps: Pixels) -> None:
+        """Keep the maps of a tile."""
+        self._store.put([index], maps[np.newaxis])
+
+
+def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
+    """Return the settings with the tiles' size and overlap, which load decided."""
+    if (settings.tile, settings.overlap) not in ((256, 0), (tiles.tile, tiles.overlap)):
+        raise UsageError(
+            f"-t {settings.tile} -o {settings.overlap}: the store has tiles of {tiles.tile} with an overlap of "
+            f"{tiles.overlap}; give -t and -o to load, or leave them away here"
+        )
+    return replace(settings, tile=tiles.tile, overlap=tiles.overlap)
+
+
+def _fill(reader: StoreReader, store: StoreWriter, engine: Engine, crew: Crew) -> int:
+    """Infer the tiles that the store lacks; return how many of all could not be read from the slide."""
+    n = reader.manifest.n
+    there = {item: entry.flags for item, entry in store.entries.items()}
+    wanted = np.array([item for item in range(n) if item not in there], np.int64)
+    damaged = sum(1 for flags in there.values() if flags & DAMAGED)
+    done = len(there)
+    with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
+        for batch in infer(_tiles(reader, wanted, engine.info.batch, crew), engine, _Kept(store), crew):
+            done += len(batch)
+            bad = np.flatnonzero(batch.tiles.damaged)
+            if len(bad):
+                damaged += len(bad)
+                store.put(batch.index[bad].tolist(), batch.maps[bad], DAMAGED)
+    return damaged
+
+
+def _tiles(reader: StoreReader, wanted: npt.NDArray[np.int64], batch: int, crew: Crew) -> Iterator[TileBatch]:
+    def read(span: tuple[int, int]) -> TileBatch:
+        pixels, damaged = reader.read(*span)
+        return TileBatch(np.arange(*span, dtype=np.int64), pixels, damaged)
+
+    return crew.map(READ, read, reader.ranges(wanted, batch), ahead=2 * crew.workers)

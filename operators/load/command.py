@@ -1,0 +1,147 @@
+"""The command load: slide → store of tiles."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.load.foreground import find_foreground
+from operators.load.stage import DamageLimit, load
+from shared.answer import answer, finished, lines_of_time
+from shared.batches import TileBatch
+from shared.crew import Crew
+from shared.errors import UnreadableSlide
+from shared.geometry import TileGrid
+from shared.inputs import slide_of
+from shared.progress import Progress
+from shared.render_config import RENDER, find_render_config, take_over
+from shared.resources import MemoryPeak, human
+from shared.runkey import load_key
+from shared.settings import Settings
+from shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
+from shared.slides.describe import describe, scale
+from shared.store import ArrayFacts, Manifest, SlideFacts, StoreFolder, StoreWriter
+from shared.store.ledger import DAMAGED
+
+log = logging.getLogger("nuclei")
+
+BATCH_BYTES = 2 << 20
+"""Tiles read and stored at a time: enough to share what each call costs, few enough to stay in the caches."""
+
+
+def run(settings: Settings) -> None:
+    """Read the tiles with tissue into a store.
+
+    Raises
+    ------
+    NucleiError
+        One of its kinds; see `shared.errors`.
+    """
+    start = time.perf_counter()
+    path = slide_of(settings)
+    before = stat_of(path)
+    with open_slide(path) as slide, StoreFolder(settings.output_path) as folder, MemoryPeak() as memory:
+        info = slide.info
+        describe(info)
+        slide_facts = _facts(info, fingerprint(path))
+        key = load_key(slide_facts.fingerprint, settings)
+        log.debug("key of the tiles %s", key)
+        if not folder.claim("tiles", key, settings.run, overwrite=settings.overwrite):
+            log.info("already done: %s holds the tiles of this very slide and settings", folder.path)
+            return
+        grid = TileGrid(info.width, info.height, settings.tile, settings.overlap)
+        with Progress(lambda: 0.0, lambda: "looking for tissue"):
+            foreground, tissue = find_foreground(slide, grid, settings.mask)
+        n, shape = len(foreground), (max(1, len(foreground)), grid.tile, grid.tile, 3)
+        manifest = Manifest(
+            kind="tiles",
+            generation="",
+            run=settings.run,
+            key=key,
+            source="",
+            slide=slide_facts,
+            tile=grid.tile,
+            overlap=grid.overlap,
+            n=n,
+            mask=settings.mask.method,
+            arrays={"tiles": ArrayFacts("", shape, "uint8")},
+        )
+        # an array has at least one item: where there is no tissue, a tile that nobody looks at
+        small: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
+        if tissue is not None:
+            small["tissue"] = tissue
+        log.info(
+            "%d tiles of %d, %d with tissue: %s in %s",
+            len(grid),
+            grid.tile,
+            n,
+            human(shape[0] * shape[1] * shape[2] * 3),
+            "shared memory" if settings.shared_memory else folder.path,
+        )
+        with (
+            StoreWriter(
+                folder.path, folder.work, manifest, small, _beside(path), shared=settings.shared_memory
+            ) as store,
+            Crew(settings.workers) as crew,
+        ):
+            resumed = len(store.entries)
+            damaged = _fill(slide, grid, foreground, store, settings, crew)
+            if stat_of(path) != before:
+                raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
+            store.finish({"damaged": damaged})
+        folder.finish()
+    answer([
+        *finished({
+            "slide": f"{path.name}  ({info.format}, {info.width} x {info.height} pixels, "
+                     f"{scale(info.mpp, info.objective)})",
+            "tiles": f"{len(grid)}: {n} with tissue" + (f", {resumed} kept from an earlier run" if resumed else ""),
+            "damaged": f"{damaged} tiles could not be read; they are hatched" if damaged else "",
+        }),
+        *lines_of_time(time.perf_counter() - start, settings.workers, memory.peak, crew.clock),
+        *finished({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
+                   "next": "filter, with that folder as its input (numpy.load opens the arrays)"}),
+    ])  # fmt: skip
+
+
+def _fill(
+    slide: Slide,
+    grid: TileGrid,
+    foreground: npt.NDArray[np.int32],
+    store: StoreWriter,
+    settings: Settings,
+    crew: Crew,
+) -> int:
+    """Read the tiles that the store lacks; return how many of all could not be read."""
+    there = {item: entry.flags for item, entry in store.entries.items()}
+    wanted = np.array([item for item in range(len(foreground)) if item not in there], np.int64)
+    limit = DamageLimit(settings.damaged_limit, len(grid))
+    limit.damaged = sum(1 for flags in there.values() if flags & DAMAGED)
+    done = len(there)
+
+    def keep(batch: TileBatch) -> None:
+        store.put(batch.index.tolist(), batch.pixels, [DAMAGED if bad else 0 for bad in batch.damaged])
+
+    def details() -> str:
+        return f"{done} of {len(foreground)} tiles with tissue done"
+
+    with Progress(lambda: done / max(1, len(foreground)), details):
+        batch = max(1, BATCH_BYTES // (grid.tile**2 * 3))
+        for tiles in load(slide, grid, foreground, crew, batch, wanted=wanted, keep=keep):
+            done += len(tiles)
+            limit.count(tiles)
+    return limit.damaged
+
+
+def _facts(info: SlideInfo, identity: str) -> SlideFacts:
+    return SlideFacts(info.path.name, identity, info.width, info.height, info.mpp, info.objective)
+
+
+def _beside(slide: Path) -> dict[str, bytes]:
+    """Return the files that go into the store as they are."""
+    found = find_render_config(slide)
+    return {} if found is None else {RENDER: take_over(found)}

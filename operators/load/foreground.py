@@ -1,0 +1,50 @@
+"""Which tiles of a slide are looked at: tissue mask and grid put together."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.load.tiling import foreground_tiles
+from operators.load.tissue import looks_like_fluorescence, tissue_mask
+from shared.geometry import TileGrid
+from shared.settings import MaskSettings
+from shared.slides import Slide
+
+log = logging.getLogger("nuclei")
+
+
+def find_foreground(
+    slide: Slide, grid: TileGrid, mask: MaskSettings
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
+    """Return the tiles with tissue, and the tissue mask.
+
+    Parameters
+    ----------
+    slide, grid
+        The slide and its tiles.
+    mask
+        How to find the tissue.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, 2) int32, row and column of each tile, row by row.
+    numpy.ndarray or None
+        (h, w) bool, the tissue on the slide's overview; None where every tile is taken.
+    """
+    if mask.method == "none":
+        return foreground_tiles(grid, None), None
+    overview = slide.overview(mask.pixel_limit)
+    log.debug("tissue mask from an overview of %d x %d pixels", overview.shape[1], overview.shape[0])
+    if looks_like_fluorescence(overview):
+        log.warning(
+            "the slide is dark where a stained one is light; for fluorescence put `mask: none` into config.yaml"
+        )
+    tissue = tissue_mask(overview)
+    foreground = foreground_tiles(grid, tissue)
+    if len(foreground) == 0:
+        log.warning("no tissue found: the result is the slide without overlay; `mask: none` infers every tile")
+    return foreground, tissue

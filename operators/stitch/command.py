@@ -1,0 +1,172 @@
+"""The command stitch: slide, store of tiles and store of maps → image.tif and its two files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from operators.stitch.estimate import estimate_image
+from operators.stitch.job import ImageJob, claim
+from operators.stitch.levels import SIDE
+from operators.stitch.memory import memory_needed
+from operators.stitch.stage import StitchResult
+from operators.stitch.summary import Outcome, summarise
+from operators.stitch.workfolder import WorkFolder
+from shared.answer import answer
+from shared.batches import MaskBatch, TileBatch
+from shared.crew import Crew
+from shared.disk import writing
+from shared.inputs import slide_of
+from shared.progress import Progress, duration
+from shared.resources import MIB, MemoryPeak, human
+from shared.runkey import stitch_key
+from shared.settings import Settings
+from shared.slides import fingerprint, open_slide, stat_of
+from shared.slides.describe import describe
+from shared.store import Manifest, StoreReader, find_store, free
+from shared.waiting import Patience
+
+log = logging.getLogger("nuclei")
+
+READ = "load"
+"""Reading stores is booked to load."""
+BATCH_BYTES = 2 << 20
+BASE_MEMORY = 150 * MIB
+"""Interpreter and libraries."""
+
+
+def run(settings: Settings) -> None:
+    """Draw the maps of a store into its slide.
+
+    Raises
+    ------
+    NucleiError
+        One of its kinds; see `shared.errors`.
+    """
+    start = time.perf_counter()
+    path = slide_of(settings)
+    before = stat_of(path)
+    patience = Patience(settings.patience)
+    with open_slide(path) as slide, MemoryPeak() as memory:
+        describe(slide.info)
+        identity = fingerprint(path)
+        work = WorkFolder(settings.output_path)
+        done = False
+        try:
+            at, tiles = find_store(settings, "tiles", patience, lambda it: _of_slide(it, identity, path.name))
+            of, masks = find_store(settings, "masks", patience, lambda it: _of_tiles(it, tiles))
+            assert masks.model is not None
+            key = stitch_key(masks.key, settings)
+            if not claim(work, key, settings, path, at):
+                done = True
+                return
+            with (
+                writing(work.output),
+                StoreReader(at, tiles, patience) as first,
+                StoreReader(of, masks, patience) as second,
+                Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
+            ):
+                job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.model.name, before, (at,))
+                result = _run(job, _Stores(first, second), crew)
+                first.wait_until_complete()
+                second.wait_until_complete()
+                job.publish(result)
+            done = True
+        finally:
+            work.close(remove=done)
+    for store in (tiles, masks):
+        free(store)  # what lies in shared memory has served
+    outcome = Outcome(
+        info=slide.info,
+        output=work.output,
+        tiles=len(job.grid),
+        foreground=tiles.n,
+        resumed=0,
+        damaged=len(result.damaged),
+        nuclei_pixels=result.nuclei_pixels,
+        image_bytes=result.bytes,
+        seconds=time.perf_counter() - start,
+        peak_memory=memory.peak,
+        workers=settings.workers,
+        waited=patience.waited,
+    )
+    answer(summarise(outcome, crew.clock))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """The two stores, read together."""
+
+    tiles: StoreReader
+    masks: StoreReader
+
+    def batches(self, crew: Crew) -> Iterator[MaskBatch]:
+        """Yield all maps in order, with their tiles' pixels where the image takes them from there."""
+        manifest = self.tiles.manifest
+        side = manifest.tile
+        same = side == SIDE and manifest.overlap == 0  # else the image's tiles are read from the slide
+        wanted = np.arange(manifest.n, dtype=np.int64)
+
+        def read(span: tuple[int, int]) -> MaskBatch:
+            index = np.arange(*span, dtype=np.int64)
+            maps, _ = self.masks.read(*span)
+            if same:
+                pixels, damaged = self.tiles.read(*span)
+            else:
+                pixels, damaged = np.empty((len(index), 0, 0, 3), np.uint8), self.tiles.damaged(*span)
+            return MaskBatch(index, maps, TileBatch(index, pixels, damaged))
+
+        def spans() -> Iterator[tuple[int, int]]:
+            for span in self.masks.ranges(wanted, max(1, BATCH_BYTES // (side * side * 3))):
+                self.tiles.wait_for(*span)
+                yield span
+
+        return crew.map(READ, read, spans(), ahead=2 * crew.workers)
+
+
+def _of_slide(tiles: Manifest, identity: str, name: str) -> str:
+    if tiles.slide.fingerprint == identity:
+        return ""
+    return f"it is of another slide, {tiles.slide.name}, not of the {name} that is given here"
+
+
+def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
+    return (
+        "" if masks.source == tiles.key else "it was made from another store of tiles than the one that is given here"
+    )
+
+
+def _run(job: ImageJob, stores: _Stores, crew: Crew) -> StitchResult:
+    grid, tiles = job.grid, stores.tiles.manifest
+    channels = stores.masks.manifest.arrays["masks"].shape[-1]
+    needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, crew)
+    batch = 2 * crew.workers * BATCH_BYTES // 3 * (3 + channels)
+    drawing = memory_needed(grid.width, grid.tile, crew.workers, channels=channels)
+    memory = BASE_MEMORY + job.slide.cache_bytes + drawing + batch
+    log.info(
+        "%d tiles of %d, %d with maps: about %s with %d worker%s, at most %s of memory and %s of disk",
+        len(grid),
+        grid.tile,
+        tiles.n,
+        duration(len(grid) * needs.tile_seconds / crew.workers),
+        crew.workers,
+        "s" if crew.workers > 1 else "",
+        human(memory),
+        human(needs.image + needs.spool),
+    )
+    job.check_space(needs.image + needs.spool)
+    share = 0.0
+
+    def written(done: int, of: int) -> None:
+        nonlocal share
+        share = done / of
+
+    def details() -> str:
+        return f"{stores.masks.count} of {tiles.n} tiles with maps there"
+
+    with Progress(lambda: share, details):
+        return job.write(stores.batches(crew), crew, written, needs.image)

@@ -1,0 +1,48 @@
+"""Places of the slide that could not be read: how many are too many, and which they are."""
+
+from __future__ import annotations
+
+import logging
+
+from operators.stitch.stage import StitchResult
+from shared.errors import TooMuchDamage
+from shared.geometry import Window
+
+log = logging.getLogger("nuclei")
+
+LISTED = 20
+"""Damaged places that are named in the log; the rest are counted."""
+
+
+def check_damage(result: StitchResult, limit: float, tiles: int) -> None:
+    """Name the damaged places, or refuse the result.
+
+    Parameters
+    ----------
+    result
+        What was written.
+    limit
+        Share of all tiles that may be damaged.
+    tiles
+        Number of all tiles.
+
+    Raises
+    ------
+    TooMuchDamage
+        More are.
+    """
+    if not result.damaged:
+        return
+    if len(result.damaged) > limit * tiles:
+        raise TooMuchDamage(
+            f"{len(result.damaged)} of {tiles} places could not be read, {limit * tiles:.0f} may be (`damaged.limit`); "
+            "copy the slide again, or raise the limit in config.yaml to get what can be read"
+        )
+    for window in result.damaged[:LISTED]:
+        log.warning("could not be read, hatched: %s", _place(window))
+    if len(result.damaged) > LISTED:
+        log.warning("... and %d more places", len(result.damaged) - LISTED)
+
+
+def _place(window: Window) -> str:
+    return f"x {window.x} to {window.right - 1}, y {window.y} to {window.bottom - 1}"

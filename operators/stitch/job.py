@@ -1,0 +1,143 @@
+"""From maps to a published result: writes the image, judges it, gives the files their names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.stitch.damage import check_damage
+from operators.stitch.render_files import publish, renew_render_config
+from operators.stitch.stage import StitchResult, stitch
+from operators.stitch.workfolder import WorkFolder
+from shared.batches import MaskBatch
+from shared.crew import Crew
+from shared.errors import NoSpace, UnreadableSlide
+from shared.geometry import TileGrid
+from shared.inputs import IMAGE
+from shared.render_config import RENDER, find_render_config
+from shared.resources import free_bytes, human
+from shared.settings import Settings
+from shared.slides import Slide, stat_of
+
+log = logging.getLogger("nuclei")
+
+
+def claim(work: WorkFolder, key: str, settings: Settings, slide: Path, *folders: Path) -> bool:
+    """Begin or continue a run; return False, with the small files renewed, if it is finished already.
+
+    Parameters
+    ----------
+    work
+        The output folder.
+    key
+        The run's.
+    settings
+        Say whether another result is replaced.
+    slide, folders
+        Where a config_render.json may lie; see `find_render_config`.
+    """
+    log.debug("run key %s", key)
+    if work.claim(key, overwrite=settings.overwrite):
+        return True
+    log.info("already done: %s is the result of this very run", work.output / IMAGE)
+    render = find_render_config(slide, *folders)
+    if render is not None and renew_render_config(work.path, work.output, render):
+        log.info("%s has changed and was taken over anew", render)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """All that it takes to make a result.
+
+    Attributes
+    ----------
+    slide, grid, foreground
+        As for `stitch`.
+    settings
+        Overlay, JPEG, limit of damage.
+    work
+        The output folder.
+    key
+        The run's.
+    model
+        Name of the model.
+    before
+        What `stat_of` said of the slide before it was read.
+    folders
+        Where a config_render.json may lie, if not beside the slide.
+    """
+
+    slide: Slide
+    grid: TileGrid
+    foreground: npt.NDArray[np.int32]
+    settings: Settings
+    work: WorkFolder
+    key: str
+    model: str
+    before: object
+    folders: tuple[Path, ...] = ()
+
+    def check_space(self, needed: int, reserved: int = 0) -> None:
+        """Raise `NoSpace` unless the disk has `needed` bytes, of which `reserved` are ours already."""
+        free = free_bytes(self.work.path) + reserved
+        if free < needed:
+            raise NoSpace(
+                f"{self.settings.output_path} has {human(free)} free, the run needs up to {human(needed)}; "
+                "make room or use another output folder"
+            )
+
+    def write(
+        self, maps: Iterator[MaskBatch], crew: Crew, progress: Callable[[int, int], None], reserve_bytes: int
+    ) -> StitchResult:
+        """Write the image into the folder of work.
+
+        Parameters
+        ----------
+        maps, crew, progress, reserve_bytes
+            As for `stitch`.
+        """
+        return stitch(
+            self.slide,
+            self.grid,
+            self.foreground,
+            maps,
+            self.work.path / IMAGE,
+            self.work.path / "spool",
+            self.settings.overlay,
+            self.settings.jpeg,
+            crew,
+            progress,
+            reserve_bytes=reserve_bytes,
+        )
+
+    def publish(self, result: StitchResult) -> None:
+        """Give a good image and its two files their names.
+
+        Raises
+        ------
+        TooMuchDamage
+            Too much of the slide could not be read.
+        UnreadableSlide
+            The slide changed meanwhile.
+        """
+        check_damage(result, self.settings.damaged_limit, len(self.grid))
+        path = self.slide.info.path
+        if stat_of(path) != self.before:
+            raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
+        render = find_render_config(path, *self.folders)
+        if render is None:
+            log.info("no %s beside the slide; a plain one is written", RENDER)
+        publish(
+            self.work.path,
+            self.work.output,
+            name=self.model,
+            run=self.key,
+            damaged=len(result.damaged),
+            render_config=render,
+        )

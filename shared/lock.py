@@ -1,0 +1,164 @@
+"""One run at a time in an output folder.
+
+The kernel's lock on a file says whether the holder lives: it is gone with its process, however that ended. It reaches
+other containers on the machine, but on some network file systems no other machine. So the holder also writes its name
+into the file and touches it now and then: what another machine touched lately is in use, whatever the kernel says.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from shared.closing import Closing
+from shared.errors import OutputError
+
+log = logging.getLogger("nuclei")
+
+BEAT_SECONDS = 10.0
+"""How often the holder touches the file."""
+STALE_SECONDS = 60.0
+"""A file of another machine that was not touched for so long belongs to nobody."""
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class FolderLock(Closing):
+    """The lock of an output folder, ``lock`` in its folder of work.
+
+    Parameters
+    ----------
+    folder
+        The folder of work; made if it does not exist.
+    output
+        The output folder, for messages.
+
+    Raises
+    ------
+    OutputError
+        Another run holds it.
+    OSError
+        The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, output: Path) -> None:
+        self._folder, self._output = folder, output
+        self._path = folder / "lock"
+        self._file = self._acquire()
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
+        self._beat.start()
+
+    def close(self) -> None:
+        """Give the folder back; the file stays."""
+        if self._file < 0:
+            return
+        self._ended.set()
+        self._beat.join()
+        os.ftruncate(self._file, 0)  # nobody's, also to another machine
+        os.close(self._file)
+        self._file = -1
+
+    def remove(self) -> None:
+        """Remove the file and, if nothing else is in it, the folder; then give it back."""
+        self._path.unlink(missing_ok=True)
+        try:
+            self._folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # else another run has just begun
+                raise
+        self.close()
+
+    def _acquire(self) -> int:
+        while True:
+            self._folder.mkdir(exist_ok=True)  # the holder before us may just have removed it
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                continue
+            try:
+                self._take(file)
+                # the holder before us may have removed the file between our open and our lock
+                if os.path.samestat(os.fstat(file), self._path.stat()):
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, _ourselves(), 0)
+                    return file
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
+
+    def _take(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise self._in_use(_describe(_read(file)) or "starting up") from error
+        holder = _read(file)
+        if not holder:
+            return
+        age = time.time() - os.fstat(file).st_mtime
+        if holder.get("boot") not in (None, _boot()) and holder.get("host") != socket.gethostname():
+            if age < STALE_SECONDS:
+                raise self._in_use(f"{_describe(holder)}, another machine, which was there {age:.0f} s ago")
+            log.warning("%s: %s was not heard of for %.0f s; its run is continued", self._path, _describe(holder), age)
+        else:
+            log.debug("%s: %s is gone; its run is continued", self._path, _describe(holder))
+
+    def _in_use(self, holder: str) -> OutputError:
+        return OutputError(f"{self._output} is in use by another run ({holder}); wait for it, or use another folder")
+
+    def _keep_alive(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            try:
+                os.utime(self._file)
+            except OSError as error:  # it is a help to others only
+                log.debug("cannot touch %s: %s", self._path, error)
+
+
+def held(folder: Path) -> bool:
+    """Tell whether somebody on this machine works in an output folder, as far as can be seen."""
+    try:
+        file = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _ourselves() -> bytes:
+    return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "boot": _boot()}).encode()
+
+
+def _boot() -> str | None:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:  # a kernel without it: the host's name decides
+        return None
+
+
+def _read(file: int) -> dict[str, object]:
+    try:
+        content = json.loads(os.pread(file, 1000, 0))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _describe(holder: dict[str, object]) -> str:
+    return f"process {holder.get('process')} on {holder.get('host')}" if holder else ""

@@ -1,0 +1,20 @@
+"""Stores: folders of memory-mappable arrays that stages hand to one another. The format is in docs/stores.md."""
+
+from shared.store.find import find_store
+from shared.store.folder import StoreFolder
+from shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, SlideFacts
+from shared.store.reader import StoreReader
+from shared.store.writer import StoreWriter, free
+
+__all__ = [
+    "ArrayFacts",
+    "Kind",
+    "Manifest",
+    "ModelFacts",
+    "SlideFacts",
+    "StoreFolder",
+    "StoreReader",
+    "StoreWriter",
+    "find_store",
+    "free",
+]

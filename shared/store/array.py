@@ -1,0 +1,191 @@
+"""The arrays of a store: ``.npy`` files that any NumPy maps, written and read in whole items along the first axis.
+
+They are written with `pwrite` and, on a disk, read with `pread`, not through mapped pages: a page that cannot be
+written or read kills the process by SIGBUS, without a word, where a call returns an error that can be explained. In
+shared memory (`SHARED`) nothing can fail that way, and there they are mapped: an inference server reads the very same
+pages.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.closing import Closing
+from shared.disk import writing
+from shared.errors import StoreError
+
+SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; what lies there is named for its run
+
+Array = npt.NDArray[Any]
+
+
+class ArrayWriter(Closing):
+    """Writes one array.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape, dtype
+        Of the array.
+    create
+        Make the file anew, with all its space reserved; else it must be there, and is written to where it is.
+
+    Raises
+    ------
+    NoSpace
+        The disk has less than the array takes.
+    OutputError
+        The file cannot be written.
+    StoreError
+        The file that should be there is none, or another one.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, *, create: bool) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        header = _header(shape, self.dtype)
+        self._offset, self._item = len(header), math.prod(shape[1:]) * self.dtype.itemsize
+        self.bytes = self._offset + shape[0] * self._item
+        if not create:
+            with ArrayReader(path, shape, dtype):
+                self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            return
+        with writing(path, self.bytes):
+            # A new file, never the old one cut: a server may have the old one mapped, and would die of it.
+            path.unlink(missing_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                os.posix_fallocate(self._file, 0, self.bytes)
+                write_all(self._file, header, 0)
+            except BaseException:
+                os.close(self._file)
+                path.unlink()
+                raise
+
+    def put(self, start: int, items: Array) -> None:
+        """Write items, C-contiguous, from place `start` on. Any thread may do so at any time."""
+        with writing(self.path):
+            write_all(self._file, items.data.cast("B"), self._offset + start * self._item)
+
+    def get(self, start: int, stop: int) -> Array:
+        """Read items back."""
+        items = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        _read_all(self._file, items.data.cast("B"), self._offset + start * self._item, self.path)
+        return items
+
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        with writing(self.path):
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class ArrayReader(Closing):
+    """Reads one array.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape, dtype
+        What it must be.
+
+    Raises
+    ------
+    StoreError
+        It is missing, truncated, or something else.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self._item = math.prod(shape[1:]) * self.dtype.itemsize
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            raise StoreError(f"{path} is missing{_hint(path)}") from None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            self._offset = self._check()
+            # (n, ...), read-only, where it is mapped
+            self._map = (
+                np.memmap(path, self.dtype, "r", self._offset, shape) if path.parent == SHARED and shape[0] else None
+            )
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def get(self, start: int, stop: int) -> Array:
+        """Return items: (stop - start, ...); a view where the array is mapped. Any thread may do so at any time."""
+        if self._map is not None:
+            return self._map[start:stop]
+        items = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        _read_all(self._file, items.data.cast("B"), self._offset + start * self._item, self.path)
+        return items
+
+    def close(self) -> None:
+        """Close the file; views of it stay good."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _check(self) -> int:
+        head = os.pread(self._file, 4096, 0)
+        expected = _header(self.shape, self.dtype)
+        if not head.startswith(expected):
+            raise StoreError(
+                f"{self.path} is not the array {list(self.shape)} of {self.dtype} that the manifest says; "
+                "make the store again"
+            )
+        length, wanted = os.fstat(self._file).st_size, len(expected) + self.shape[0] * self._item
+        if length != wanted:
+            raise StoreError(f"{self.path} is truncated: {length} bytes of {wanted}; make the store again")
+        return len(expected)
+
+
+def write_all(file: int, data: bytes | memoryview, place: int) -> None:
+    """Write all of `data`; one call may take only a part of it, on a disk that is nearly full or of more than 2 GiB."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(file, view, place)
+        view, place = view[done:], place + done
+
+
+def _read_all(file: int, data: memoryview, place: int, path: Path) -> None:
+    while data:
+        try:
+            done = os.preadv(file, [data], place)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read at byte {place}: {error.strerror}; make the store anew") from error
+        if not done:
+            raise StoreError(f"{path} ends at byte {place}: it was truncated while it was read; make the store again")
+        data, place = data[done:], place + done
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return the head of a ``.npy`` file, as NumPy writes it."""
+    head = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, description)
+    return head.getvalue()
+
+
+def _hint(path: Path) -> str:
+    if path.parent != SHARED:
+        return "; make the store again"
+    return (
+        ": it lies in shared memory, which this process does not share with the stage that wrote it, or which the end "
+        "of a run has freed; share it (--ipc=host), or turn it off (`store: {shm: false}`), and make the store again"
+    )

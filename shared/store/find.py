@@ -1,0 +1,68 @@
+"""Finds the store that a stage reads, in its input folder or in the subfolder named for the kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.errors import InputError, StoreError
+from shared.settings import Settings
+from shared.store.manifest import Kind, Manifest, read_manifest
+from shared.waiting import Patience
+
+_MAKERS = {"tiles": "load", "masks": "filter"}
+
+
+def find_store(
+    settings: Settings, kind: Kind, patience: Patience, refuse: Callable[[Manifest], str] = lambda _: ""
+) -> tuple[Path, Manifest]:
+    """Return the folder and manifest of a store; wait for it where there is waiting.
+
+    Parameters
+    ----------
+    settings
+        Where to look. Who waits and belongs to a run (``NUCLEI_RUN_ID``) takes no store of another run.
+    kind
+        What the store must hold.
+    patience
+        How long to wait.
+    refuse
+        Says what is wrong with a store that was found, or nothing. Who waits goes on waiting for the right one.
+
+    Raises
+    ------
+    InputError
+        There is none, and no waiting.
+    WaitedTooLong
+        None came.
+    StoreError
+        A manifest is there and cannot be understood, or the store is not the right one.
+    """
+    places = [folder for root in settings.inputs for folder in (root, root / kind)]
+    while True:
+        other = ""
+        for folder in places:
+            manifest = read_manifest(folder)
+            if manifest is None or manifest.kind != kind:
+                continue
+            other = refuse(manifest)
+            if not other and patience.waits and settings.run not in ("", manifest.run):
+                other = f"it belongs to run {manifest.run or '(unnamed)'}, not to {settings.run}"
+            if not other:
+                return folder, manifest
+            if not patience.waits:
+                raise StoreError(f"the store of {kind} in {folder} does not fit: {other}")
+            other = f" ({other})"
+        if not patience.waits:
+            raise InputError(missing(settings, kind))
+        text = f"store of {kind} in {places[0]} or {places[1]}{other}"
+        patience.wait(lambda text=text: text)  # type: ignore[misc] # mypy cannot infer a lambda's default
+
+
+def missing(settings: Settings, kind: Kind) -> str:
+    """Return what to tell of a store that is not there."""
+    maker = _MAKERS[kind]
+    return (
+        f"no store of {kind} in {settings.input_path} or {settings.input_path / kind}; give the output folder of "
+        f"{maker}, in a container: -v <folder that {maker} wrote>:{settings.input_path / kind}:ro"
+    )
