@@ -10,6 +10,7 @@ import pytest
 
 from tests.containers.engine import ROOT, Engine
 from tests.containers.limits import MOST_MB
+from tests.unit.test_requirements import modules_of
 
 MOUNT_POINTS = {
     "load": ["/input", "/output", "/config"],
@@ -17,30 +18,17 @@ MOUNT_POINTS = {
     "stitch": ["/input", "/input/slide", "/input/tiles", "/input/masks", "/output", "/config"],
     "segmentation": ["/input", "/output", "/config"],
 }
-PACKAGES = {
-    "load": ["operators.load", "shared"],
-    "filter": ["operators.filter", "shared"],
-    "stitch": ["operators.stitch", "shared"],
-    "segmentation": ["operators", "shared"],
-}
 NOT_HERE = {
     "load": ["onnxruntime", "tritonclient"],
     "filter": ["cv2", "skimage", "openslide"],
     "stitch": ["onnxruntime"],
 }
 
-# shared.slides needs what a filter has not: it never touches a slide
 IMPORTS = """
-import importlib, json, pkgutil, sys
-packages, avoid = json.loads(sys.argv[1])
-def bring(name):
-    if name not in avoid:
-        module = importlib.import_module(name)
-        print(name)
-        for part in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            bring(f"{name}.{part.name}")
-for package in ["operators.commands", *packages]:
-    bring(package)
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    print(name)
 """
 
 FACTS = """
@@ -120,10 +108,10 @@ def test_only_what_belongs_is_inside(engine: Engine, image: Callable[[str], str]
 
 
 def test_every_module_finds_what_it_imports(engine: Engine, image: Callable[[str], str], operator: str) -> None:
-    asked = [PACKAGES[operator], ["shared.slides"] if operator == "filter" else []]
-    done = engine.run(
-        image(operator), *engine.hardened(), command=["python", "-W", "error", "-", json.dumps(asked)], stdin=IMPORTS
-    )
+    paths = (path.relative_to(ROOT).with_suffix("") for path in modules_of(operator))
+    modules = sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
+    command = ["python", "-W", "error", "-", "operators.commands", *modules]
+    done = engine.run(image(operator), *engine.hardened(), command=command, stdin=IMPORTS)
     assert done.code == 0, done.out + done.err
     assert f"operators.{operator}" in done.out.split()
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.containers.engine import ROOT, Engine, folder
-from tests.containers.test_stages import pytestmark as with_stages
 from tests.stages.test_segmentation import FILES, names
 
 
@@ -46,7 +45,6 @@ def test_one_container(engine: Engine, image: Callable[[str], str], place: Path,
     assert (place / "result" / "image.tif").read_bytes() == outside
 
 
-@with_stages
 def test_three_containers(engine: Engine, image: Callable[[str], str], place: Path, outside: bytes) -> None:
     for stage in ("load", "filter", "stitch"):
         image(stage)

@@ -67,10 +67,15 @@ def needed(start: list[Path]) -> set[Path]:
     return found
 
 
+def modules_of(operator: str) -> set[Path]:
+    """Return all modules that a command may import."""
+    start = [ROOT / "shared" / "cli.py", ROOT / "shared" / "driver.py"]
+    return needed([*(ROOT / "operators" / operator).rglob("*.py"), *start])
+
+
 @pytest.mark.parametrize("operator", LISTS)
 def test_the_list_has_all_that_the_operator_imports(operator: str) -> None:
-    files = needed([*(ROOT / "operators" / operator).rglob("*.py"), ROOT / "shared" / "cli.py"])
-    for file in files:
+    for file in modules_of(operator):
         for name in {name.split(".")[0] for name in imported(file)} & OWNERS.keys():
             if name not in (*OURS, "pipelines"):
                 assert OWNERS[name] & packages(operator), f"{file.relative_to(ROOT)} imports {name}"
@@ -78,8 +83,7 @@ def test_the_list_has_all_that_the_operator_imports(operator: str) -> None:
 
 def test_filter_needs_no_slide_reader() -> None:
     slides = ROOT / "shared" / "slides"
-    files = needed(list((ROOT / "operators" / "filter").rglob("*.py")))
-    assert not [file for file in files if slides in file.parents]
+    assert not [file for file in modules_of("filter") if slides in file.parents]
 
 
 def test_one_version_of_each_package_whichever_list_names_it() -> None:
