@@ -22,7 +22,7 @@ def commands(readme: str) -> list[str]:
 
 
 def typed(engine: Engine, text: str, place: Path) -> None:
-    script = f'docker() {{ {engine.program} "$@"; }}\n{text}'
+    script = f'docker() {{ command {engine.program} "$@"; }}\n{text}'
     done = subprocess.run(
         ["bash", "-euc", script], cwd=place, capture_output=True, text=True, check=False, timeout=240,
         env=os.environ | engine.environment,
