@@ -237,8 +237,15 @@ class Connection:
         return self._socket
 
 
-def ask(connection: Connection, path: str, seconds: float, *, method: str = "GET") -> Any:  # noqa: ANN401 - JSON is anything
-    """Ask for something that is answered in JSON.
+def ask(
+    connection: Connection,
+    path: str,
+    seconds: float,
+    *,
+    method: str = "GET",
+    content: Mapping[str, object] | None = None,
+) -> Any:  # noqa: ANN401 - JSON is anything
+    """Ask for something that is answered in JSON; a POST carries `content`.
 
     Raises
     ------
@@ -247,7 +254,8 @@ def ask(connection: Connection, path: str, seconds: float, *, method: str = "GET
     Refused
         The status is not 200.
     """
-    reply = connection.request(method, path, seconds, body=[b"{}"] if method == "POST" else ())
+    body = [json.dumps(content or {}).encode()] if method == "POST" else ()
+    reply = connection.request(method, path, seconds, body=body)
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
     if not reply.body:
@@ -307,40 +315,65 @@ def infer(
     tensor = triton.InferInput(source[0], list(array.shape), source[1])
     tensor.set_data_from_numpy(array)
     wanted = [triton.InferRequestedOutput(name) for name in results]
+    limit = _QUESTION_LIMIT + 64 * array.nbytes
+    head, result = send(connection, model, request_id, tensor, wanted, seconds, limit)
+    try:
+        found = {output["name"]: result.as_numpy(output["name"]) for output in head["outputs"]}
+        return [found[name] for name in results]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _lacking(error) from error
+
+
+def send(
+    connection: Connection,
+    model: str,
+    request_id: str,
+    tensor: triton.InferInput,
+    wanted: Sequence[triton.InferRequestedOutput],
+    seconds: float,
+    limit: int = _QUESTION_LIMIT,
+) -> tuple[Mapping[str, Any], triton.InferResult]:
+    """Send a request for an inference in the words of NVIDIA's client; return the answer's JSON, and all of it.
+
+    The tensors have their bytes with them, or their places in shared memory. For the rest see `infer`.
+    """
     body, header = triton.InferenceServerClient.generate_request_body([tensor], wanted, request_id)
-    reply = connection.request(
-        "POST",
-        model_path(model, "/infer"),
-        seconds,
-        body=[body],
-        headers={"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(header)},
-        limit=_QUESTION_LIMIT + 64 * array.nbytes,
-    )
+    headers = {"Content-Type": "application/octet-stream"}
+    if header is not None:  # where no tensor is in the body, all of it is the header
+        headers[_HEADER_LENGTH] = str(header)
+    reply = connection.request("POST", model_path(model, "/infer"), seconds, body=[body], headers=headers, limit=limit)
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
     try:
-        return _read_outputs(reply, request_id, results)
+        return _read(reply, request_id)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbled(f"the answer lacks something ({type(error).__name__}: {error})") from error
+        raise _lacking(error) from error
 
 
-def _read_outputs(reply: Reply, request_id: str, results: Sequence[str]) -> list[Array]:
-    header = int(reply.headers[_HEADER_LENGTH.lower()])
+def _read(reply: Reply, request_id: str) -> tuple[Mapping[str, Any], triton.InferResult]:
+    told = reply.headers.get(_HEADER_LENGTH.lower())
+    header = len(reply.body) if told is None else int(told)
     result = triton.InferenceServerClient.parse_response_body(reply.body, header_length=header)
     head = result.get_response()
     if head.get("id") != request_id:
         raise Garbled(f"the answer is to request {head.get('id')!r}, not {request_id!r}")
     left = len(reply.body) - header
     for output in head["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            continue  # in shared memory
         # the client believes the sizes; a server with the wrong NumPy sends none of the bytes that it announces
-        size, shape = output["parameters"]["binary_data_size"], output["shape"]
+        shape = output["shape"]
         needed = math.prod(shape) * np.dtype(numpy_dtype(output["datatype"])).itemsize
         if size != needed or size > left:
             name = output["name"]
             raise Garbled(f"output '{name}' came with {min(size, left)} bytes; its shape {shape} needs {needed}")
         left -= size
-    found = {output["name"]: result.as_numpy(output["name"]) for output in head["outputs"]}
-    return [found[name] for name in results]
+    return head, result
+
+
+def _lacking(error: Exception) -> Garbled:
+    return Garbled(f"the answer lacks something ({type(error).__name__}: {error})")
 
 
 def _error_text(reply: Reply) -> str:
