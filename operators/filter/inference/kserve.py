@@ -187,7 +187,7 @@ class Connection:
 
     def rest(self) -> None:
         """Lie idle: a server may close the connection meanwhile, or be restarted; that tells nothing of its health."""
-        self._rested = True
+        self._rested = self._socket is not None
 
     def abort(self) -> None:
         """Close for good, from any thread; a request under way fails at once."""

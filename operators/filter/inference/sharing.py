@@ -309,16 +309,14 @@ class _Share:
 
     def _take(self, connection: Connection) -> Slot | None:
         """Return a slot that nobody uses; None where there is none and none can be made."""
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-            retired = list(self._retired)
-        for slot in retired:
+        for slot in tuple(self._retired):
             with contextlib.suppress(Refused):  # a request still uses it
                 regions.unregister(connection, slot.name, self._patience)
                 with self._lock, contextlib.suppress(ValueError):
                     self._retired.remove(slot)
         with self._lock:
+            if self._idle:
+                return self._idle.pop()
             if self._full or self._closed or len(self._retired) >= self._most_retired:
                 return None
             try:

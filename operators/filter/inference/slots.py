@@ -110,7 +110,7 @@ class Slot:
             # Without memory set aside, the server as well as we would end with SIGBUS where there is none left.
             os.posix_fallocate(self._file, 0, size)
             self.memory: Pixels = np.frombuffer(mmap.mmap(self._file, size), np.uint8)
-            os.link(f"/proc/self/fd/{self._file}", self._path, follow_symlinks=True)
+            _name(self._file, self._path)
         except BaseException:
             os.close(self._file)
             raise
@@ -119,6 +119,16 @@ class Slot:
         """Remove the file; its memory goes when neither we nor a server use it. Do so but once."""
         self._path.unlink(missing_ok=True)
         os.close(self._file)
+
+
+def _name(file: int, path: Path) -> None:
+    """Give a name to an open file that has none."""
+    # Python passes "follow the link", which this needs, to the system only where a folder is given as well.
+    folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(str(file), path, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 def is_slot(name: str) -> bool:

@@ -1,6 +1,7 @@
 import logging
 import re
 import socket
+import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,25 @@ def test_idle_connection_closed_by_the_server_is_no_fault(caplog):
         time.sleep(0.05)
         check(engine)
     assert not caplog.records
+
+
+def test_a_gateway_that_takes_connections_and_closes_them_is_no_answer():
+    """As one does whose server behind it is gone. Connections that were found closed once are new ones after that."""
+
+    class Closing(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1 << 16)
+
+    class Gateway(socketserver.TCPServer):
+        allow_reuse_address = True
+
+    with FakeTriton() as server:
+        engine = open_engine(settings(server, retries=2))
+    with engine, Gateway(("127.0.0.1", server.port), Closing) as gateway:
+        threading.Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        with pytest.raises(InferenceUnavailable, match="failed 3 times, last: the connection was closed"):
+            check(engine)
+        gateway.shutdown()
 
 
 def test_connection_time_is_bounded():
