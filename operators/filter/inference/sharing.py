@@ -85,6 +85,17 @@ class Sharing:
             remove_leftovers()
             self._shares = {server: _Share(server, plan, layout, stores, inference, send, post) for server in servers}
 
+    def prepare(self, server: Server, connection: Connection) -> None:
+        """Try whether memory can be shared with a server; `infer` does it else.
+
+        Raises
+        ------
+        Unanswered, Garbled, Refused, ModelError
+            The server fails; nothing is known of sharing then.
+        """
+        if (share := self._shares.get(server)) is not None:
+            share.prepare(connection)
+
     def infer(self, server: Server, connection: Connection, array: Array) -> list[Array] | None:
         """Run one inference through shared memory; see `kserve.infer`.
 
@@ -129,12 +140,16 @@ class _Share:
         self._registered: set[str] = set()
         self._refused: set[str] = set()
 
-    def infer(self, connection: Connection, array: Array) -> list[Array] | None:
-        """See `Sharing.infer`."""
+    def prepare(self, connection: Connection) -> None:
+        """See `Sharing.prepare`."""
         if not self._tried:
             with self._trial:
                 if not self._tried:
                     self._try(connection)
+
+    def infer(self, connection: Connection, array: Array) -> list[Array] | None:
+        """See `Sharing.infer`."""
+        self.prepare(connection)
         if self._withheld:
             return None
         try:

@@ -8,6 +8,7 @@ that was found first, the run ends rather than mix the answers of two models.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
@@ -93,6 +94,7 @@ class TritonEngine(Engine):
                     self._send,
                     self._post,
                 )
+                self._prepare(self._sharing)
         except BaseException:
             self.close()
             raise
@@ -166,6 +168,15 @@ class TritonEngine(Engine):
             f"no Triton server answers at {addresses} ({VARIABLE}), asked {self._inference.retries + 1} times in "
             f"{time.monotonic() - start:.0f} s; {reason}. Is it running, and is this its HTTP port?"
         )
+
+    def _prepare(self, sharing: Sharing) -> None:
+        """Try to share memory before there is work, whose speed is measured; later where a server is away now."""
+        for server in self._pool.servers:
+            if server.down_since is None:
+                with contextlib.suppress(Unanswered, Garbled, NotReady, Refused), server.connection() as connection:
+                    if not connection.checked:
+                        self._check_same(server, connection)
+                    sharing.prepare(server, connection)
 
     def _call(self, array: Array) -> Sequence[Array]:
         """Run one request, at whichever server, as often as it takes.
