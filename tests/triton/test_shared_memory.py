@@ -31,11 +31,11 @@ WORDS = 2000
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left():
-    """No test may leave a file of ours."""
-    before = set(SHM.glob("nuclei-*"))
+def _nothing_is_left(monkeypatch):
+    """No test may leave a slot. Its own names keep it apart from whatever else runs on the machine."""
+    monkeypatch.setattr(slots, "PREFIX", f"nuclei-test-{uuid.uuid4().hex}-")
     yield
-    assert set(SHM.glob("nuclei-*")) <= before
+    assert not own_slots()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def store():
 
 
 def own_slots():
-    return set(SHM.glob("nuclei-*-exchange"))
+    return set(SHM.glob(f"{slots.PREFIX}*{slots.SUFFIX}"))
 
 
 def regions(server):
@@ -339,6 +339,35 @@ def test_a_late_answer_spoils_no_other(lone, settings_for, expected):
         assert first.name not in regions(lone)
 
 
+def test_while_late_answers_may_come_no_more_memory_is_taken_than_allowed(server, settings_for, expected):
+    """The server's part in this is played: it says that it still uses what it was asked to let go of."""
+    held, used = threading.Event(), threading.Event()
+
+    def answer(path, body):
+        if path.endswith("/infer") and held.is_set():
+            time.sleep(1.5)  # and goes on to the server when nobody waits for it any more
+        if path.endswith("/unregister") and used.is_set():
+            return 500, {"error": "Cannot unregister shared memory region, it is currently in use."}
+        return None
+
+    with Proxy(server.port, answer) as proxy:
+        engine = open_engine(settings_for(proxy.address, deadline=1.0, retries=0, in_flight=2))
+        with engine:
+            held.set()
+            used.set()
+            for _ in range(2):
+                with pytest.raises(InferenceUnavailable):
+                    engine.infer(random_tiles(COUNT))
+            assert not own_slots()
+            held.clear()
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            assert len(proxy.inferences[-1]) > WORDS
+            used.clear()
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            assert len(proxy.inferences[-1]) < WORDS
+    assert not any(name.startswith("nuclei-") for name in regions(server))
+
+
 def test_close_waits_for_no_server(lone, settings_for):
     engine = open_engine(settings_for(lone.address))
     engine.infer(random_tiles(1))
@@ -353,9 +382,10 @@ def test_close_waits_for_no_server(lone, settings_for):
 KILLED = """
 import sys
 import numpy as np
-from operators.filter.inference import open_engine
+from operators.filter.inference import open_engine, slots
 from shared.settings import ModelSettings, Settings
 
+slots.PREFIX = sys.argv[3]
 settings = Settings(triton=(sys.argv[1],), model=ModelSettings(name="segmentation_unet_nuclei"))
 engine = open_engine(settings)
 engine.infer(np.load(sys.argv[2], mmap_mode="r"))
@@ -365,7 +395,7 @@ sys.stdin.read()
 
 
 def test_what_a_killed_process_left_is_removed(server, settings_for, expected, store):
-    command = [sys.executable, "-c", KILLED, server.address, str(store)]
+    command = [sys.executable, "-c", KILLED, server.address, str(store), slots.PREFIX]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "inferred\n"
         (left,) = own_slots()

@@ -21,7 +21,8 @@ from shared.batches import Pixels
 #: Where the system keeps shared memory. Triton opens files that lie in it directly, and none in its subfolders.
 FOLDER = Path("/dev/shm")  # noqa: S108 - this is what shm_open(3) means, not a temporary file
 
-_PREFIX, _SUFFIX = "nuclei-", "-exchange"
+PREFIX, SUFFIX = "nuclei-", "-exchange"
+"""Of the names of slots."""
 
 _PAGE = 4096
 
@@ -101,7 +102,7 @@ class Slot:
     """
 
     def __init__(self, size: int) -> None:
-        self.name = f"{_PREFIX}{uuid.uuid4().hex}{_SUFFIX}"
+        self.name = f"{PREFIX}{uuid.uuid4().hex}{SUFFIX}"
         self.size = size
         self._path = FOLDER / self.name
         self._file = os.open(FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -133,12 +134,12 @@ def _name(file: int, path: Path) -> None:
 
 def is_slot(name: str) -> bool:
     """Tell whether a file or region of that name is a slot, of whatever process."""
-    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+    return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
 def remove_leftovers() -> None:
     """Remove the slots of processes that were killed."""
-    for path in FOLDER.glob(f"{_PREFIX}*{_SUFFIX}"):
+    for path in FOLDER.glob(f"{PREFIX}*{SUFFIX}"):
         try:
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
