@@ -136,7 +136,8 @@ class _Share:
         self._idle: list[Slot] = []
         #: Slots that the server may still write to, since a request was given up; discarded, but registered there.
         self._retired: list[Slot] = []
-        #: Regions that the server has, and stores that it does not take.
+        #: Regions that the server was asked to map, regions that it has, and stores that it does not take.
+        self._asked: set[str] = set()
         self._registered: set[str] = set()
         self._refused: set[str] = set()
 
@@ -163,9 +164,7 @@ class _Share:
         with self._lock:
             self._closed = True
             slots, self._slots, self._idle = self._slots, set(), []
-            # a registration whose answer was lost is not among the registered
-            names = {*self._registered, *(slot.name for slot in (*slots, *self._retired))}
-            self._registered, self._retired = set(), []
+            names, self._asked = self._asked, set()
         for slot in slots:
             slot.discard()
         if not names or self._server.down_since is not None:
@@ -227,11 +226,12 @@ class _Share:
             return None
         try:
             answer = self._through(slot, connection, array)
-        except (Refused, _Withheld):
-            self._give_back(slot)  # the server has ended with it
-            raise
-        except BaseException:
-            self._retire(slot)
+        except BaseException as error:
+            # After an answer the server has ended with the slot; a gateway's word that it takes too long is none.
+            if isinstance(error, _Withheld) or (isinstance(error, Refused) and error.status not in BUSY):
+                self._give_back(slot)
+            else:
+                self._retire(slot)
             raise
         self._give_back(slot)
         return answer
@@ -239,7 +239,7 @@ class _Share:
     def _through(self, slot: Slot, connection: Connection, array: Array) -> list[Array]:
         spans = self._layout.spans(slot.name, array.shape)
         copied = False
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             self._register_slot(connection, slot)
             source = self._in_place(connection, array)
             if source is None:
@@ -255,6 +255,8 @@ class _Share:
                 reason = str(error)
                 with self._lock:
                     self._registered -= {slot.name, source.region}
+                    if attempt and source.region != slot.name:
+                        self._refused.add(source.region)  # another process may have withdrawn it in this moment
                 continue
             # copied out, since the slot is used again
             return [
@@ -303,6 +305,8 @@ class _Share:
             raise Refused(400, "another file has its name now")
 
     def _register(self, connection: Connection, region: Region) -> None:
+        with self._lock:
+            self._asked.add(region.name)  # whatever comes of it: the answer may be lost
         try:
             regions.register(connection, region, self._patience)
         except Refused:
@@ -329,6 +333,7 @@ class _Share:
                 regions.unregister(connection, slot.name, self._patience)
                 with self._lock, contextlib.suppress(ValueError):
                     self._retired.remove(slot)
+                    self._asked.discard(slot.name)
         with self._lock:
             if self._idle:
                 return self._idle.pop()
