@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import threading
@@ -124,7 +125,7 @@ def _settings(address: str, *, shared_memory: bool) -> Settings:
 @contextmanager
 def _store() -> Iterator[Pixels]:
     """Provide tiles in a NumPy file in shared memory, as a stage before this one would leave them."""
-    path = _FOLDER / f"nuclei-bench-{threading.get_native_id()}-tiles.npy"
+    path = _FOLDER / f"bench-nuclei-{os.getpid()}-tiles.npy"
     try:
         tiles = np.lib.format.open_memmap(path, "w+", np.uint8, (_STORED * BATCH, TILE, TILE, 3))
         image = pattern()[0]
@@ -187,11 +188,11 @@ class _Bare:
         self._connections = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(THREADS)]
         self._ids = count()
         self._offset = int(stored.offset)
-        self._path = _FOLDER / f"nuclei-bench-{server.port}"
+        self._path = _FOLDER / f"bench-nuclei-{os.getpid()}"
         self._source, self._answer = BATCH * TILE * TILE * 3, BATCH * TILE * TILE
         self._area = np.memmap(self._path, np.uint8, "w+", shape=(THREADS, self._source + self._answer))
         # The engine has the store registered under a name of its own, and no file may have two: this is a link to it.
-        self._link = self._path.with_name(f"{self._path.name}-tiles.npy")
+        self._link = self._path.with_name(f"{self._path.name}-link.npy")
         self._link.hardlink_to(stored.filename)
         for connection in self._connections:
             connection.connect()

@@ -55,7 +55,7 @@ def expected(settings_for):
 @pytest.fixture
 def store():
     """A store of tiles as another stage would leave it: a NumPy file in shared memory."""
-    path = SHM / f"nuclei-{uuid.uuid4().hex}-tiles.npy"
+    path = SHM / f"test-nuclei-{uuid.uuid4().hex}-tiles.npy"
     tiles = np.lib.format.open_memmap(path, "w+", np.uint8, (COUNT, SIZE, SIZE, 3))
     tiles[:] = random_tiles(COUNT)
     tiles.flush()
@@ -406,7 +406,7 @@ def test_what_a_killed_process_left_is_removed(server, settings_for, expected, s
         process.send_signal(signal.SIGKILL)
     assert own_slots() == {left}
     assert left.name in regions(server)
-    other = store.with_name(f"nuclei-{uuid.uuid4().hex}-tiles.npy")
+    other = store.with_name(f"test-nuclei-{uuid.uuid4().hex}-tiles.npy")
     store.rename(other)
     try:
         with open_engine(settings_for(server.address)) as engine:

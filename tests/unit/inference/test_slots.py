@@ -38,7 +38,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def path():
-    file = SHM / f"nuclei-{uuid.uuid4().hex}-tiles.npy"
+    file = SHM / f"test-nuclei-{uuid.uuid4().hex}-tiles.npy"
     yield file
     file.unlink(missing_ok=True)
 
