@@ -7,6 +7,7 @@ from any thread and hold their deadline. The tests hold the answers over both ag
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
@@ -22,6 +23,7 @@ import numpy as np
 import tritonclient.http as triton
 
 from operators.filter.inference.contract import Array
+from shared.address import Address
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,6 +33,9 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 #: Seconds for a connection; the rest of a request's time is for the model.
 CONNECT_LIMIT = 5.0
+
+#: Most bytes of a request's body that are copied behind its head.
+_PACKET = 16 << 10
 
 #: Most bytes of an answer to a question about the server or a model.
 _QUESTION_LIMIT = 16 << 20
@@ -114,7 +119,7 @@ class Connection:
     def __init__(self, host: str, port: int) -> None:
         self.checked = False
         self._rested = False
-        self._http = http.client.HTTPConnection(host, port)
+        self._address = Address(host, port)
         self._socket: _TimedSocket | None = None
         self._lock = threading.Lock()
         self._aborted = False
@@ -181,7 +186,8 @@ class Connection:
     def drop(self) -> None:
         """Close; the next request connects anew."""
         with self._lock:
-            self._http.close()
+            if self._socket is not None:
+                self._socket.close()
             self._socket = None
             self.checked = self._rested = False
 
@@ -210,10 +216,17 @@ class Connection:
     ) -> Reply:
         sock = self._connect(until)
         sock.until = until
-        sock.arm()
         length = sum(memoryview(part).nbytes for part in body)
-        self._http.request(method, path, body=body, headers={**headers, "Content-Length": str(length)})
-        with self._http.getresponse() as response:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._address}", "Accept-Encoding: identity"]
+        lines += [f"{name}: {value}" for name, value in (*headers.items(), ("Content-Length", length))]
+        parts = ["\r\n".join([*lines, "", ""]).encode("ascii"), *body]
+        if length <= _PACKET:
+            parts = [b"".join(parts)]  # sent apart, the two would wake the server twice
+        for part in parts:
+            sock.arm()
+            sock.sendall(part)
+        with contextlib.closing(http.client.HTTPResponse(sock, method=method)) as response:
+            response.begin()
             content = response.read(limit + 1)
             if len(content) > limit:
                 raise Garbled(f"the answer is longer than {limit} bytes")
@@ -226,14 +239,14 @@ class Connection:
     def _connect(self, until: float) -> _TimedSocket:
         if self._socket is None:
             left = max(0.001, until - time.monotonic())
-            plain = socket.create_connection((self._http.host, self._http.port), min(CONNECT_LIMIT, left))
+            plain = socket.create_connection(self._address, min(CONNECT_LIMIT, left))
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock = _TimedSocket(plain.family, plain.type, plain.proto, plain.detach())
             with self._lock:
                 if self._aborted:
                     sock.close()
                     raise ConnectionAbortedError("closed")
-                self._http.sock = self._socket = sock
+                self._socket = sock
         return self._socket
 
 
