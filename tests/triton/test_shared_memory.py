@@ -182,7 +182,12 @@ def test_not_if_it_is_not_wanted(server, settings_for, expected):
     with Proxy(server.port) as proxy:
         with open_engine(settings_for(proxy.address, shared_memory=False)) as engine:
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            needed = engine.memory_needed(SIZE, 4)
         assert not any("systemsharedmemory" in path for path, _ in proxy.requests)
+    with open_engine(settings_for(server.address)) as engine:
+        assert engine.memory_needed(SIZE, 4) == needed + 2 * 4 * 8 * SIZE * SIZE * (3 + 2)
+    with Proxy(server.port, refuse) as proxy, open_engine(settings_for(proxy.address)) as engine:
+        assert engine.memory_needed(SIZE, 4) == needed
 
 
 @pytest.mark.parametrize("stored", [False, True])

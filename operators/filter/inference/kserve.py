@@ -250,15 +250,8 @@ class Connection:
         return self._socket
 
 
-def ask(
-    connection: Connection,
-    path: str,
-    seconds: float,
-    *,
-    method: str = "GET",
-    content: Mapping[str, object] | None = None,
-) -> Any:  # noqa: ANN401 - JSON is anything
-    """Ask for something that is answered in JSON; a POST carries `content`.
+def ask(connection: Connection, path: str, seconds: float, content: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401 - JSON is anything
+    """Ask for something that is answered in JSON, with GET, or where there is `content` with POST.
 
     Raises
     ------
@@ -267,8 +260,10 @@ def ask(
     Refused
         The status is not 200.
     """
-    body = [json.dumps(content or {}).encode()] if method == "POST" else ()
-    reply = connection.request(method, path, seconds, body=body)
+    if content is None:
+        reply = connection.request("GET", path, seconds)
+    else:
+        reply = connection.request("POST", path, seconds, body=[json.dumps(content).encode()])
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
     if not reply.body:
@@ -326,10 +321,12 @@ def infer(
         The answer is to another request, or its bytes do not make up the tensors that it announces.
     """
     tensor = triton.InferInput(source[0], list(array.shape), source[1])
-    tensor.set_data_from_numpy(array)
+    # As `set_data_from_numpy` does, which copies the bytes; joining them to the message would be another copy.
+    tensor._parameters["binary_data_size"] = array.nbytes
     wanted = [triton.InferRequestedOutput(name) for name in results]
+    content = array.reshape(-1).view(np.uint8).data
     limit = _QUESTION_LIMIT + 64 * array.nbytes
-    head, result = send(connection, model, request_id, tensor, wanted, seconds, limit)
+    head, result = send(connection, model, request_id, tensor, wanted, seconds, [content], limit)
     try:
         found = {output["name"]: result.as_numpy(output["name"]) for output in head["outputs"]}
         return [found[name] for name in results]
@@ -344,17 +341,17 @@ def send(
     tensor: triton.InferInput,
     wanted: Sequence[triton.InferRequestedOutput],
     seconds: float,
+    content: Sequence[memoryview] = (),
     limit: int = _QUESTION_LIMIT,
 ) -> tuple[Mapping[str, Any], triton.InferResult]:
     """Send a request for an inference in the words of NVIDIA's client; return the answer's JSON, and all of it.
 
-    The tensors have their bytes with them, or their places in shared memory. For the rest see `infer`.
+    The input's bytes are `content`, or in shared memory. For the rest see `infer`.
     """
-    body, header = triton.InferenceServerClient.generate_request_body([tensor], wanted, request_id)
-    headers = {"Content-Type": "application/octet-stream"}
-    if header is not None:  # where no tensor is in the body, all of it is the header
-        headers[_HEADER_LENGTH] = str(header)
-    reply = connection.request("POST", model_path(model, "/infer"), seconds, body=[body], headers=headers, limit=limit)
+    head, _ = triton.InferenceServerClient.generate_request_body([tensor], wanted, request_id)
+    headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))}
+    path = model_path(model, "/infer")
+    reply = connection.request("POST", path, seconds, body=[head, *content], headers=headers, limit=limit)
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
     try:

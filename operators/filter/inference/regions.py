@@ -90,7 +90,7 @@ def register(connection: Connection, region: Region, seconds: float) -> None:
         See `kserve.ask`.
     """
     content = {"key": region.key, "offset": 0, "byte_size": region.size}
-    ask(connection, f"{_PATH}/region/{quote(region.name, safe='')}/register", seconds, method="POST", content=content)
+    ask(connection, f"{_PATH}/region/{quote(region.name, safe='')}/register", seconds, content)
 
 
 def unregister(connection: Connection, name: str, seconds: float) -> None:
@@ -103,7 +103,7 @@ def unregister(connection: Connection, name: str, seconds: float) -> None:
     Unanswered, Garbled
         See `kserve.ask`.
     """
-    ask(connection, f"{_PATH}/region/{quote(name, safe='')}/unregister", seconds, method="POST")
+    ask(connection, f"{_PATH}/region/{quote(name, safe='')}/unregister", seconds, {})
 
 
 def unknown(error: Refused) -> bool:

@@ -114,7 +114,7 @@ def _check_is_triton(connection: Connection, seconds: float) -> Mapping[str, Any
 
 def _why_not_ready(connection: Connection, model: str, seconds: float) -> Exception:
     try:
-        index = ask(connection, "/v2/repository/index", seconds, method="POST")
+        index = ask(connection, "/v2/repository/index", seconds, {})
         states = {entry["name"]: (entry.get("state", ""), entry.get("reason", "")) for entry in index}
     except Refused as error:
         return NotReady(f"the model is not ready, and the server does not tell why: {error}")

@@ -10,7 +10,6 @@ looks into another machine's memory, gets its tiles in HTTP bodies as any server
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import math
 import os
@@ -28,6 +27,7 @@ from operators.filter.inference.regions import Region, Span
 from operators.filter.inference.served import BUSY
 from operators.filter.inference.servers import Server
 from operators.filter.inference.slots import Layout, Slot, Store, Stores, is_slot, number_of, remove_leftovers
+from shared.address import Address
 from shared.errors import ModelError
 from shared.settings import InferenceSettings
 
@@ -85,6 +85,11 @@ class Sharing:
             remove_leftovers()
             self._shares = {server: _Share(server, plan, layout, stores, inference, send, post) for server in servers}
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that all files may take: one for each request under way, and as many for late answers."""
+        return sum(share.most_bytes for share in self._shares.values())
+
     def prepare(self, server: Server, connection: Connection) -> None:
         """Try whether memory can be shared with a server; `infer` does it else.
 
@@ -127,7 +132,7 @@ class _Share:
         post: Post,
     ) -> None:
         self._server, self._plan, self._layout, self._stores = server, plan, layout, stores
-        self._most_retired, self._send, self._post = inference.in_flight, send, post
+        self._in_flight, self._send, self._post = inference.in_flight, send, post
         self._patience = min(_QUESTION, inference.deadline)
         self._tried = self._withheld = self._closed = self._full = False
         self._trial = threading.Lock()
@@ -140,6 +145,11 @@ class _Share:
         self._asked: set[str] = set()
         self._registered: set[str] = set()
         self._refused: set[str] = set()
+
+    @property
+    def most_bytes(self) -> int:
+        """See `Sharing.most_bytes`."""
+        return 0 if self._withheld else 2 * self._in_flight * self._layout.size
 
     def prepare(self, connection: Connection) -> None:
         """See `Sharing.prepare`."""
@@ -215,7 +225,7 @@ class _Share:
             self._slots -= set(idle)
         for slot in idle:
             slot.discard()
-        level = logging.INFO if _is_loopback(self._server.host) else logging.DEBUG
+        level = logging.INFO if Address(self._server.host, self._server.port).is_loopback else logging.DEBUG
         log.log(
             level, "Triton at %s: tiles travel in HTTP, not through shared memory: %s", self._server.address, reason
         )
@@ -337,7 +347,7 @@ class _Share:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-            if self._full or self._closed or len(self._retired) >= self._most_retired:
+            if self._full or self._closed or len(self._retired) >= self._in_flight:
                 return None
             try:
                 slot = Slot(self._layout.size)
@@ -384,10 +394,3 @@ def _withholding() -> Iterator[None]:
         raise _Withheld(str(error)) from error
     except (Garbled, ModelError) as error:
         raise _Withheld(str(error)) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

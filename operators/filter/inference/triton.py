@@ -106,14 +106,14 @@ class TritonEngine(Engine):
     def memory_needed(self, tile: int, workers: int) -> int:
         """Return the bytes of requests and replies under way; see `Engine.memory_needed`.
 
-        That is for HTTP bodies, to which any server may have to fall back. Through shared memory it is less, even with
-        the files there, which do not count: an input and an answer for each request, and as much for late answers.
+        Files in shared memory are counted as well where tiles go through them: they are not anonymous, but a container
+        is charged for them.
         """
         item = np.dtype(self._plan.input.dtype).itemsize
         answer = sum((output.channels or 1) * np.dtype(output.spec.dtype).itemsize for output in self._plan.outputs)
-        # The request is held three times while it is put together, the reply twice while it is read. In shared memory:
-        # once to encode it and once in each of two slots, the answer there as well and once copied out.
-        return workers * self.info.batch * tile * tile * (9 * item + 3 * answer + len(self.info.channels))
+        # The request is held up to three times while it is encoded, the reply twice while it is read.
+        bodies = workers * self.info.batch * tile * tile * (9 * item + 2 * answer + len(self.info.channels))
+        return bodies + (0 if self._sharing is None else self._sharing.most_bytes)
 
     def close(self) -> None:
         """Close all connections; requests under way end with `InferenceUnavailable`.

@@ -235,6 +235,12 @@ def test_addresses(prefix):
     assert Address.parse(f"{prefix}[::1]:8000/") == ("::1", 8000)
 
 
+def test_addresses_on_this_machine():
+    here = ("localhost:1", "127.0.0.1:1", "127.8.8.8:1", "[::1]:1")
+    assert all(Address.parse(text).is_loopback for text in here)
+    assert not any(Address.parse(text).is_loopback for text in ("gpu:1", "10.0.0.1:1", "[fe80::1]:1"))
+
+
 @pytest.mark.parametrize("text", ["gpu", "gpu:", "gpu:0", "gpu:99999", ":8000", "a b:1", "grpc://gpu:8001", "gpu:1/x"])
 def test_junk_for_an_address(text):
     with pytest.raises(UsageError, match="is not host:port"):
