@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import Engine, Mounts, folder
+from tests.containers.engine import Done, Engine, Mounts, folder
 from tests.stages.test_segmentation import FILES, names
 
 Image = Callable[[str], str]
@@ -39,15 +39,18 @@ def folders(slide: Path, tmp_path: Path) -> Folders:
     return Folders(slide, *(folder(tmp_path / name) for name in ("tiles", "masks", "out")))
 
 
-def in_turn(engine: Engine, image: Image, folders: Folders, filter_options: list[str] | None = None) -> None:
-    """Run the three one after another; `filter_options` replaces filter's own."""
+def in_turn(engine: Engine, image: Image, folders: Folders, filter_options: list[str] | None = None) -> Done:
+    """Run the three one after another and return filter's words; `filter_options` replaces its own options."""
+    told = {}
     for stage, mounts in folders.mounts.items():
         options = engine.hardened(mounts, NVIDIA_CLARA_NOSYNCLOCK="TRUE")
         if stage == "filter" and filter_options:
             options = filter_options
-        done = engine.run(image(stage), *options)
+        command = ["/bin/bash", "-c", f"python -u /app/main.py {stage} -d DEBUG"]
+        told[stage] = done = engine.run(image(stage), *options, command=command)
         assert done.code == 0, done.err
         assert "Traceback" not in done.err
+    return told["filter"]
 
 
 def test_one_after_another(engine: Engine, image: Image, folders: Folders, outside: bytes) -> None:
@@ -89,5 +92,6 @@ def test_filter_beside_triton(
     )
     if shared_memory:
         options += ["--ipc", f"container:{triton}"]
-    in_turn(engine, image, folders, options)
+    done = in_turn(engine, image, folders, options)
+    assert ("tiles travel through shared memory" in done.err) == shared_memory, done.err
     assert (folders.out / "image.tif").read_bytes() == outside
