@@ -8,6 +8,7 @@ pages.
 
 from __future__ import annotations
 
+import ast
 import io
 import math
 import os
@@ -150,7 +151,7 @@ class ArrayReader(Closing):
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error.strerror}; make the store again") from error
         shape, dtype, offset = _parse(head)
-        if (shape, dtype) != (self.shape, self.dtype):
+        if (shape, dtype) != (self.shape, np.lib.format.dtype_to_descr(self.dtype)):
             raise StoreError(
                 f"{self.path} is not the array {list(self.shape)} of {self.dtype} that the manifest says; "
                 "make the store again"
@@ -184,16 +185,20 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return head.getvalue()
 
 
-def _parse(head: bytes) -> tuple[tuple[int, ...], np.dtype[Any] | None, int]:
-    """Return shape, type and place of the content of a ``.npy`` file; a type of None if it is none that we read."""
-    file = io.BytesIO(head)
+def _parse(head: bytes) -> tuple[object, object, int]:
+    """Return shape, type and place of the content of a ``.npy`` file; None where it is none that we read.
+
+    NumPy's own reader makes allowances for files of Python 2, and calls a tokenizer for them; nothing here needs that.
+    """
+    magic, end = b"\x93NUMPY\x01\x00", 10 + int.from_bytes(head[8:10], "little")
+    if not head.startswith(magic) or end > len(head):
+        return None, None, 0
     try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            return (), None, 0
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_HEAD)
-    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError):  # whatever a forged head causes
-        return (), None, 0
-    return (shape, None if fortran or dtype.hasobject else dtype, file.tell())
+        facts = ast.literal_eval(head[10:end].decode("latin-1"))
+        shape, descr, fortran = facts["shape"], facts["descr"], facts["fortran_order"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):  # whatever a forged one causes
+        return None, None, 0
+    return shape, None if fortran or not isinstance(descr, str) else descr, end
 
 
 def _hint(path: Path) -> str:
