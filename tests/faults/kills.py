@@ -26,7 +26,7 @@ import operators.segmentation.run
 import operators.stitch.command  # noqa: F401 - imported once, before the forks
 from operators.commands import run
 from operators.stitch import space
-from shared.store import ledger, writer
+from shared.store import free, ledger, writer
 from shared.store.manifest import read_manifest
 
 CALLS = (
@@ -155,10 +155,8 @@ def main() -> None:
                 path.write_bytes(data)
         if output.exists():
             if (manifest := read_manifest(output)) is not None:
-                writer_free(manifest)
+                free(manifest)
             shutil.rmtree(output)
-
-    from shared.store import free as writer_free
 
     problems: list[str] = []
 
@@ -173,16 +171,13 @@ def main() -> None:
     expected, (_, n) = content(output), recorded(output)
     resumed = 0
     for number in range(1, LIMIT):
-        if not job["chain"] or number == 1:
-            fresh()
+        fresh()
         code = attempt(arguments, number, log)
         if code != -signal.SIGKILL:
             expect(code == 0, f"exit {code}")
             break
         generation, there = recorded(output)
         resumed = max(resumed, there)
-        if job["chain"]:
-            continue
         code = attempt(arguments, 0, log)
         expect(code == 0, f"exit {code} of the next run")
         expect(code != 0 or content(output) == expected, "other bytes")

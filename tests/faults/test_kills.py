@@ -39,13 +39,11 @@ def config(request: pytest.FixtureRequest, dark_config: Path, tmp_path_factory: 
     return folder
 
 
-def killed_everywhere(
-    tmp_path: Path, arguments: list[str], *, restore: list[str] | None = None, chain: bool
-) -> dict[str, Any]:
+def killed_everywhere(tmp_path: Path, arguments: list[str], *, restore: list[str] | None = None) -> dict[str, Any]:
     output = tmp_path / "out"
     job = {
         "arguments": [*arguments, "--output-path", str(output)],
-        "output": str(output), "log": str(tmp_path / "log"), "chain": chain, "restore": restore or [],
+        "output": str(output), "log": str(tmp_path / "log"), "restore": restore or [],
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.kills"], input=json.dumps(job), capture_output=True, text=True, cwd=ROOT,
@@ -82,18 +80,16 @@ def arrays_of(folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("chain", [False, True])
-def test_load(tiny_slide: Path, config: Path, tmp_path: Path, chain: bool) -> None:
-    found = killed_everywhere(tmp_path, ["load", *options(config, tiny_slide)], chain=chain)
+def test_load(tiny_slide: Path, config: Path, tmp_path: Path) -> None:
+    found = killed_everywhere(tmp_path, ["load", *options(config, tiny_slide)])
     assert found["tiles"] == 6
     assert found["resumed"] == 6
     assert found["steps"] > 20
 
 
-@pytest.mark.parametrize("chain", [False, True])
-def test_filter(inputs: Path, config: Path, tmp_path: Path, chain: bool) -> None:
+def test_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
     try:
-        found = killed_everywhere(tmp_path, ["filter", *options(config, inputs)], chain=chain)
+        found = killed_everywhere(tmp_path, ["filter", *options(config, inputs)])
     finally:
         for kind in ("tiles", "masks"):
             manifest = read_manifest(inputs / kind)
@@ -104,11 +100,10 @@ def test_filter(inputs: Path, config: Path, tmp_path: Path, chain: bool) -> None
     assert found["steps"] > 20
 
 
-@pytest.mark.parametrize("chain", [False, True])
-def test_stitch(inputs: Path, config: Path, tmp_path: Path, chain: bool) -> None:
+def test_stitch(inputs: Path, config: Path, tmp_path: Path) -> None:
     arrays = arrays_of(inputs)
     try:
-        found = killed_everywhere(tmp_path, ["stitch", *options(config, inputs)], restore=arrays, chain=chain)
+        found = killed_everywhere(tmp_path, ["stitch", *options(config, inputs)], restore=arrays)
     finally:
         for path in arrays:
             Path(path).unlink(missing_ok=True)
@@ -116,5 +111,5 @@ def test_stitch(inputs: Path, config: Path, tmp_path: Path, chain: bool) -> None
 
 
 def test_segmentation(tiny_slide: Path, dark_config: Path, tmp_path: Path) -> None:
-    found = killed_everywhere(tmp_path, ["segmentation", *options(dark_config, tiny_slide)], chain=False)
+    found = killed_everywhere(tmp_path, ["segmentation", *options(dark_config, tiny_slide)])
     assert found["steps"] > 20
