@@ -34,7 +34,9 @@ def glass(crop: np.ndarray, folder: Path) -> None:
 
 
 def smaller_than_a_tile(crop: np.ndarray, folder: Path) -> None:
-    tiff(folder / "slide.tif", crop[200:300, 300:450], 64)
+    corners = [(y, x) for y in range(0, 400, 50) for x in range(0, 550, 50)]
+    y, x = min(corners, key=lambda at: crop[at[0] : at[0] + 100, at[1] : at[1] + 150, 1].min())
+    tiff(folder / "slide.tif", crop[y : y + 100, x : x + 150], 64)
 
 
 def damaged(crop: np.ndarray, folder: Path) -> None:
