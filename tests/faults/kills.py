@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import operators.filter.command
+import operators.filter.inference.embedded
 import operators.load.command
 import operators.segmentation.run
 import operators.stitch.command  # noqa: F401 - imported once, before the forks
