@@ -85,7 +85,13 @@ def run(settings: Settings) -> None:
         )
         with (
             StoreWriter(
-                folder.path, folder.work, manifest, small, _beside(path), shared=settings.shared_memory
+                folder.path,
+                folder.work,
+                manifest,
+                small,
+                _beside(path),
+                shared=settings.shared_memory,
+                fastio=settings.fastio,
             ) as store,
             Crew(settings.workers) as crew,
         ):

@@ -66,8 +66,8 @@ def run(settings: Settings) -> None:
                 return
             with (
                 writing(work.output),
-                StoreReader(at, tiles, patience) as first,
-                StoreReader(of, masks, patience) as second,
+                StoreReader(at, tiles, patience, settings.fastio) as first,
+                StoreReader(of, masks, patience, settings.fastio) as second,
                 Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.model.name, before, (at,))
@@ -79,7 +79,7 @@ def run(settings: Settings) -> None:
         finally:
             work.close(remove=done)
     for store in (tiles, masks):
-        free(store)  # what lies in shared memory has served
+        free(store, settings.fastio)  # what lies in shared memory has served
     outcome = Outcome(
         info=slide.info,
         output=work.output,

@@ -12,7 +12,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,31 @@ from shared.errors import StoreError
 SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; what lies there is named for its run
 
 Array = npt.NDArray[Any]
+
+
+class ReadableArray(Protocol):
+    """What a store's array is read from: an `ArrayReader`, or memory of NVIDIA's driver (`shared.store.fastio`)."""
+
+    path: Path
+
+    def get(self, start: int, stop: int) -> Array:
+        """Return items: (stop - start, ...). Any thread may do so at any time."""
+
+    def close(self) -> None:
+        """Give back what is held."""
+
+
+class WritableArray(ReadableArray, Protocol):
+    """What a store's array is written to."""
+
+    def put(self, start: int, items: Array) -> None:
+        """Write items, C-contiguous, from place `start` on. Any thread may do so at any time."""
+
+    def sync(self) -> None:
+        """Make durable what was written."""
+
+    def seal(self) -> None:
+        """Let others have the array, now that it is whole."""
 
 
 class ArrayWriter(Closing):
@@ -84,6 +109,10 @@ class ArrayWriter(Closing):
         """Force what was written to the disk."""
         with writing(self.path):
             os.fdatasync(self._file)
+
+    def seal(self) -> None:
+        """Force the last of it to the disk; others could read the file all along."""
+        self.sync()
 
     def close(self) -> None:
         """Close the file."""

@@ -6,6 +6,7 @@ A reader refuses another major version, and ignores keys that it does not know: 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,8 @@ WORK = ".run"
 """Folder of work in a store's folder, or in that of an image: the lock, and what is not finished."""
 FORMAT = "nuclei-store"
 VERSION = (1, 0)
+FASTIO = "fastio:"
+"""Marks an array that lies in memory of NVIDIA's driver; its id follows."""
 LIMIT = 1 << 20
 """Most bytes of a manifest; ours have two thousand."""
 
@@ -33,7 +36,7 @@ class ArrayFacts:
     Attributes
     ----------
     file
-        Its name in the store's folder, or its absolute path in shared memory.
+        Its name in the store's folder, its absolute path in shared memory, or `FASTIO` and the id of an allocation.
     shape, dtype
         Of the array.
     channels
@@ -238,6 +241,9 @@ def _array(name: str, facts: object) -> ArrayFacts:
         raise _Wrong(f'"dtype" of array "{name}" is {dtype!r:.60}')
     file = _take(facts, "file", str)
     # A store names files of its own only: what others wrote must not lead a reader anywhere else.
-    if not file or "\0" in file or (Path(file).name != file and Path(file).parent != Path("/dev/shm")):  # noqa: S108
+    if file.startswith(FASTIO):
+        if not re.fullmatch(r"nuclei-[0-9a-f]{32}-(tiles|masks)", file.removeprefix(FASTIO)):
+            raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, which names no allocation of a store')
+    elif not file or "\0" in file or (Path(file).name != file and Path(file).parent != Path("/dev/shm")):  # noqa: S108
         raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, which is neither beside it nor in /dev/shm')
     return ArrayFacts(file, tuple(shape), dtype, tuple(map(str, channels)))

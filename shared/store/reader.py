@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,10 @@ from shared.closing import Closing
 from shared.errors import InputError, StoreError
 from shared.lock import held
 from shared.store import ledger
-from shared.store.array import Array, ArrayReader
+from shared.store.array import Array, ArrayReader, ReadableArray
+from shared.store.fastio import FastIOReader
 from shared.store.ledger import DAMAGED, LedgerReader, checksum
-from shared.store.manifest import FILE, WORK, Manifest, is_complete, read_manifest
+from shared.store.manifest import FASTIO, FILE, WORK, Manifest, is_complete, read_manifest
 from shared.waiting import VARIABLE, Patience
 
 
@@ -29,6 +31,8 @@ class StoreReader(Closing):
         As read from it.
     patience
         How long to wait for what is not there yet.
+    fastio
+        The FastIO context of NVIDIA's driver, where it runs this stage.
 
     Raises
     ------
@@ -38,7 +42,13 @@ class StoreReader(Closing):
         Its files are not what the manifest says.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, patience: Patience) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        patience: Patience,
+        fastio: Any = None,  # noqa: ANN401 - the driver has no types
+    ) -> None:
         self.folder, self.manifest = folder, manifest
         self._patience = patience
         self._kind = manifest.kind
@@ -46,7 +56,11 @@ class StoreReader(Closing):
             if name not in manifest.arrays:
                 raise StoreError(f'{folder / FILE} names no array "{name}"; make the store again')
         facts = manifest.arrays[self._kind]
-        self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
+        self._array: ReadableArray
+        if facts.file.startswith(FASTIO):
+            self._array = FastIOReader(fastio, facts.file, facts.shape, facts.dtype)
+        else:
+            self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
         try:
             self._ledger = LedgerReader(folder / ledger.FILE, manifest.generation)
         except BaseException:

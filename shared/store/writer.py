@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,10 @@ from shared.closing import Closing
 from shared.disk import writing
 from shared.errors import StoreError
 from shared.store import ledger
-from shared.store.array import SHARED, Array, ArrayWriter
+from shared.store.array import SHARED, Array, ArrayWriter, WritableArray
+from shared.store.fastio import FastIOWriter, free_allocation
 from shared.store.ledger import Entry, LedgerWriter, checksum
-from shared.store.manifest import COMPLETE, FILE, ArrayFacts, Manifest, read_manifest
+from shared.store.manifest import COMPLETE, FASTIO, FILE, ArrayFacts, Manifest, read_manifest
 
 COMMIT_SECONDS = 0.5
 """How long an item may be there before the ledger names it: what comes after a stage waits for that."""
@@ -50,11 +52,15 @@ class StoreWriter(Closing):
         Further files, by name.
     shared
         Put the large array into shared memory.
+    fastio
+        The FastIO context of NVIDIA's driver, where it runs this stage: the shared memory to take.
 
     Notes
     -----
     A store with this very key that is not complete is gone on with; one that is complete must not be opened.
     """
+
+    _array: WritableArray
 
     def __init__(
         self,
@@ -65,11 +71,12 @@ class StoreWriter(Closing):
         files: Mapping[str, bytes],
         *,
         shared: bool,
+        fastio: Any = None,  # noqa: ANN401 - the driver has no types
     ) -> None:
         self._folder, self._work = folder, work
         there = read_manifest(folder) if resumable(folder, manifest.key) else None
         if there is None:
-            self._create(manifest, small, files, shared)
+            self._create(manifest, small, files, shared, fastio)
         else:
             self._resume(there, manifest)
         self._pending: list[Entry] = []
@@ -153,7 +160,7 @@ class StoreWriter(Closing):
         missing = [item for item in range(self.manifest.n) if item not in self.entries]
         if missing:
             raise AssertionError(f"{len(missing)} tiles were never stored, the first is {missing[0]}")
-        self._array.sync()
+        self._array.seal()
         complete = {"generation": self.manifest.generation, "n": self.manifest.n, **facts}
         _put_file(self._folder, self._work, COMPLETE, (json.dumps(complete, indent=2) + "\n").encode())
 
@@ -178,19 +185,17 @@ class StoreWriter(Closing):
             self.entries.update((entry.item, entry) for entry in entries)
         self._committed = time.monotonic()
 
-    def _create(self, manifest: Manifest, small: Mapping[str, Array], files: Mapping[str, bytes], shared: bool) -> None:
-        remove_store(self._folder, self._work)
+    def _create(
+        self,
+        manifest: Manifest,
+        small: Mapping[str, Array],
+        files: Mapping[str, bytes],
+        shared: bool,
+        fastio: Any,  # noqa: ANN401 - the driver has no types
+    ) -> None:
+        remove_store(self._folder, self._work, fastio)
         generation = uuid.uuid4().hex
-        large = manifest.arrays[manifest.kind]
         arrays: dict[str, ArrayFacts] = {}
-        if shared:
-            # Shared memory knows no folders that a server could look into: the name tells whose it is.
-            path = SHARED / f"nuclei-{generation}-{manifest.kind}.npy"
-            _put_file(self._work, self._work, _ARRAYS, f"{path}\n".encode())
-            arrays[manifest.kind] = replace(large, file=str(path))
-        else:
-            path = self._folder / f"{manifest.kind}.npy"
-            arrays[manifest.kind] = replace(large, file=path.name)
         for name, content in small.items():
             with ArrayWriter(self._folder / f"{name}.npy", content.shape, str(content.dtype), create=True) as array:
                 array.put(0, np.ascontiguousarray(content))
@@ -198,11 +203,33 @@ class StoreWriter(Closing):
             arrays[name] = ArrayFacts(f"{name}.npy", content.shape, str(content.dtype))
         for name, data in files.items():
             _put_file(self._folder, self._work, name, data)
-        self._array = ArrayWriter(path, large.shape, large.dtype, create=True)
+        arrays[manifest.kind] = self._make_array(manifest, generation, shared, fastio)
         self._ledger = LedgerWriter(self._folder / ledger.FILE, generation, create=True)
         self.manifest = replace(manifest, generation=generation, arrays=arrays)
         _put_file(self._folder, self._work, FILE, self.manifest.to_json())
         (self._work / _ARRAYS).unlink(missing_ok=True)  # the manifest names it from now on
+
+    def _make_array(
+        self,
+        manifest: Manifest,
+        generation: str,
+        shared: bool,
+        fastio: Any,  # noqa: ANN401 - the driver has no types
+    ) -> ArrayFacts:
+        large, name = manifest.arrays[manifest.kind], f"nuclei-{generation}-{manifest.kind}"
+        if shared and fastio is not None:
+            allocation = FastIOWriter.make(fastio, name, large.shape, large.dtype)
+            if allocation is not None:
+                self._array = allocation
+                return replace(large, file=f"{FASTIO}{name}")
+        if shared:
+            # Shared memory knows no folders that a server could look into: the name tells whose it is.
+            path = SHARED / f"{name}.npy"
+            _put_file(self._work, self._work, _ARRAYS, f"{path}\n".encode())
+        else:
+            path = self._folder / f"{manifest.kind}.npy"
+        self._array = ArrayWriter(path, large.shape, large.dtype, create=True)
+        return replace(large, file=str(path) if shared else path.name)
 
     def _resume(self, there: Manifest, wanted: Manifest) -> None:
         facts = there.arrays[there.kind]
@@ -215,11 +242,17 @@ class StoreWriter(Closing):
 
 
 def resumable(folder: Path, key: str) -> bool:
-    """Tell whether a folder holds a store of this key, complete or not, whose large array is still there."""
+    """Tell whether a folder holds a store of this key, complete or not, whose large array is still there.
+
+    One in memory of NVIDIA's driver never is: what a process did not publish is gone with it, and the rest with the job.
+    """
     manifest = read_manifest(folder)
     if manifest is None or manifest.key != key:
         return False
-    return all((folder / facts.file).exists() for facts in manifest.arrays.values()) and (folder / ledger.FILE).exists()
+    files = [facts.file for facts in manifest.arrays.values()]
+    if any(file.startswith(FASTIO) for file in files):
+        return False
+    return all((folder / file).exists() for file in [*files, ledger.FILE])
 
 
 def rename_run(folder: Path, work: Path, manifest: Manifest, run: str) -> None:
@@ -227,7 +260,7 @@ def rename_run(folder: Path, work: Path, manifest: Manifest, run: str) -> None:
     _put_file(folder, work, FILE, replace(manifest, run=run).to_json())
 
 
-def remove_store(folder: Path, work: Path) -> None:
+def remove_store(folder: Path, work: Path, fastio: Any = None) -> None:  # noqa: ANN401 - the driver has no types
     """Remove a store, whole or not: first what makes it one, so that no reader ever takes the rest for one."""
     with writing(folder):
         try:
@@ -240,15 +273,17 @@ def remove_store(folder: Path, work: Path) -> None:
         (folder / FILE).unlink(missing_ok=True)
         _force(folder)
         if manifest is not None:
-            free(manifest)
+            free(manifest, fastio)
         for name in (ledger.FILE, "tiles.npy", "masks.npy", "index.npy", "tissue.npy"):
             (folder / name).unlink(missing_ok=True)
         (work / _ARRAYS).unlink(missing_ok=True)
 
 
-def free(manifest: Manifest) -> None:
+def free(manifest: Manifest, fastio: Any = None) -> None:  # noqa: ANN401 - the driver has no types
     """Give back the shared memory of a store; what lies on a disk stays."""
     for facts in manifest.arrays.values():
+        if facts.file.startswith(FASTIO):
+            free_allocation(fastio, facts.file)
         path = Path(facts.file)
         if _is_ours(path):
             with writing(path):
