@@ -118,6 +118,8 @@ def _driver_class() -> Any:  # noqa: ANN401 - the module has no types
 def _as_driven(settings: Settings, payload: Any) -> Settings:  # noqa: ANN401 - the module has no types
     """Return the settings with the payload's folders, where the command line names none, and its FastIO context."""
     settings = replace(settings, patience=None, fastio=_context(payload))
+    if settings.shared_memory and settings.fastio is None:
+        log.warning("the driver has no FastIO context: /dev/shm is used instead")
     if "input_path" not in settings.named_paths:
         # Clara maps folders as it likes, and a name may be empty: what lies in each is found by its kind.
         first, *more = _folders(payload.input_entries) or settings.inputs

@@ -30,17 +30,23 @@ from shared.store.manifest import FASTIO
 
 log = logging.getLogger("nuclei")
 
+# Objects of NVIDIA's module, which has no types.
+Context = Any
+Allocation = Any
+Mapped = Any
+Buffer = Any
+
 
 class _Names:
     """What NVIDIA's objects are asked for, and how."""
 
     @staticmethod
-    def create(context: Any, size: int) -> Any:  # noqa: ANN401 - the module has no types
+    def create(context: Context, size: int) -> Allocation:
         """`FastIOContext.create(size)` → allocation. Certain; that the size is in bytes: inferred."""
         return context.create(size)
 
     @staticmethod
-    def get(context: Any, name: str) -> Any:  # noqa: ANN401
+    def get(context: Context, name: str) -> Allocation:
         """`FastIOContext.get(id)` → allocation. Certain; that an unknown id raises or gives None: inferred."""
         allocation = context.get(name)
         if allocation is None:
@@ -48,12 +54,12 @@ class _Names:
         return allocation
 
     @staticmethod
-    def describe(allocation: Any, dtype: str, shape: Sequence[int]) -> None:  # noqa: ANN401
+    def describe(allocation: Allocation, dtype: str, shape: Sequence[int]) -> None:
         """`FastIOAllocation.set_type_and_dimensions`. Certain; its arguments (NumPy's name, list): unknown."""
         allocation.set_type_and_dimensions(dtype, list(shape))
 
     @staticmethod
-    def map(allocation: Any) -> Any:  # noqa: ANN401
+    def map(allocation: Allocation) -> Mapped:
         """`FastIOAllocation.map`. That it is needed before access: certain; its name: inferred; arguments: unknown.
 
         What it returns is unknown too; `_bytes` takes a buffer, a pointer or an address.
@@ -61,22 +67,22 @@ class _Names:
         return allocation.map()
 
     @staticmethod
-    def unmap(allocation: Any) -> None:  # noqa: ANN401
+    def unmap(allocation: Allocation) -> None:
         """`FastIOAllocation.unmap`. That it is needed after access: certain; its name: inferred; arguments: unknown."""
         allocation.unmap()
 
     @staticmethod
-    def publish(allocation: Any, name: str) -> None:  # noqa: ANN401
+    def publish(allocation: Allocation, name: str) -> None:
         """`FastIOAllocation.publish(id)`. Certain; that it outlives its writer's reference: inferred."""
         allocation.publish(name)
 
     @staticmethod
-    def release(allocation: Any) -> None:  # noqa: ANN401
+    def release(allocation: Allocation) -> None:
         """`FastIOAllocation.release()`, of this reference only. Certain."""
         allocation.release()
 
     @staticmethod
-    def free(allocation: Any) -> None:  # noqa: ANN401
+    def free(allocation: Allocation) -> None:
         """`FastIOAllocation.free()`, which releases this reference and deletes the memory. Certain."""
         allocation.free()
 
@@ -99,7 +105,7 @@ class FastIOWriter(Closing):
         Anything that NVIDIA's module raises; `make` returns None instead.
     """
 
-    def __init__(self, context: Any, name: str, shape: tuple[int, ...], dtype: str) -> None:  # noqa: ANN401
+    def __init__(self, context: Context, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self.path = Path(f"{FASTIO}{name}")
         self._name, self._lock, self._published = name, threading.Lock(), False
         self._items: Array | None = None
@@ -108,12 +114,14 @@ class FastIOWriter(Closing):
         try:
             _Names.describe(self._allocation, dtype, shape)
             self._items = _map(self._allocation, shape, dtype)
+            if not self._items.flags.writeable:
+                raise TypeError("it is mapped read-only")
         except BaseException:
             _Names.free(self._allocation)
             raise
 
     @classmethod
-    def make(cls, context: Any, name: str, shape: tuple[int, ...], dtype: str) -> Self | None:  # noqa: ANN401
+    def make(cls, context: Context, name: str, shape: tuple[int, ...], dtype: str) -> Self | None:
         """Return a writer; None, with a line in the log, where the context cannot serve."""
         try:
             return cls(context, name, shape, dtype)
@@ -190,9 +198,10 @@ class FastIOReader(Closing):
         It cannot be had.
     """
 
-    def __init__(self, context: Any, file: str, shape: tuple[int, ...], dtype: str) -> None:  # noqa: ANN401
+    def __init__(self, context: Context, file: str, shape: tuple[int, ...], dtype: str) -> None:
         self.path = Path(file)
-        self._allocation = self._items = None
+        self._allocation: Allocation = None
+        self._items: Array | None = None
         if context is None:
             raise StoreError(
                 f"{file} lies in FastIO memory, which only a stage that NVIDIA's driver starts can read{_HINT}"
@@ -202,11 +211,10 @@ class FastIOReader(Closing):
             items = _map(self._allocation, shape, dtype)
         except Exception as error:
             self.close()
-            raise StoreError(
-                f"{file}: no such FastIO memory in this job ({type(error).__name__}: {error}){_HINT}"
-            ) from error
+            told = f"{type(error).__name__}: {error}"
+            raise StoreError(f"{file}: no such FastIO memory in this job ({told}){_HINT}") from error
         items.flags.writeable = False
-        self._items: Array | None = items
+        self._items = items
 
     def get(self, start: int, stop: int) -> Array:
         """Return a copy of items: views must not be there any more when the memory is unmapped."""
@@ -227,7 +235,7 @@ class FastIOReader(Closing):
         self._allocation = None
 
 
-def free_allocation(context: Any, file: str) -> None:  # noqa: ANN401
+def free_allocation(context: Context, file: str) -> None:
     """Free what a manifest names, if it is still there; without a context its job has ended, and it with it."""
     if context is None:
         return
@@ -243,7 +251,7 @@ _HINT = (
 )
 
 
-def _map(allocation: Any, shape: tuple[int, ...], dtype: str) -> Array:  # noqa: ANN401
+def _map(allocation: Allocation, shape: tuple[int, ...], dtype: str) -> Array:
     """Map an allocation and return its memory as an array."""
     mapped = _Names.map(allocation)
     try:
@@ -254,7 +262,7 @@ def _map(allocation: Any, shape: tuple[int, ...], dtype: str) -> Array:  # noqa:
         raise
 
 
-def _bytes(mapped: Any, size: int) -> Any:  # noqa: ANN401
+def _bytes(mapped: Mapped, size: int) -> Buffer:
     """Return the buffer that something points to: a buffer itself, a ctypes pointer, or an address."""
     if isinstance(mapped, ctypes._Pointer | ctypes.c_void_p):
         mapped = ctypes.cast(mapped, ctypes.c_void_p).value

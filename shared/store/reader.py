@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from shared.errors import InputError, StoreError
 from shared.lock import held
 from shared.store import ledger
 from shared.store.array import Array, ArrayReader, ReadableArray
-from shared.store.fastio import FastIOReader
+from shared.store.fastio import Context, FastIOReader
 from shared.store.ledger import DAMAGED, LedgerReader, checksum
 from shared.store.manifest import FASTIO, FILE, WORK, Manifest, is_complete, read_manifest
 from shared.waiting import VARIABLE, Patience
@@ -47,7 +46,7 @@ class StoreReader(Closing):
         folder: Path,
         manifest: Manifest,
         patience: Patience,
-        fastio: Any = None,  # noqa: ANN401 - the driver has no types
+        fastio: Context = None,
     ) -> None:
         self.folder, self.manifest = folder, manifest
         self._patience = patience

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from shared.disk import writing
 from shared.errors import StoreError
 from shared.store import ledger
 from shared.store.array import SHARED, Array, ArrayWriter, WritableArray
-from shared.store.fastio import FastIOWriter, free_allocation
+from shared.store.fastio import Context, FastIOWriter, free_allocation
 from shared.store.ledger import Entry, LedgerWriter, checksum
 from shared.store.manifest import COMPLETE, FASTIO, FILE, ArrayFacts, Manifest, read_manifest
 
@@ -71,7 +70,7 @@ class StoreWriter(Closing):
         files: Mapping[str, bytes],
         *,
         shared: bool,
-        fastio: Any = None,  # noqa: ANN401 - the driver has no types
+        fastio: Context = None,
     ) -> None:
         self._folder, self._work = folder, work
         there = read_manifest(folder) if resumable(folder, manifest.key) else None
@@ -191,7 +190,7 @@ class StoreWriter(Closing):
         small: Mapping[str, Array],
         files: Mapping[str, bytes],
         shared: bool,
-        fastio: Any,  # noqa: ANN401 - the driver has no types
+        fastio: Context,
     ) -> None:
         remove_store(self._folder, self._work, fastio)
         generation = uuid.uuid4().hex
@@ -214,7 +213,7 @@ class StoreWriter(Closing):
         manifest: Manifest,
         generation: str,
         shared: bool,
-        fastio: Any,  # noqa: ANN401 - the driver has no types
+        fastio: Context,
     ) -> ArrayFacts:
         large, name = manifest.arrays[manifest.kind], f"nuclei-{generation}-{manifest.kind}"
         if shared and fastio is not None:
@@ -244,7 +243,7 @@ class StoreWriter(Closing):
 def resumable(folder: Path, key: str) -> bool:
     """Tell whether a folder holds a store of this key, complete or not, whose large array is still there.
 
-    One in memory of NVIDIA's driver never is: what a process did not publish is gone with it, and the rest with the job.
+    One in memory of NVIDIA's driver never is: what was not published went with its process, the rest goes with the job.
     """
     manifest = read_manifest(folder)
     if manifest is None or manifest.key != key:
@@ -260,7 +259,7 @@ def rename_run(folder: Path, work: Path, manifest: Manifest, run: str) -> None:
     _put_file(folder, work, FILE, replace(manifest, run=run).to_json())
 
 
-def remove_store(folder: Path, work: Path, fastio: Any = None) -> None:  # noqa: ANN401 - the driver has no types
+def remove_store(folder: Path, work: Path, fastio: Context = None) -> None:
     """Remove a store, whole or not: first what makes it one, so that no reader ever takes the rest for one."""
     with writing(folder):
         try:
@@ -279,7 +278,7 @@ def remove_store(folder: Path, work: Path, fastio: Any = None) -> None:  # noqa:
         (work / _ARRAYS).unlink(missing_ok=True)
 
 
-def free(manifest: Manifest, fastio: Any = None) -> None:  # noqa: ANN401 - the driver has no types
+def free(manifest: Manifest, fastio: Context = None) -> None:
     """Give back the shared memory of a store; what lies on a disk stays."""
     for facts in manifest.arrays.values():
         if facts.file.startswith(FASTIO):
