@@ -182,8 +182,10 @@ def _signals_end_the_run() -> Iterator[None]:
         with hears:
             if heard := hears.recv(1):
                 time.sleep(GRACE_SECONDS)
-                if not _heard:  # the main thread is in a call that does not return: nobody has said it yet
-                    log.error("%s", Interrupted(heard[0]))
+                # the main thread is in a call that does not return, so nobody has said it; who reads it may be stuck too
+                say = threading.Thread(target=log.error, args=("%s", Interrupted(heard[0])), daemon=True)
+                say.start()
+                say.join(0.5)
                 os._exit(128 + heard[0])
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
