@@ -182,7 +182,7 @@ def _signals_end_the_run() -> Iterator[None]:
         with hears:
             if heard := hears.recv(1):
                 time.sleep(GRACE_SECONDS)
-                # the main thread is in a call that does not return, so nobody has said it; who reads it may be stuck too
+                # The main thread is in a call that does not return: nobody has said it. Who reads it may be stuck too.
                 say = threading.Thread(target=log.error, args=("%s", Interrupted(heard[0])), daemon=True)
                 say.start()
                 say.join(0.5)

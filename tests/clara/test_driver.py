@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from tests.clara.conftest import HERE, Job
-from tests.stages.conftest import Run, command, environment
+from tests.clara.conftest import Job
+from tests.stages.conftest import ROOT, Run, command, environment
 
 FILES = ["config.meta", "config_render.json", "image.tif"]
 
@@ -157,5 +159,7 @@ def test_a_signal_ends_the_work_itself(job: Job, small_slide: Path, tmp_path: Pa
     assert again.code == 0, again.err
 
 
-def test_the_stand_in_is_not_installed() -> None:
-    assert HERE.parent.name == "tests"  # which pyproject.toml does not list among the packages
+def test_the_stand_in_goes_into_no_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert not [pattern for pattern in packages for name in ("clara", "tests.clara") if fnmatch(name, pattern)]
