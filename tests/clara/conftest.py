@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.stages.conftest import Done, Run, arguments, crop, dark_config, run, small_slide
+from tests.stages.conftest import Done, Run, arguments, command, crop, dark_config, environment, run, small_slide
 
 __all__ = ["arguments", "crop", "dark_config", "run", "small_slide"]
 
@@ -61,6 +62,15 @@ class Job:
 
     def called(self, what: str) -> int:
         return sum(call["call"] == what for call in self.calls)
+
+
+@pytest.fixture(scope="session")
+def plain(small_slide: Path, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The image that a plain run makes."""
+    out = tmp_path_factory.mktemp("plain")
+    paths = ("--input-path", small_slide.parent, "--output-path", out, "--config-path", dark_config)
+    subprocess.run(command("segmentation", *paths), check=True, env=environment(NVIDIA_CLARA_NOSYNCLOCK="TRUE"))
+    return (out / "image.tif").read_bytes()
 
 
 @pytest.fixture

@@ -21,13 +21,6 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-@pytest.fixture
-def plain(run: Run, arguments: list[str], tmp_path: Path) -> bytes:
-    """The image that a plain run makes."""
-    assert run(*arguments, "--output-path", tmp_path / "plain", NVIDIA_CLARA_NOSYNCLOCK="TRUE").code == 0
-    return (tmp_path / "plain" / "image.tif").read_bytes()
-
-
 @pytest.mark.parametrize("value", ["", "false", "0"])
 def test_the_payload_names_the_folders(job: Job, small_slide: Path, tmp_path: Path, plain: bytes, value: str) -> None:
     inputs, outputs = [("slide", small_slide.parent)], [("", tmp_path / "mapped")]

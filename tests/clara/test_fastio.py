@@ -19,13 +19,6 @@ from tests.stages.conftest import Run
 FILES = ["config.meta", "config_render.json", "image.tif"]
 
 
-@pytest.fixture
-def plain(run: Run, arguments: list[str], tmp_path: Path) -> bytes:
-    """The image that a plain run makes."""
-    assert run(*arguments, "--output-path", tmp_path / "plain", NVIDIA_CLARA_NOSYNCLOCK="TRUE").code == 0
-    return (tmp_path / "plain" / "image.tif").read_bytes()
-
-
 def content(*folders: Path) -> dict[Path, str]:
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest()
