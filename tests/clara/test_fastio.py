@@ -14,7 +14,6 @@ from shared.errors import NucleiError, StoreError
 from shared.store import Manifest
 from shared.store.fastio import FastIOReader, FastIOWriter, _bytes, free_allocation
 from tests.clara.conftest import Job
-from tests.stages.conftest import Run
 
 FILES = ["config.meta", "config_render.json", "image.tif"]
 
