@@ -28,7 +28,7 @@ from shared.batches import Pixels
 from shared.resources import usable_cpus
 from shared.settings import Settings
 from shared.store import ArrayFacts, Manifest, SlideFacts, StoreWriter, ledger
-from shared.store.array import write_all
+from shared.store.files import write_all
 from shared.waiting import VARIABLE
 
 TILE = 256

@@ -66,8 +66,8 @@ def parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("-d", "--debug-level", default="INFO", type=_level, help="logging level name (default: INFO)")
-    add("--input-path", default=Path("/input"), type=_path, help="folder with the slide (default: /input)")
-    add("--output-path", default=Path("/output"), type=_path, help="folder for the result (default: /output)")
+    add("--input-path", type=_path, help="folder with the slide (default: /input)")
+    add("--output-path", type=_path, help="folder for the result (default: /output)")
     add("--config-path", default=Path("/config"), type=_path, help="folder with config.yaml, if any (default: /config)")
     add("-w", "--num-workers", default=None, type=_workers, help="threads (default: the usable processors)")
     add(
@@ -93,9 +93,10 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     UsageError
         Two options contradict each other.
     """
+    paths = {name: getattr(arguments, name) for name in ("input_path", "output_path") if getattr(arguments, name)}
     settings = Settings(
-        input_path=arguments.input_path,
-        output_path=arguments.output_path,
+        **paths,
+        named_paths=frozenset(paths),
         config_path=arguments.config_path,
         workers=arguments.num_workers or usable_cpus(),
         tile=arguments.tile_size,
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) 
             log.error("%s", problem)
         return error.exit_code
     except NucleiError as error:
+        _leave_if_heard()
         log.error("%s", error)
         log.debug("where it was raised", exc_info=True)
         return error.exit_code
@@ -155,9 +157,7 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) 
         log.error("out of memory: not even the libraries fit (%s)", error)
         return NucleiError.exit_code
     except Exception as error:
-        if _heard:  # a library took the signal's exception for its own failure
-            log.error("%s", Interrupted(_heard[0]))
-            _leave(128 + _heard[0])
+        _leave_if_heard()
         # nothing is hidden: the user gets one line and a code, the developer the traceback
         log.error("internal error, please report it: %s: %s (-d DEBUG shows where)", type(error).__name__, error)
         log.debug("where it was raised", exc_info=True)
@@ -182,6 +182,10 @@ def _signals_end_the_run() -> Iterator[None]:
         with hears:
             if heard := hears.recv(1):
                 time.sleep(GRACE_SECONDS)
+                # The main thread is in a call that does not return: nobody has said it. Who reads it may be stuck too.
+                say = threading.Thread(target=log.error, args=("%s", Interrupted(heard[0])), daemon=True)
+                say.start()
+                say.join(0.5)
                 os._exit(128 + heard[0])
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
@@ -200,6 +204,13 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # one is enough; a second must not break the tidying up
     _heard.append(number)
     raise Interrupted(number)
+
+
+def _leave_if_heard() -> None:
+    """End as interrupted, where a library took the signal's exception for a failure of its own."""
+    if _heard:
+        log.error("%s", Interrupted(_heard[0]))
+        _leave(128 + _heard[0])
 
 
 def _leave(code: int) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,9 @@ class Settings:
     Of a stage that runs apart: `more_inputs`, folders besides `input_path`; `run`, the run that it belongs to
     (``NUCLEI_RUN_ID``); `shared_memory`, whether stores have their arrays there; `patience`, seconds without progress
     after which it gives up waiting for the stage before it, None for no waiting.
+
+    Of a stage that NVIDIA's driver starts: `named_paths`, which of `input_path` and `output_path` the command line
+    names, so that they win over the driver's; `fastio`, its `clara.FastIOContext`, if it has one.
     """
 
     input_path: Path = Path("/input")
@@ -91,6 +94,8 @@ class Settings:
     run: str = ""
     shared_memory: bool = False
     patience: float | None = 300.0
+    named_paths: frozenset[str] = frozenset()
+    fastio: Any = None
 
     @property
     def inputs(self) -> tuple[Path, ...]:

@@ -77,10 +77,18 @@ def run(settings: Settings) -> None:
             model=ModelFacts(model.name, model.engine, model.identity),
             arrays={"masks": ArrayFacts("", shape, "uint8", model.channels)},
         )
-        with StoreReader(source, tiles, patience) as reader:
+        with StoreReader(source, tiles, patience, settings.fastio) as reader:
             small = {"index": reader.small("index")}
             with (
-                StoreWriter(folder.path, folder.work, manifest, small, {}, shared=settings.shared_memory) as store,
+                StoreWriter(
+                    folder.path,
+                    folder.work,
+                    manifest,
+                    small,
+                    {},
+                    shared=settings.shared_memory,
+                    fastio=settings.fastio,
+                ) as store,
                 Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
             ):
                 resumed = len(store.entries)

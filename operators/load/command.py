@@ -85,7 +85,15 @@ def run(settings: Settings) -> None:
             "shared memory" if settings.shared_memory else folder.path,
         )
         with (
-            StoreWriter(folder.path, folder.work, manifest, small, files, shared=settings.shared_memory) as store,
+            StoreWriter(
+                folder.path,
+                folder.work,
+                manifest,
+                small,
+                files,
+                shared=settings.shared_memory,
+                fastio=settings.fastio,
+            ) as store,
             Crew(settings.workers) as crew,
         ):
             resumed = len(store.entries)

@@ -67,12 +67,12 @@ def run(settings: Settings) -> None:
             if not claim(work, key, settings, path, at):
                 done = True
                 if is_complete(at, tiles) and is_complete(of, masks):  # else somebody still works on them
-                    _free(tiles, masks)
+                    _free(settings, tiles, masks)
                 return
             with (
                 writing(work.output),
-                StoreReader(at, tiles, patience) as first,
-                StoreReader(of, masks, patience) as second,
+                StoreReader(at, tiles, patience, settings.fastio) as first,
+                StoreReader(of, masks, patience, settings.fastio) as second,
                 Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.model.name, before, (at,))
@@ -83,7 +83,7 @@ def run(settings: Settings) -> None:
             done = True
         finally:
             work.close(remove=done)
-    _free(tiles, masks)
+    _free(settings, tiles, masks)
     outcome = Outcome(
         info=slide.info,
         output=work.output,
@@ -132,10 +132,10 @@ class _Stores:
         return crew.map(READ, read, spans(), ahead=2 * crew.workers)
 
 
-def _free(*stores: Manifest) -> None:
+def _free(settings: Settings, *stores: Manifest) -> None:
     """Give back what lies in shared memory: it has served."""
     for store in stores:
-        free(store)
+        free(store, settings.fastio)
 
 
 def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:

@@ -13,7 +13,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,36 @@ SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; what lies there i
 Array = npt.NDArray[Any]
 
 _HEAD = 4096  # bytes that are looked at for the head of a file; ours has 128
+
+
+class ReadableArray(Protocol):
+    """What a store's array is read from: an `ArrayReader`, or memory of NVIDIA's driver (`shared.store.fastio`)."""
+
+    path: Path
+
+    def get(self, start: int, stop: int) -> Array:
+        """Return items: (stop - start, ...). Any thread may do so at any time."""
+
+    def close(self) -> None:
+        """Give back what is held."""
+
+
+class WritableArray(Protocol):
+    """What a store's array is written to."""
+
+    path: Path
+
+    def put(self, start: int, items: Array) -> None:
+        """Write items, C-contiguous, from place `start` on. Any thread may do so at any time."""
+
+    def sync(self) -> None:
+        """Make durable what was written."""
+
+    def seal(self) -> None:
+        """Let others have the array, now that it is whole."""
+
+    def close(self) -> None:
+        """Give back what is held."""
 
 
 class ArrayWriter(Closing):
@@ -82,6 +112,10 @@ class ArrayWriter(Closing):
         """Force what was written to the disk."""
         with writing(self.path):
             os.fdatasync(self._file)
+
+    def seal(self) -> None:
+        """Force the last of it to the disk; others could read the file all along."""
+        self.sync()
 
     def close(self) -> None:
         """Close the file."""

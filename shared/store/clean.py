@@ -17,8 +17,9 @@ from shared.errors import NucleiError, OutputError, StoreError
 from shared.render_config import RENDER
 from shared.store import ledger
 from shared.store.array import SHARED
+from shared.store.fastio import Context, free_allocation
 from shared.store.files import force, put_file, read_small
-from shared.store.manifest import ARRAYS, COMPLETE, FILE, LIMIT, Kind, Manifest, read_manifest
+from shared.store.manifest import ARRAYS, COMPLETE, FASTIO, FILE, LIMIT, Kind, Manifest, read_manifest
 
 log = logging.getLogger("nuclei")
 
@@ -27,7 +28,7 @@ NAMES = (FILE, COMPLETE, ledger.FILE, *(f"{name}.npy" for name in ARRAYS))
 ANNOUNCED = "making"
 
 
-def make_room(folder: Path, work: Path, kind: Kind, shared: str = "") -> None:
+def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Context = None) -> None:
     """Remove the store in a folder, whole or not, and announce a new one.
 
     Parameters
@@ -38,6 +39,8 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "") -> None:
         Of the new one.
     shared
         A file in shared memory that the new store will have.
+    fastio
+        The FastIO context of NVIDIA's driver, where it runs this stage.
 
     Raises
     ------
@@ -63,6 +66,8 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "") -> None:
         for name in (COMPLETE, FILE):
             (folder / name).unlink(missing_ok=True)
         force(folder)
+        if manifest is not None:
+            _free_allocations(manifest, fastio)
         for path in [*left, *(folder / name for name in there)]:
             path.unlink(missing_ok=True)
 
@@ -101,13 +106,20 @@ def clear(work: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
-def free(manifest: Manifest) -> None:
+def free(manifest: Manifest, fastio: Context = None) -> None:
     """Give back the shared memory of a store; what lies on a disk stays."""
+    _free_allocations(manifest, fastio)
     for path in _shared(manifest):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("%s cannot be removed (%s); it holds memory until you do", path, error.strerror)
+
+
+def _free_allocations(manifest: Manifest, fastio: Context) -> None:
+    for facts in manifest.arrays.values():
+        if facts.file.startswith(FASTIO):
+            free_allocation(fastio, facts.file)
 
 
 def _shared(manifest: Manifest) -> list[Path]:

@@ -15,7 +15,7 @@ from shared.store import ledger
 from shared.store.clean import clear
 from shared.store.files import force, put_file
 from shared.store.ledger import MISSING, Entry, LedgerWriter
-from shared.store.manifest import COMPLETE, FILE, WORK, Kind, Manifest, is_complete, read_manifest
+from shared.store.manifest import COMPLETE, FASTIO, FILE, WORK, Kind, Manifest, is_complete, read_manifest
 from shared.store.reader import StoreReader
 from shared.store.writer import keep_files
 from shared.waiting import Patience
@@ -112,6 +112,8 @@ class StoreFolder(Closing):
         try:
             if not is_complete(self.path, manifest):
                 return False
+            if manifest.arrays[manifest.kind].file.startswith(FASTIO):
+                raise StoreError(f"the {manifest.kind} of {self.path} went with their job; they are made again")
             with StoreReader(self.path, manifest, Patience(None)) as reader:
                 for name in set(manifest.arrays) - {manifest.kind}:
                     reader.small(name)

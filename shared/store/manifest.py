@@ -25,6 +25,8 @@ COMPLETE = "COMPLETE"
 WORK = ".run"
 """Folder of work in a store's folder, or in that of an image: the lock, and what is not finished."""
 FORMAT = "nuclei-store"
+FASTIO = "fastio:"
+"""Marks an array that lies in memory of NVIDIA's driver; its id follows."""
 VERSION = (1, 0)
 LIMIT = 1 << 20
 """Most bytes of a manifest; ours have two thousand."""
@@ -281,15 +283,20 @@ def _array(name: str, facts: object, generation: str) -> ArrayFacts:
         raise _Wrong(f'"channels" of array "{name}" is {channels!r:.60}')
     # A store names files of its own only: what others wrote must not lead a reader anywhere else.
     file = _take(facts, "file", str)
-    if file not in (f"{name}.npy", shared_name(generation, name)):
-        raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor its own in {SHARED}')
+    if file not in (f"{name}.npy", shared_name(generation, name), f"{FASTIO}{memory_name(generation, name)}"):
+        raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor its own in shared memory')
     crc32 = _take(facts, "crc32", (int, type(None)))
     return ArrayFacts(file, tuple(shape), _take(facts, "dtype", str), tuple(channels), crc32)
 
 
 def shared_name(generation: str, name: str) -> str:
     """Return the path of an array in shared memory; that knows no folders a server could look into."""
-    return str(SHARED / f"nuclei-{generation}-{name}.npy")
+    return str(SHARED / f"{memory_name(generation, name)}.npy")
+
+
+def memory_name(generation: str, name: str) -> str:
+    """Return the name of an array in memory that others share: it tells whose it is."""
+    return f"nuclei-{generation}-{name}"
 
 
 def _check(manifest: Manifest) -> None:

@@ -12,9 +12,10 @@ from shared.closing import Closing
 from shared.errors import InputError, StoreError
 from shared.lock import held
 from shared.store import ledger
-from shared.store.array import Array, ArrayReader
+from shared.store.array import Array, ArrayReader, ReadableArray
+from shared.store.fastio import Context, FastIOReader
 from shared.store.ledger import DAMAGED, LedgerReader, checksum
-from shared.store.manifest import WORK, ArrayFacts, Manifest, is_complete, read_manifest
+from shared.store.manifest import FASTIO, WORK, ArrayFacts, Manifest, is_complete, read_manifest
 from shared.waiting import VARIABLE, Patience
 
 
@@ -29,6 +30,8 @@ class StoreReader(Closing):
         As read from it.
     patience
         How long to wait for what is not there yet.
+    fastio
+        The FastIO context of NVIDIA's driver, where it runs this stage.
 
     Raises
     ------
@@ -38,14 +41,18 @@ class StoreReader(Closing):
         Its files are not what the manifest says.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, patience: Patience) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, patience: Patience, fastio: Context = None) -> None:
         self.folder, self.manifest = folder, manifest
         self._patience = patience
         self._kind = manifest.kind
         facts = manifest.arrays[self._kind]
         self._finished = False
         try:
-            self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
+            self._array: ReadableArray
+            if facts.file.startswith(FASTIO):
+                self._array = FastIOReader(fastio, facts.file, facts.shape, facts.dtype)
+            else:
+                self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
             try:
                 self._ledger = LedgerReader(folder / ledger.FILE, manifest.generation, manifest.n)
                 self._poll()

@@ -22,11 +22,12 @@ from shared.disk import writing
 from shared.errors import NucleiError, StoreError
 from shared.render_config import RENDER, RENDER_LIMIT
 from shared.store import ledger
-from shared.store.array import Array, ArrayWriter
+from shared.store.array import Array, ArrayWriter, WritableArray
 from shared.store.clean import bytes_to_free, make_room, settle, undo
+from shared.store.fastio import Context, FastIOWriter
 from shared.store.files import put_file, read_small
 from shared.store.ledger import DAMAGED, Entry, LedgerWriter, checksum
-from shared.store.manifest import COMPLETE, FILE, ArrayFacts, Manifest, read_manifest, shared_name
+from shared.store.manifest import COMPLETE, FASTIO, FILE, ArrayFacts, Manifest, memory_name, read_manifest, shared_name
 from shared.store.reader import read_array
 from shared.store.space import check_shared
 
@@ -56,6 +57,8 @@ class StoreWriter(Closing):
         Further files, by name.
     shared
         Put the large array into shared memory.
+    fastio
+        The FastIO context of NVIDIA's driver, where it runs this stage: the shared memory to take.
 
     Notes
     -----
@@ -68,6 +71,8 @@ class StoreWriter(Closing):
         What the ledger names, by item; what is put is added when it is durable.
     """
 
+    _array: WritableArray
+
     def __init__(
         self,
         folder: Path,
@@ -77,10 +82,11 @@ class StoreWriter(Closing):
         files: Mapping[str, bytes],
         *,
         shared: bool,
+        fastio: Context = None,
     ) -> None:
         self._folder, self._work = folder, work
         if not self._resume(manifest, small, files):
-            self._create(manifest, small, files, shared)
+            self._create(manifest, small, files, shared, fastio)
         self.entries = {item: entry for item, entry in self._ledger.entries.items() if not entry.flags & DAMAGED}
         self._pending: list[Entry] = []
         self._waiting_bytes = 0
@@ -137,6 +143,7 @@ class StoreWriter(Closing):
         missing = [item for item in range(self.manifest.n) if item not in self.entries]
         if missing:
             raise AssertionError(f"{len(missing)} tiles were never stored, the first is {missing[0]}")
+        self._array.seal()
         complete = {"generation": self.manifest.generation, "n": self.manifest.n, **facts}
         put_file(self._folder, self._work, COMPLETE, (json.dumps(complete, indent=2) + "\n").encode())
 
@@ -206,16 +213,33 @@ class StoreWriter(Closing):
         assert self._failure is not None
         raise self._failure
 
-    def _create(self, manifest: Manifest, small: Mapping[str, Array], files: Mapping[str, bytes], shared: bool) -> None:
+    def _create(
+        self,
+        manifest: Manifest,
+        small: Mapping[str, Array],
+        files: Mapping[str, bytes],
+        shared: bool,
+        fastio: Context,
+    ) -> None:
         generation, kind = uuid.uuid4().hex, manifest.kind
         large = manifest.arrays[kind]
+        allocation = None
+        if shared and fastio is not None:
+            allocation = FastIOWriter.make(fastio, memory_name(generation, kind), large.shape, large.dtype)
+        shared = shared and allocation is None
         place = shared_name(generation, kind) if shared else ""
-        if shared:
-            check_shared(large.bytes, bytes_to_free(self._folder, self._work))
-        make_room(self._folder, self._work, kind, place)
-        arrays: dict[str, ArrayFacts] = {kind: replace(large, file=place or f"{kind}.npy")}
         try:
-            self._array = ArrayWriter(self._folder / arrays[kind].file, large.shape, large.dtype, create=True)
+            if shared:
+                check_shared(large.bytes, bytes_to_free(self._folder, self._work))
+            make_room(self._folder, self._work, kind, place, fastio)
+        except BaseException:
+            if allocation is not None:
+                allocation.close()
+            raise
+        file = place or f"{kind}.npy" if allocation is None else str(allocation.path)
+        arrays: dict[str, ArrayFacts] = {kind: replace(large, file=file)}
+        try:
+            self._array = allocation or ArrayWriter(self._folder / file, large.shape, large.dtype, create=True)
             try:
                 self._array.sync()
                 for name, content in small.items():
@@ -247,6 +271,8 @@ class StoreWriter(Closing):
             if there is None or there.key != wanted.key or there.kind != wanted.kind:
                 return False
             facts = there.arrays[there.kind]
+            if facts.file.startswith(FASTIO):
+                return False  # what was not published went with its process
             for name, content in small.items():
                 if name not in there.arrays or there.arrays[name].crc32 != checksum(np.ascontiguousarray(content)):
                     raise StoreError(f"{self._folder / FILE}: array {name} is not that of this slide")
