@@ -18,15 +18,27 @@ _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
 KINDS = {Scalar: "a single value", Sequence: "a list", MappingNode: "names with values"}
 
 _MEANT = {
-    "args": "import.args", "arguments": "import.args", "cmd": "command", "cpus": "cpu", "depends": "input[].from",
-    "depends-on": "input[].from", "entrypoint": "command", "env": "variables", "environment": "variables",
-    "format": "element-type", "dtype": "element-type", "gpus": "gpu", "inputs": "input", "outputs": "output",
-    "limits": "requests", "model": "models", "mem": "memory", "pipeline": "operators", "resources": "requests",
-    "service": "services", "steps": "operators", "stages": "operators",
-    "volumes": "connections.volume", "variables": "variables of the operator, beside its container",
-    "secrets": "pull-secrets", "version": "api-version",
+    "args": "import.args", "arguments": "import.args", "cmd": "container.command", "command": "container.command",
+    "connection": "connections", "cpu": "requests.cpu", "cpus": "cpu", "depends": "input[].from",
+    "depends-on": "input[].from", "dtype": "element-type", "entrypoint": "container.command", "env": "variables",
+    "environment": "variables", "format": "element-type", "from": "input[].from", "gpu": "requests.gpu", "gpus": "gpu",
+    "http": "connections.http", "image": "container.image", "inputs": "input", "limits": "requests", "mem": "memory",
+    "memory": "requests.memory", "model": "models", "needs": "input[].from", "outputs": "output", "pipeline": "operators",
+    "port": "connections.http[].port", "resources": "requests", "secrets": "pull-secrets", "service": "services",
+    "stages": "operators", "steps": "operators", "tag": "container.tag",
+    "variables": "variables of the operator, beside its container", "version": "api-version",
+    "volume": "connections.volume", "volumes": "connections.volume",
 }  # fmt: skip
 """What people write, and what the language has for it."""
+
+
+_NOT_THERE = {
+    "shared-memory": "shared memory cannot be requested; it counts as memory",
+    "metadata": "remove it: metadata are given when a job is created",
+    "priority": "remove it: priority is given when a job is created",
+    "timeout": "remove it: under which name a definition has its time limit is not documented",
+}
+"""What the language has no name for, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,11 @@ class Cursor:
     def null(self) -> bool:
         """Whether there is no value, or one that has been reported already."""
         return isinstance(self.node, Scalar) and (self.node.null or self.node.broken)
+
+    @property
+    def empty_list(self) -> bool:
+        """Whether this is a list without items."""
+        return isinstance(self.node, Sequence) and not self.node.items
 
     @property
     def broken(self) -> bool:
@@ -240,19 +257,14 @@ class Cursor:
 
     def _expanded(self, node: Scalar) -> str | None:
         result = templates.expand(node.text, self.scope, complete=self.reading.complete)
+        at, passed = node.start - 1, 0
         for problem in result.problems:
-            at = self.document.place(self._placeholder(node, problem.number), self.path)
-            self.reading.findings.add(at, problem.code, problem.message, problem.expected)
+            while at >= 0 and passed <= problem.number:  # on to the placeholder of that number
+                at = self.document.text.find(templates.OPEN, at + 1, node.end)
+                passed += 1
+            place = self.document.place(at if at >= 0 else node.start, self.path)
+            self.reading.findings.add(place, problem.code, problem.message, problem.expected)
         return result.text
-
-    def _placeholder(self, node: Scalar, number: int) -> int:
-        """Return where a placeholder of a text stands in the file."""
-        at = node.start - 1
-        for _ in range(number + 1):
-            at = self.document.text.find(templates.OPEN, at + 1, node.end)
-            if at < 0:
-                return node.start
-        return at
 
 
 def required(here: Cursor, fields: Mapping[str, Cursor], name: str, what: str) -> Cursor | None:
@@ -276,6 +288,8 @@ def required(here: Cursor, fields: Mapping[str, Cursor], name: str, what: str) -
 
 def _instead(name: str, known: tuple[str, ...]) -> str:
     plain = name.lower().replace("_", "-")
+    if plain in _NOT_THERE:
+        return _NOT_THERE[plain]
     near = [plain] if plain in known else difflib.get_close_matches(plain, known, n=1)
     if near:
         return f"did you mean {near[0]}?"

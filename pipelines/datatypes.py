@@ -83,7 +83,7 @@ def _array(element: Cursor, shape: Cursor) -> DataType | None:
         element.error("type", f"{shown(text)} is no type of an array's elements", _nearest(text, tuple(PRIMITIVES)))
         text = None
     items = shape.items("the numbers of a shape")
-    if not items and not shape.broken:
+    if shape.empty_list:
         shape.error("type", "a shape without dimensions", "a list of numbers, -1 or 0 where a dimension is open")
     sizes = [item.whole("a dimension (-1 or 0: open)", -1, _LARGEST) for item in items]
     if text is None or not sizes or None in sizes:

@@ -60,8 +60,8 @@ class Finding:
 
     def __str__(self) -> str:
         at = self.place
-        return (
-            f"{printable(at.file)}:{at.line}:{at.column}: {self.severity}: {at.path}: {self.message}; {self.expected}"
+        return harmless(
+            f"{at.file}:{at.line}:{at.column}: {self.severity}: {at.path}: {self.message}; {self.expected}"
         )
 
 
@@ -110,6 +110,8 @@ def shown(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
-def printable(text: str) -> str:
-    """Return a name as it is, or in quotes where it holds what a terminal would obey."""
-    return text if text.isprintable() else repr(text)
+def harmless(text: str) -> str:
+    """Return a text on one line, with what a terminal would obey written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,7 +50,7 @@ def _joined(one: Draft, by_name: dict[str, Draft], findings: Findings) -> Operat
 
 def _source(item: Input, reader: Draft, by_name: dict[str, Draft], findings: Findings) -> Input:
     """Return an input with its source found. Source: page *input*; types must be those of the output that is read."""
-    if item.source is None:
+    if item.source is None or findings.full:
         return item
     place = _at(item, "from", reader.place)
     source = by_name.get(item.source.lower())
@@ -117,18 +118,17 @@ def _order(drafts: Sequence[Draft], edges: Sequence[dict[str, Input]], findings:
         for source in sources:
             readers[source].append(index)
     order: list[int] = []
-    done: set[int] = set()
     ready = [index for index, sources in enumerate(waits) if not sources]
+    done = set(ready)
     while True:
         while ready:
-            ready.sort(reverse=True)
-            index = ready.pop()
+            index = heapq.heappop(ready)
             order.append(index)
-            done.add(index)
             for reader in readers[index]:
                 waits[reader].discard(index)
-                if not waits[reader] and reader not in done and reader not in ready:
-                    ready.append(reader)
+                if not waits[reader] and reader not in done:
+                    done.add(reader)
+                    heapq.heappush(ready, reader)
         rest = [index for index in range(len(drafts)) if index not in done]
         if not rest:
             return order
@@ -141,7 +141,9 @@ def _order(drafts: Sequence[Draft], edges: Sequence[dict[str, Input]], findings:
                      "remove one of these inputs")  # fmt: skip
         for index in cycle:  # so that other cycles are found too
             waits[index] -= set(cycle)
-        ready = [index for index in rest if not waits[index]]
+        ready = [index for index in cycle if not waits[index]]
+        heapq.heapify(ready)
+        done.update(ready)
 
 
 def _cycle(start: int, waits: Sequence[set[int]]) -> list[int]:

@@ -67,7 +67,7 @@ class Imports:
         fields = here.fields(what, known)
         if fields is None:
             return None
-        if "parameters" in fields:
+        if "parameters" in fields and not chain:  # those of an imported document are in its scope already
             given = parameters(fields["parameters"])
             scope = here.scope.within({one.name: one.default for one in given})
             fields = {name: value.within(scope) for name, value in fields.items()}

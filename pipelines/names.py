@@ -9,7 +9,8 @@ VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*")
 CONNECTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
-_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
+_LABELS = r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)"
+_HOST = rf"(?:(?:{_LABELS}+|localhost)(?::[0-9]{{1,5}})?|{_LABELS}*:[0-9]{{1,5}})"
 IMAGE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*")
 
 

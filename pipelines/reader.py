@@ -131,7 +131,7 @@ def _pipeline(
     names = [secret.text("a secret's name") for secret in secrets]
     at = required(root, fields, "operators", "a pipeline")
     items = at.items("operators") if at is not None else []
-    if at is not None and not items and not findings.errors:
+    if at is not None and at.empty_list:
         at.error("missing", "a pipeline without operators", "at least one operator")
     imports = Imports(files, rules)
     drafts = [one for one in (draft(item, imports) for item in items) if one is not None]

@@ -21,6 +21,9 @@ OPEN, CLOSE = "${{", "}}"
 LARGEST = 1024 * 1024
 """Most characters that the values of one definition may grow to."""
 
+_MOST_PROBLEMS = 100
+"""Of one text; who has more knows by then."""
+
 
 class Budget:
     """How much may still be put into placeholders."""
@@ -107,7 +110,7 @@ def expand(text: str, scope: Scope, *, complete: bool) -> Expanded:
     problems: list[Problem] = []
     unknown = False
     end = number = 0
-    while (start := text.find(OPEN, end)) >= 0:
+    while (start := text.find(OPEN, end)) >= 0 and len(problems) < _MOST_PROBLEMS:
         parts.append(text[end:start])
         close = text.find(CLOSE, start)
         if close < 0:

@@ -45,13 +45,21 @@ def parse(document: Document, findings: Findings) -> Document:
         mark = error.problem_mark or error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
         at = builder.index if mark is None else mark.index
-        builder.say(at, "", "yaml", f"this is not YAML: {what}", "correct the syntax here or just before")
+        builder.say(at, "", "yaml", f"this is not YAML: {what}", _remedy(document.text, at))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         what = type(error).__name__
         builder.say(builder.index, "", "yaml", f"this is not YAML ({what})", "correct the syntax here or just behind")
     else:
         return document.with_root(root)
     return document
+
+
+def _remedy(text: str, at: int) -> str:
+    if text[at : at + 1] == "\t":
+        return "indent with spaces, not tabs"
+    if "${{" in text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]:
+        return "inside {...} or [...] a placeholder needs quotes"
+    return "correct the syntax here or just before"
 
 
 def _start(event: yaml.Event) -> int:
