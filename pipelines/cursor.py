@@ -23,8 +23,9 @@ _MEANT = {
     "depends-on": "input[].from", "dtype": "element-type", "entrypoint": "container.command", "env": "variables",
     "environment": "variables", "format": "element-type", "from": "input[].from", "gpu": "requests.gpu", "gpus": "gpu",
     "http": "connections.http", "image": "container.image", "inputs": "input", "limits": "requests", "mem": "memory",
-    "memory": "requests.memory", "model": "models", "needs": "input[].from", "outputs": "output", "pipeline": "operators",
-    "port": "connections.http[].port", "resources": "requests", "secrets": "pull-secrets", "service": "services",
+    "memory": "requests.memory", "model": "models", "needs": "input[].from", "outputs": "output",
+    "pipeline": "operators", "port": "connections.http[].port", "resources": "requests",
+    "secrets": "pull-secrets", "service": "services",
     "stages": "operators", "steps": "operators", "tag": "container.tag",
     "variables": "variables of the operator, beside its container", "version": "api-version",
     "volume": "connections.volume", "volumes": "connections.volume",
@@ -110,6 +111,14 @@ class Cursor:
         return isinstance(self.node, Sequence) and not self.node.items
 
     @property
+    def pending(self) -> bool:
+        """Whether this is a text that wants the value of a parameter which has none yet."""
+        if not isinstance(self.node, Scalar) or not templates.has_placeholder(self.node.text):
+            return False
+        result = templates.expand(self.node.text, self.scope, complete=False)
+        return result.text is None and not result.problems
+
+    @property
     def broken(self) -> bool:
         """Whether what stands here has been reported already."""
         return isinstance(self.node, Scalar) and self.node.broken
@@ -165,8 +174,8 @@ class Cursor:
             return []
         return self._entries()
 
-    def unknown(self, name: str) -> Cursor | None:
-        """Return what stands under a name that `fields` has complained of."""
+    def under(self, name: str) -> Cursor | None:
+        """Return what stands under a name, if anything does; nobody complains."""
         return dict(self._entries()).get(name) if isinstance(self.node, MappingNode) else None
 
     def items(self, what: str) -> list[Cursor]:
@@ -179,6 +188,11 @@ class Cursor:
         """
         if not isinstance(self.node, Sequence):
             self._kind(f"{what} are a list: '- ' before each, or [a, b]")
+        return self.parts()
+
+    def parts(self) -> list[Cursor]:
+        """Return the items of a list; none if this is something else, which nobody complains of."""
+        if not isinstance(self.node, Sequence):
             return []
         return [
             Cursor(item, self.document, child(self.path, number), self.scope, self.reading)

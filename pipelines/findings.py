@@ -60,9 +60,7 @@ class Finding:
 
     def __str__(self) -> str:
         at = self.place
-        return harmless(
-            f"{at.file}:{at.line}:{at.column}: {self.severity}: {at.path}: {self.message}; {self.expected}"
-        )
+        return harmless(f"{at.file}:{at.line}:{at.column}: {self.severity}: {at.path}: {self.message}; {self.expected}")
 
 
 class Findings:

@@ -33,7 +33,8 @@ def join(drafts: Sequence[Draft], findings: Findings) -> tuple[Operator, ...]:
             place = _at(one.operator, "name", one.place)
             findings.add(place, "duplicate", f"operator {shown(one.name)} stands twice (case does not matter)",
                          f"another name than that of line {first.place.line}")  # fmt: skip
-    joined = [_joined(one, by_name, findings) for one in drafts]
+    known = not any(one.pending for one in drafts)
+    joined = [_joined(one, by_name, findings, known) for one in drafts]
     edges = [_upstream(one, by_name) for one in drafts]
     order = _order(drafts, edges, findings)
     return tuple(operator for operator in (joined[number] for number in order) if operator is not None)
@@ -43,17 +44,22 @@ def _at(thing: Operator | Input | Output | None, part: str, other: Place) -> Pla
     return other if thing is None else thing.places.get(part, thing.places.get("", other))
 
 
-def _joined(one: Draft, by_name: dict[str, Draft], findings: Findings) -> Operator | None:
-    inputs = tuple(_source(item, one, by_name, findings) for item in one.interface.inputs)
+def _joined(one: Draft, by_name: dict[str, Draft], findings: Findings, known: bool) -> Operator | None:
+    inputs = tuple(_source(item, one, by_name, findings, known) for item in one.interface.inputs)
     return None if one.operator is None else replace(one.operator, inputs=inputs)
 
 
-def _source(item: Input, reader: Draft, by_name: dict[str, Draft], findings: Findings) -> Input:
-    """Return an input with its source found. Source: page *input*; types must be those of the output that is read."""
+def _source(item: Input, reader: Draft, by_name: dict[str, Draft], findings: Findings, known: bool) -> Input:
+    """Return an input with its source found. Source: page *input*; types must be those of the output that is read.
+
+    `known` says that all operators have their names, so that one which is not found does not exist.
+    """
     if item.source is None or findings.full:
         return item
     place = _at(item, "from", reader.place)
     source = by_name.get(item.source.lower())
+    if source is None and not known:
+        return item
     if source is None:
         names = [one.name for one in list(by_name.values())[:200]]
         findings.add(place, "unknown-operator", f"there is no operator {shown(item.source)}", _near(item.source, names))

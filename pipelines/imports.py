@@ -119,7 +119,7 @@ class Imports:
 
     def _scope(self, root: Cursor, importer: Cursor, args: Cursor | None, arguments: Mapping[str, str | None]) -> Scope:
         """Return what the imported document sees: its own parameters, with the values that were given."""
-        at = root.unknown("parameters")
+        at = root.under("parameters")
         declared = {one.name: one.default for one in parameters(at)} if at is not None and not at.null else {}
         for name, value in args.pairs("arguments") if args is not None else []:
             if name not in declared:
@@ -140,7 +140,7 @@ class Imports:
                      importer.scope.budget)  # fmt: skip
 
     def _version(self, root: Cursor) -> None:
-        at = root.unknown("api-version")
+        at = root.under("api-version")
         if at is None or at.null:
             if at is None or not at.broken:
                 root.error("missing", "an imported document must have `api-version`", "add `api-version: ...` here")

@@ -248,8 +248,12 @@ class Pipeline:
 
     @property
     def services(self) -> tuple[Service, ...]:
-        """The services of all operators, each once (by identity)."""
-        return tuple({one.identity: one for operator in self.operators for one in operator.services}.values())
+        """The services of all operators, each once (by identity), as the first operator has it."""
+        found: dict[Container, Service] = {}
+        for operator in self.operators:
+            for one in operator.services:
+                found.setdefault(one.identity, one)
+        return tuple(found.values())
 
     def operator(self, name: str) -> Operator:
         """Return an operator by its name, whatever the case.

@@ -36,12 +36,15 @@ class Draft:
         What it reads and writes.
     place
         Of the operator.
+    pending
+        The name is a parameter's value that is not there yet.
     """
 
     name: str
     operator: Operator | None
     interface: Interface
     place: Place
+    pending: bool = False
 
 
 def draft(here: Cursor, imports: Imports) -> Draft | None:
@@ -56,7 +59,7 @@ def draft(here: Cursor, imports: Imports) -> Draft | None:
     """
     flat = imports.flatten(here, "an operator", _OPERATOR)
     if flat is None:
-        name = here.unknown("name")
+        name = here.under("name")
         known = name.text("an operator's name") if name is not None and not name.null else None
         return Draft(known or "", None, Interface((), (), False), here.place)
     there, fields, taken = flat
@@ -88,7 +91,8 @@ def draft(here: Cursor, imports: Imports) -> Draft | None:
             name_text, box, faces.inputs, faces.outputs, environment, wanted, loaded, helpers, description or "", taken,
             {name: value.place for name, value in fields.items()} | {"": here.place},
         )  # fmt: skip
-    return Draft(name_text, operator, faces, here.place)
+    pending = not name_text and "name" in fields and fields["name"].pending
+    return Draft(name_text, operator, faces, here.place, pending)
 
 
 def _services(here: Cursor | None, imports: Imports) -> tuple[Service, ...]:
@@ -136,5 +140,5 @@ def _container(there: Cursor, fields: Mapping[str, Cursor], what: str) -> Contai
 
 def _misplaced(here: Cursor | None) -> Mapping[str, str]:
     """Return variables that stand in the container, as in published definitions; when reading leniently, they count."""
-    at = here.unknown("variables") if here is not None and here.reading.lenient else None
+    at = here.under("variables") if here is not None and here.reading.lenient else None
     return variables(at) if at is not None and not at.null else {}

@@ -124,8 +124,7 @@ def _pipeline(
     at = required(root, fields, "name", "a pipeline")
     name = at.text("a pipeline's name", bad_name) if at is not None else None
     description = fields["description"].text("a description") if "description" in fields else ""
-    # without a version the rules of the newest would be a guess; those of 0.4.0 are what most files follow
-    rules = version or versions.CLARA
+    rules = version or _guess(fields.get("operators"))
     manager = versions.orchestrator(fields.get("orchestrator"), rules)
     secrets = fields["pull-secrets"].items("pull-secrets") if "pull-secrets" in fields else []
     names = [secret.text("a secret's name") for secret in secrets]
@@ -145,6 +144,17 @@ def _pipeline(
         Pipeline(name, shown_version, manager, operators, declared, known, secret_names, description or ""),
         declared,
     )
+
+
+def _guess(operators: Cursor | None) -> versions.Version:
+    """Return the version to check by where none is stated that can be read: whether there are types decides."""
+    for operator in operators.parts() if operators is not None else []:
+        for name in ("input", "output"):
+            ports = operator.under(name)
+            for port in ports.parts() if ports is not None else []:
+                if port.under("type") is not None or port.under("element-type") is not None:
+                    return versions.NEWEST
+    return versions.CLARA
 
 
 def _refuse_undeclared(at: Cursor, declared: tuple[Parameter, ...], arguments: Mapping[str, str]) -> None:

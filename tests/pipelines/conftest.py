@@ -33,7 +33,8 @@ def check(tmp_path: Path) -> Check:
 def marked(text: str) -> tuple[str, int, int]:
     """Return a text without its mark, and line and column of that."""
     before, found, after = text.partition(HERE)
-    assert found and HERE not in after
+    assert found
+    assert HERE not in after
     return before + after, before.count("\n") + 1, len(before) - before.rfind("\n")
 
 

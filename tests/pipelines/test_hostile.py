@@ -12,7 +12,7 @@ from pipelines.files import LARGEST
 from pipelines.findings import MOST
 from tests.pipelines.conftest import HERE, Check, found, marked
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20))
+BOMB = "x0: &x0 [x, x]\n" + "".join(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]\n" for n in range(1, 30))
 
 
 def of(tmp_path: Path, content: bytes) -> Report:
@@ -31,7 +31,10 @@ def of(tmp_path: Path, content: bytes) -> Report:
         (f"api-version: 0.4.0\nname: x\n{HERE}<<: {{a: b}}\n", "merge-key"),
         (f"api-version: 0.4.0\nname: x\n? {HERE}[a]\n: b\n", "bad-key"),
         (f"api-version: 0.4.0\nname: x\n? {HERE}{{a: b}}\n: b\n", "bad-key"),
-        (f"api-version: 0.4.0\nname: x\n---\n{HERE}name: y\n".replace(f"---\n{HERE}", f"{HERE}---\n"), "several-documents"),
+        (
+            f"api-version: 0.4.0\nname: x\n---\n{HERE}name: y\n".replace(f"---\n{HERE}", f"{HERE}---\n"),
+            "several-documents",
+        ),
         (f"api-version: 0.4.0\nname: x\noperators: [{HERE}\x07]\n", "yaml"),
         (f"api-version: 0.4.0\nname: x\n{HERE}\tb: c\n", "yaml"),
         (f'api-version: 0.4.0\nname: {HERE}"\\UFFFFFFFF"\n', "yaml"),
@@ -134,7 +137,7 @@ PLENTY = {
     "long names": HEAD + f"- {{{'x' * 120_000}: 1, name: {'y' * 120_000}}}",
     "cycles": HEAD + "".join(f"- {{name: o{n}, container: {{image: a}}, input: [{{from: o{n ^ 1}, path: /x}}],"
                              f" output: [{{path: /y}}]}}\n" for n in range(2_000)),
-    "shape": "api-version: 0.7.0\nname: x\noperators:\n- {name: x, output: [{name: o, type: array, element-type: u8, shape: ["
+    "shape": HEAD.replace("0.4", "0.7") + "- {name: x, output: [{name: o, type: array, element-type: u8, shape: ["
              + "-2, " * 60_000 + "]}]}",
 }  # fmt: skip
 
@@ -150,7 +153,8 @@ def test_plenty_of_mistakes_end_soon(check: Check, kind: str) -> None:
 
 
 def test_nothing_reaches_the_terminal_that_it_would_obey(check: Check) -> None:
-    text = HEAD + '- name: "\\e[2J\\n\\ud800"\n  "\\e]0;": 1\n  container: {image: "\\e[31m"}\n  input: [{from: "\\r", path: /x}]\n'
+    text = HEAD + '- name: "\\e[2J\\n\\ud800"\n  "\\e]0;": 1\n  container: {image: "\\e[31m"}\n'
+    text += '  input: [{from: "\\r", path: /x}]\n'
     lines = [str(one) for one in check(text).findings]
     assert len(lines) == 4
     assert all(line.isprintable() for line in lines)

@@ -365,9 +365,18 @@ operators:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("version", ["api-version: 0.8.0", "api-version: x", "api-version:", "name: rule"])
+def test_without_a_version_the_rest_is_checked_by_what_it_looks_like(check: Check, version: str) -> None:
+    for text in (UNTYPED, TYPED):
+        text = text.replace(text.split("\n", 1)[0], version).replace("name: rule\nname: rule", "name: rule")
+        assert len(found(check(text))) == 1
+
+
 def test_one_mistake_is_one_finding(check: Check) -> None:
     """What follows from a mistake is not complained of."""
-    text = UNTYPED.replace("- path: /output", "- {path: output, name: [x]}") + second("input: [{from: one, path: /i}]\n", "")
+    text = UNTYPED.replace("- path: /output", "- {path: output, name: [x]}") + second(
+        "input: [{from: one, path: /i}]\n", ""
+    )
     assert [code for code, _, _ in found(check(text))] == ["bad-value", "wrong-kind"]
 
 

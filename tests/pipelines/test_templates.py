@@ -58,7 +58,9 @@ def test_a_parameter_without_value_is_refused_where_it_is_used(definition: Defin
     assert (finding.code, finding.place.line, finding.place.column) == ("no-value", 15, 22)
 
 
-@pytest.mark.parametrize(("name", "near"), [("IMAGES", "did you mean IMAGE?"), ("X", "declared: IMAGE, TAG, CORES, MUST")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("IMAGES", "did you mean IMAGE?"), ("X", "declared: IMAGE, TAG, CORES, MUST")]
+)
 def test_an_argument_that_is_not_declared_is_refused(definition: Definition, name: str, near: str) -> None:
     with pytest.raises(DefinitionError) as error:
         definition.resolve({"MUST": "", name: "1"})
@@ -80,7 +82,8 @@ def test_values_add_no_structure_and_are_not_searched(definition: Definition) ->
 
 
 def variable(text: str) -> str:
-    return f"api-version: 0.4.0\nname: t\nparameters: {{A: 1}}\noperators:\n- name: o\n  container: {{image: a}}\n  {text}\n"
+    head = "api-version: 0.4.0\nname: t\nparameters: {A: 1}\noperators:\n"
+    return f"{head}- name: o\n  container: {{image: a}}\n  {text}\n"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def variable(text: str) -> str:
         (f"variables: {{B: {HERE}${{{{}}}}".replace("{B: ", "\n    B: ") + "", "placeholder"),
         (f"variables:\n    B: |\n      x\n        {HERE}${{{{NO}}}} y", "undeclared"),
         (f"variables:\n    B: >-\n      ${{{{A}}}}\n      {HERE}${{{{NO}}}}", "undeclared"),
-        (f"container: {{image: a, command: [\"\\u00e4${{{{A}}}}\\t{HERE}${{{{NO}}}}\"]}}", "undeclared"),
+        (f'container: {{image: a, command: ["\\u00e4${{{{A}}}}\\t{HERE}${{{{NO}}}}"]}}', "undeclared"),
     ],
 )
 def test_a_wrong_placeholder_is_found_where_it_stands(check: Check, text: str, code: str) -> None:
@@ -116,3 +119,21 @@ def test_values_cannot_grow_without_bound() -> None:
     result = expand("${{A}}" * 100, scope, complete=True)
     assert result.text is None
     assert len(result.problems) == 1
+
+
+def test_a_name_that_comes_later_may_be_read_from(tmp_path: Path) -> None:
+    text = """\
+api-version: 0.4.0
+name: later
+parameters: {NAME: }
+operators:
+- {name: "${{NAME}}", container: {image: a}, output: [{path: /o}]}
+- {name: b, container: {image: a}, input: [{from: first, path: /i}]}
+"""
+    (tmp_path / "p.yaml").write_text(text)
+    definition = Definition(tmp_path / "p.yaml")
+    report = definition.check()
+    assert (report.findings, report.pipeline) == ((), None)
+    assert definition.resolve({"NAME": "first"}).operator("b").upstream == ("first",)
+    with pytest.raises(DefinitionError, match="there is no operator 'first'"):
+        definition.resolve({"NAME": "other"})
