@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.findings import Findings, Place
+from pipelines.findings import Findings, Place, shown
 from pipelines.nodes import ROOT_PATH, Document
 from pipelines.yamltree import parse
 from shared.files import read_regular
@@ -73,6 +73,7 @@ class Files:
 
     def _load(self, path: Path, name: str, at: Place | None = None) -> Document | None:
         start = at or Place(name, 1, 1, ROOT_PATH)
+        what = "the file" if at is None else f"the imported file {shown(name)}"
 
         def refuse(message: str, expected: str) -> None:
             self.unreadable = self.unreadable or at is None
@@ -82,13 +83,13 @@ class Files:
             content = read_regular(path, LARGEST + 1)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            refuse(f"the file cannot be read: {reason}", "give a file that exists and can be read")
+            refuse(f"{what} cannot be read: {reason}", "give a file that exists and can be read")
             return None
         if content is None:
-            refuse("not a regular file", "give a YAML file")
+            refuse(f"{what} is not a regular file", "give a YAML file")
             return None
         if len(content) > LARGEST:
-            refuse(f"the file has more than {LARGEST} bytes", "a definition has a few thousand")
+            refuse(f"{what} has more than {LARGEST} bytes", "a definition has a few thousand")
             return None
         try:
             text = content.decode("utf-8-sig")
