@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.cursor import Cursor, required
+from pipelines.cursor import Cursor, once, required
 from pipelines.findings import Place, shown
 from pipelines.model import MIB, Connection, Container, Model, Requests
 from pipelines.names import bad_connection, bad_image, bad_name, bad_path, bad_tag, bad_variable
@@ -80,9 +80,7 @@ def models(here: Cursor | None) -> tuple[Model, ...]:
         name = at.text("a model's name", bad_name) if at is not None else None
         if at is None or name is None:
             continue
-        first = found.setdefault(name.lower(), at.place)
-        if first != at.place:
-            at.error("duplicate", f"model {shown(name)} stands twice", f"remove it: line {first.line} has it already")
+        once(found, name.lower(), at, f"model {shown(name)}")
         names.append(Model(name))
     return tuple(names)
 
@@ -111,8 +109,6 @@ def connections(here: Cursor | None) -> tuple[Connection, ...]:
                 path = parts["path"].text("a path in the container", bad_path)
             if at is None or name is None:
                 continue
-            first = taken.setdefault(name.lower(), at.place)
-            if first != at.place:
-                at.error("duplicate", f"connection {shown(name)} stands twice", f"line {first.line} has it already")
+            once(taken, name.lower(), at, f"connection {shown(name)}")
             found.append(Connection(kind, name, port, path))
     return tuple(found)

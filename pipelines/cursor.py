@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pipelines import templates
-from pipelines.findings import Findings, Place, Severity, shown
+from pipelines.findings import Code, Findings, Place, Severity, shown
 from pipelines.nodes import Document, Node, Scalar, Sequence, child
 from pipelines.nodes import Mapping as MappingNode
 from pipelines.templates import Scope
@@ -127,11 +127,11 @@ class Cursor:
         """Return the same place, seen with other parameters."""
         return replace(self, scope=scope)
 
-    def error(self, code: str, message: str, expected: str) -> None:
+    def error(self, code: Code, message: str, expected: str) -> None:
         """Note an error here."""
         self.reading.findings.add(self.place, code, message, expected)
 
-    def warn(self, code: str, message: str, expected: str) -> None:
+    def warn(self, code: Code, message: str, expected: str) -> None:
         """Note a warning here."""
         self.reading.findings.add(self.place, code, message, expected, "warning")
 
@@ -298,6 +298,26 @@ def required(here: Cursor, fields: Mapping[str, Cursor], name: str, what: str) -
     if name not in fields:
         here.error("missing", f"{what} must have `{name}`", f"add `{name}: ...` here")
     return fields.get(name)
+
+
+def once(taken: dict[str, Place], key: str, here: Cursor, what: str) -> None:
+    """Note what stands twice.
+
+    Parameters
+    ----------
+    taken
+        What there is already, and where; added to.
+    key
+        By which things are the same.
+    here
+        Where another one stands.
+    what
+        It is, for messages: ``output 'x'``.
+    """
+    if key in taken:
+        here.error("duplicate", f"{what} stands twice here", f"another than that of line {taken[key].line}")
+    else:
+        taken[key] = here.place
 
 
 def _instead(name: str, known: tuple[str, ...]) -> str:

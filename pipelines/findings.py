@@ -12,6 +12,13 @@ MOST = 1000
 """Findings of one check that are kept; a file with more is not a definition with mistakes, but something else."""
 
 Severity = Literal["error", "warning"]
+Code = Literal[
+    "alias", "api-version", "bad-key", "bad-name", "bad-value", "connection", "cycle", "duplicate", "duplicate-key",
+    "encoding", "file", "import", "import-cycle", "merge-key", "missing", "models", "no-value", "orchestrator",
+    "placeholder", "services", "several-documents", "tag", "too-deep", "type", "type-mismatch", "undeclared",
+    "unknown-key", "unknown-operator", "unknown-output", "wrong-kind", "yaml",
+]  # fmt: skip
+"""A word for each kind of finding, which stays the same from version to version."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,7 +52,7 @@ class Finding:
     severity
         An error, or a warning that leaves the definition usable.
     code
-        A word for the rule, which stays the same from version to version: ``unknown-key``.
+        Of which kind.
     message
         What is wrong.
     expected
@@ -54,7 +61,7 @@ class Finding:
 
     place: Place
     severity: Severity
-    code: str
+    code: Code
     message: str
     expected: str
 
@@ -69,7 +76,7 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[Finding, None] = {}
 
-    def add(self, place: Place, code: str, message: str, expected: str, severity: Severity = "error") -> None:
+    def add(self, place: Place, code: Code, message: str, expected: str, severity: Severity = "error") -> None:
         """Note a finding."""
         if not self.full:
             self._found[Finding(place, severity, code, message, expected)] = None

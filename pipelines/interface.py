@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.cursor import Cursor, required
+from pipelines.cursor import Cursor, once, required
 from pipelines.datatypes import FIELDS, data_type, refuse_types
 from pipelines.findings import Place, shown
 from pipelines.model import Input, Output
@@ -86,9 +86,7 @@ def _output(here: Cursor, taken: dict[str, Place], names: dict[str, Place], coun
         here.error("missing", f"an output without name {why}", "add `name: ...` here")
     name = _name(fields, "an output's name")
     if name:
-        first = names.setdefault(name.lower(), fields["name"].place)
-        if first != fields["name"].place:
-            _twice(fields["name"], f"output {shown(name)}", first)
+        once(names, name.lower(), fields["name"], f"output {shown(name)}")
     type_ = data_type(here, fields) if typed else None
     if not typed:
         refuse_types(fields)
@@ -116,13 +114,6 @@ def _path(here: Cursor, fields: Mapping[str, Cursor], taken: dict[str, Place], t
             required(here, fields, "path", "an input or output before api-version 0.5.0")
         return None
     path = at.text("a path in the container", bad_path)
-    if path is None:
-        return None
-    first = taken.setdefault(posixpath.normpath(path), at.place)
-    if first != at.place:
-        _twice(at, f"path {shown(path)}", first)
+    if path is not None:
+        once(taken, posixpath.normpath(path), at, f"path {shown(path)}")
     return path
-
-
-def _twice(here: Cursor, what: str, first: Place) -> None:
-    here.error("duplicate", f"{what} stands twice in this operator", f"another than that of line {first.line}")

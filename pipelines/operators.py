@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipelines import versions
 from pipelines.containers import connections, container, models, requests, variables
-from pipelines.cursor import Cursor, required
+from pipelines.cursor import Cursor, once, required
 from pipelines.findings import Place, shown
 from pipelines.imports import Imports
 from pipelines.interface import Interface, interface
@@ -106,10 +106,7 @@ def _services(here: Cursor | None, imports: Imports) -> tuple[Service, ...]:
         there, fields, origin = flat
         name = _name(item, fields, "a service")
         if name:
-            first = taken.setdefault(name.lower(), fields["name"].place)
-            if first != fields["name"].place:
-                fields["name"].error("duplicate", f"service {shown(name)} stands twice in this operator",
-                                     f"another name than in line {first.line}")  # fmt: skip
+            once(taken, name.lower(), fields["name"], f"service {shown(name)}")
         if origin is None and "api-version" in fields:
             versions.api_version(fields["api-version"])
         box = _container(there, fields, "a service")

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pipelines.findings import shown
+from pipelines.findings import Code, shown
 from pipelines.names import NAME
 
 OPEN, CLOSE = "${{", "}}"
@@ -76,7 +76,7 @@ class Problem:
     """What is wrong with a placeholder, and which one of its text it is, from 0."""
 
     number: int
-    code: str
+    code: Code
     message: str
     expected: str
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from pipelines.findings import Findings
+from pipelines.findings import Code, Findings
 from pipelines.nodes import Document, Mapping, Node, Scalar, Sequence, child
 
 DEEPEST = 32
@@ -79,7 +79,7 @@ class _Builder:
         self._events: Iterator[yaml.Event] = iter(())
         self.index = 0
 
-    def say(self, index: int, path: str, code: str, message: str, expected: str) -> None:
+    def say(self, index: int, path: str, code: Code, message: str, expected: str) -> None:
         """Note an error."""
         self._findings.add(self._document.place(index, path), code, message, expected)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from pipelines.findings import Code
 
 ROOT = Path(__file__).parents[2]
 GOOD = ROOT / "pipelines" / "nuclei-segmentation.yaml"
@@ -112,6 +116,12 @@ def test_the_docs_name_every_json_field(bad: Path) -> None:
         told = json.loads(line)
         for field in (*told, *(told["pipeline"] or {}), *(name for one in told["findings"] for name in one)):
             assert f"`{field}`" in page, field
+
+
+def test_the_docs_name_every_code() -> None:
+    page = (ROOT / "docs" / "pipelines.md").read_text()
+    listed = set(re.findall(r"`([a-z-]+)`", page.partition("Codes: ")[2].partition("\n\n")[0]))
+    assert listed == set(get_args(Code))
 
 
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:

@@ -157,4 +157,15 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(check: Check) -> None:
     text += '  input: [{from: "\\r", path: /x}]\n'
     lines = [str(one) for one in check(text).findings]
     assert len(lines) == 4
+    cycle = '- {name: "\\e[2J", container: {image: a}, input: [{from: "\\e[2J", path: /x}], output: [{path: /y}]}\n'
+    lines += [str(one) for one in check(HEAD + cycle).findings]
     assert all(line.isprintable() for line in lines)
+
+
+def test_what_is_an_alias_is_not_complained_of_twice(check: Check) -> None:
+    text = "api-version: 0.4.0\nname: x\ndescription: &d x\noperators:\n- name: *d\n  container: *d\n  input: *d\n"
+    text += (
+        "  output: [*d, {path: *d, name: o}]\n  requests: {cpu: *d}\n  variables: {A: *d}\n  models: [*d, {name: *d}]\n"
+    )
+    text += "- *d\n"
+    assert {one[0] for one in found(check(text))} == {"alias", "models"}

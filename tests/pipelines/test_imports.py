@@ -166,6 +166,11 @@ def test_a_file_that_is_imported_often_is_complained_of_once(check: Check) -> No
     assert [one.code for one in report.findings] == ["unknown-key"]
 
 
+def test_the_same_service_twice_in_one_operator(check: Check) -> None:
+    consumer = CONSUMER + "- import: {path: service.yaml}\n" * 2
+    assert [one.code for one in check(ROOT, {**FILES, "parts/consumer.yaml": consumer}).findings] == ["duplicate"]
+
+
 def test_imports_end(check: Check) -> None:
     many = "".join(f"- name: x{number}\n  import: {{path: producer.yaml}}\n" for number in range(300))
     report = check("api-version: 0.2.0\nname: s\noperators:\n" + many, FILES)

@@ -191,6 +191,15 @@ RULES = {
         UNTYPED.replace("- path: /output", "- {name: a, path: /a}\n  - {name: b, path: /b}"),
         UNTYPED.replace("- path: /output", f"- {{name: a, path: /a}}\n  - {{name: {HERE}A, path: /b}}"),
     ),
+    "output-name": ("bad-name", UNTYPED, UNTYPED.replace("path: /output", f"{{name: {HERE}a b, path: /output}}")),
+    "input-kind": ("wrong-kind", UNTYPED, UNTYPED.replace("path: /input", f"{HERE}/input")),
+    "output-kind": ("wrong-kind", UNTYPED, UNTYPED.replace("path: /output", f"{HERE}/output")),
+    "service-kind": ("wrong-kind", UNTYPED, operator(f"services: [{HERE}triton]\n")),
+    "service-version": (
+        "api-version",
+        operator("services: [{name: s, api-version: 0.4.0, container: {image: a}, connections: {}}]\n"),
+        operator(f"services: [{{name: s, api-version: {HERE}1, container: {{image: a}}, connections: {{}}}}]\n"),
+    ),
     "untyped-type": ("type", UNTYPED, UNTYPED.replace("path: /output", f"path: /output\n    {HERE}type: stream")),
     # from
     "from": ("unknown-operator", second("input: [{from: One, path: /i}]\n"),
