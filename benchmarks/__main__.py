@@ -16,7 +16,7 @@ from benchmarks.slides import SAMPLE
 from benchmarks.table import Row, render
 from shared.resources import usable_cpus
 
-NAMES = ("read", "write", "path", "job", "staged", "memory")
+NAMES = ("read", "write", "path", "feed", "job", "staged", "memory")
 
 
 def main() -> int:
@@ -54,6 +54,10 @@ def main() -> int:
 
 def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
     """Return the rows of one benchmark; imported here, so that one that misses its peer does not stop the others."""
+    if name == "feed":
+        from benchmarks import feeding
+
+        return feeding.rows(quick=quick)
     from benchmarks import data_path, memory, reader, staged, whole_job, writer
 
     if name == "read":

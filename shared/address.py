@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import NamedTuple, Self
 
@@ -29,6 +30,14 @@ class Address(NamedTuple):
         if found is None or not 0 < int(found[3]) < 65536:
             raise UsageError(f"{text!r} is not host:port (several are separated by commas)")
         return cls(found[1] or found[2], int(found[3]))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine, or in this pod, as far as the address tells."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

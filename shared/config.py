@@ -158,6 +158,12 @@ KEYS = (
         "Requests under way at once to one server.",
     ),
     Key(
+        "inference.shared_memory",
+        *_switch(),
+        _INFERENCE.shared_memory,
+        "Give tiles to a server on this machine through shared memory, if it allows. Does not change the result.",
+    ),
+    Key(
         "store.shm",
         *_switch(),
         _ALL.shared_memory,

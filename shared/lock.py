@@ -26,6 +26,8 @@ BEAT_SECONDS = 10.0
 """How often the holder touches the file."""
 STALE_SECONDS = 60.0
 """A file of another machine that was not touched for so long belongs to nobody."""
+TRY_SECONDS = 1.0
+"""For how long the kernel's lock is tried: who only looks whether a folder is in use holds it for an instant."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -80,7 +82,7 @@ class FolderLock(Closing):
         while True:
             self._folder.mkdir(exist_ok=True)  # the holder before us may just have removed it
             try:
-                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             except FileNotFoundError:
                 continue
             try:
@@ -98,22 +100,43 @@ class FolderLock(Closing):
             os.close(file)
 
     def _take(self, file: int) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise self._in_use(_describe(_read(file)) or "starting up") from error
+        end = time.monotonic() + TRY_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise
+                if time.monotonic() > end:
+                    raise self._in_use(_describe(_read(file)) or "starting up") from error
+                time.sleep(0.05)
         holder = _read(file)
         if not holder:
             return
-        age = time.time() - os.fstat(file).st_mtime
-        if holder.get("boot") not in (None, _boot()) and holder.get("host") != socket.gethostname():
-            if age < STALE_SECONDS:
-                raise self._in_use(f"{_describe(holder)}, another machine, which was there {age:.0f} s ago")
-            log.warning("%s: %s was not heard of for %.0f s; its run is continued", self._path, _describe(holder), age)
-        else:
+        if holder.get("boot") in (None, _boot()):  # this machine's, where the kernel knows
             log.debug("%s: %s is gone; its run is continued", self._path, _describe(holder))
+            return
+        age = self._now() - os.fstat(file).st_mtime
+        if age < STALE_SECONDS:
+            raise self._in_use(
+                f"{_describe(holder)}, another machine, or this one before it was started again, which was there "
+                f"{max(0, age):.0f} s ago; after {STALE_SECONDS:.0f} s of silence it counts as gone"
+            )
+        log.warning("%s: %s was not heard of for %.0f s; its run is continued", self._path, _describe(holder), age)
+
+    def _now(self) -> float:
+        """Return the file system's time: its server's clock may differ from this machine's."""
+        probe = self._folder / f"clock-{os.getpid()}-{socket.gethostname()}"
+        try:
+            file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            try:
+                os.utime(file)
+                return os.fstat(file).st_mtime
+            finally:
+                os.close(file)
+        finally:
+            probe.unlink(missing_ok=True)
 
     def _in_use(self, holder: str) -> OutputError:
         return OutputError(f"{self._output} is in use by another run ({holder}); wait for it, or use another folder")

@@ -12,6 +12,8 @@ from typing import Self
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
+_CGROUPS = Path("/sys/fs/cgroup")
+
 
 def usable_cpus() -> int:
     """Return the number of processors this process may use: its affinity, cut by the cgroup's quota."""
@@ -65,22 +67,50 @@ class MemoryPeak:
             self.peak = max(self.peak, anonymous_memory())
 
 
+def memory_left() -> int | None:
+    """Return the bytes of memory that this process's control group may still take, None where it has no limit.
+
+    Pages of files, which the system drops when it needs them, do not count as taken.
+    """
+    left = []
+    for folder, limit, usage in _memory_groups():
+        most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
+        if most.isdigit() and used.isdigit() and int(most) < 1 << 60:  # version 1 says 2 to the 63rd for none
+            stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
+            prefix = "total_" if "total_inactive_file" in stat else ""
+            files = sum(int(stat.get(f"{prefix}{name}_file", 0)) for name in ("active", "inactive"))
+            left.append(max(0, int(most) - int(used) + files))
+    return min(left) if left else None
+
+
+def _memory_groups() -> list[tuple[Path, str, str]]:
+    """Return the folders of this process's memory groups, outermost last, with their files of limit and usage."""
+    groups, found = _groups(), []
+    for root, path, limit, usage in (
+        (_CGROUPS, groups.get("", "/"), "memory.max", "memory.current"),
+        (_CGROUPS / "memory", groups.get("memory", "/"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        own = Path(f"{root}{path}")
+        found += [(folder, limit, usage) for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    return found
+
+
+def _groups() -> dict[str, str]:
+    """Return this process's control groups: path by controllers, whose name is empty in version 2."""
+    return dict(
+        line.split(":", 2)[1:] for line in _text(Path("/proc/self/cgroup")).splitlines() if line.count(":") >= 2
+    )
+
+
 def _cgroup_quota() -> float | None:
     """Return the CPU quota of this process's control group in processors, or None where there is none."""
-    try:
-        groups = dict(
-            line.split(":", 2)[1:]
-            for line in Path("/proc/self/cgroup").read_text().splitlines()
-            if line.count(":") >= 2
-        )
-    except OSError:
-        return None
+    groups = _groups()
     quotas = []
-    for folder in (Path("/sys/fs/cgroup"), Path(f"/sys/fs/cgroup{groups.get('', '/')}")):
+    for folder in (_CGROUPS, Path(f"{_CGROUPS}{groups.get('', '/')}")):
         text = _text(folder / "cpu.max").split()
         if len(text) == 2 and text[0].isdigit():
             quotas.append(int(text[0]) / int(text[1]))
-    for root in (Path("/sys/fs/cgroup/cpu"), Path(f"/sys/fs/cgroup/cpu{groups.get('cpu,cpuacct', '/')}")):
+    for root in (_CGROUPS / "cpu", Path(f"{_CGROUPS}/cpu{groups.get('cpu,cpuacct', '/')}")):
         quota, period = _text(root / "cpu.cfs_quota_us").strip(), _text(root / "cpu.cfs_period_us").strip()
         if quota.isdigit() and period.isdigit() and int(period):
             quotas.append(int(quota) / int(period))

@@ -52,7 +52,8 @@ class InferenceSettings:
     """How inference is done. None of these but `precision` changes a byte of the result.
 
     `batch`: tiles per request; 0 lets the engine choose. `deadline`: seconds for one request. `retries`: times that a
-    failed request is repeated. `in_flight`: requests under way at once to one server.
+    failed request is repeated. `in_flight`: requests under way at once to one server. `shared_memory`: whether tiles go
+    through it to a server that has it in common with this process.
     """
 
     precision: Literal["fp32"] = "fp32"
@@ -60,6 +61,7 @@ class InferenceSettings:
     deadline: float = 60.0
     retries: int = 8
     in_flight: int = 4
+    shared_memory: bool = True
 
 
 @dataclass(frozen=True, slots=True)

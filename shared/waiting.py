@@ -14,6 +14,8 @@ log = logging.getLogger("nuclei")
 VARIABLE = "NVIDIA_CLARA_NOSYNCLOCK"
 SAY_SECONDS = 10.0
 POLL_SECONDS = 0.05
+STEP_SECONDS = 1.0
+"""As much as one step of waiting counts at most: a machine or container that was paused did not wait."""
 
 
 class Patience:
@@ -27,7 +29,8 @@ class Patience:
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
-        self._since = self._said = time.monotonic()
+        self._idle = 0.0  # seconds waited since there was progress; time in which this stage had work does not count
+        self._said = time.monotonic()
         self.waited = 0.0
         """Seconds spent on waiting so far."""
 
@@ -38,7 +41,8 @@ class Patience:
 
     def progress(self) -> None:
         """Note that there was some."""
-        self._since = self._said = time.monotonic()
+        self._idle = 0.0
+        self._said = time.monotonic()
 
     def wait(self, for_what: Callable[[], str]) -> None:
         """Let some time pass.
@@ -54,14 +58,16 @@ class Patience:
             Nothing happened for `limit` seconds.
         """
         assert self._limit is not None, "who does not wait must not be asked to"
-        now = time.monotonic()
-        if now - self._since >= self._limit:
+        if self._idle >= self._limit:
             raise WaitedTooLong(
-                f"waited {duration(now - self._since)} without any progress for the {for_what()}; look at the stage "
+                f"waited {duration(self._idle)} without any progress for the {for_what()}; look at the stage "
                 "before this one, then run this again: it goes on from where it was (`wait.limit` is how long to wait)"
             )
+        now = time.monotonic()
         if now - self._said >= SAY_SECONDS:
             self._said = now
             log.info("waiting for the %s (%s=TRUE turns waiting off)", for_what(), VARIABLE)
         time.sleep(POLL_SECONDS)
-        self.waited += time.monotonic() - now
+        passed = time.monotonic() - now
+        self.waited += passed
+        self._idle += min(passed, STEP_SECONDS)

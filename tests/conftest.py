@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports ONNX Runtime
+
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / ".cache" / "cmu_small_region.svs"
 OTHERS = Path(os.environ.get("NUCLEI_TEST_SLIDES", ROOT.parent / "shared" / "data" / "slides"))

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,16 @@ from shared.progress import Progress
 from shared.resources import MemoryPeak, human
 from shared.runkey import filter_key
 from shared.settings import Settings
-from shared.store import ArrayFacts, Manifest, ModelFacts, StoreFolder, StoreReader, StoreWriter, find_store
+from shared.store import (
+    ArrayFacts,
+    Manifest,
+    ModelFacts,
+    StoreFolder,
+    StoreReader,
+    StoreWriter,
+    find_store,
+    refuse_as_output,
+)
 from shared.store.ledger import DAMAGED
 from shared.waiting import Patience
 
@@ -42,10 +52,13 @@ def run(settings: Settings) -> None:
     """
     start = time.perf_counter()
     patience = Patience(settings.patience)
-    source, tiles = find_store(settings, "tiles", patience)
-    log.info("%s: %d tiles of %d of %s", source, tiles.n, tiles.tile, tiles.slide.name)
-    settings = _as_loaded(settings, tiles)
-    with StoreFolder(settings.output_path) as folder, open_engine(settings) as engine, MemoryPeak() as memory:
+    with ExitStack() as stack:
+        folder = stack.enter_context(StoreFolder(settings.output_path))  # first: nobody waits for what must fail
+        source, tiles = find_store(settings, "tiles", patience)
+        refuse_as_output(source, "tiles", settings.output_path)
+        log.info("%s: %d tiles of %d of %s", source, tiles.n, tiles.tile, tiles.slide.name)
+        settings = _as_loaded(settings, tiles)
+        engine, memory = stack.enter_context(open_engine(settings)), stack.enter_context(MemoryPeak())
         model = engine.info
         check_scale(tiles.slide.mpp, model)
         explain_overlap(tiles.grid, model)

@@ -51,7 +51,8 @@ def run(settings: Settings) -> None:
         slide_facts = _facts(info, fingerprint(path))
         key = load_key(slide_facts.fingerprint, settings)
         log.debug("key of the tiles %s", key)
-        if not folder.claim("tiles", key, settings.run, overwrite=settings.overwrite):
+        files = _beside(path)
+        if not folder.claim("tiles", key, settings.run, overwrite=settings.overwrite, files=files):
             log.info("already done: %s holds the tiles of this very slide and settings", folder.path)
             return
         grid = TileGrid(info.width, info.height, settings.tile, settings.overlap)
@@ -84,9 +85,7 @@ def run(settings: Settings) -> None:
             "shared memory" if settings.shared_memory else folder.path,
         )
         with (
-            StoreWriter(
-                folder.path, folder.work, manifest, small, _beside(path), shared=settings.shared_memory
-            ) as store,
+            StoreWriter(folder.path, folder.work, manifest, small, files, shared=settings.shared_memory) as store,
             Crew(settings.workers) as crew,
         ):
             resumed = len(store.entries)

@@ -25,9 +25,10 @@ from shared.progress import Progress, duration
 from shared.resources import MIB, MemoryPeak, human
 from shared.runkey import stitch_key
 from shared.settings import Settings
-from shared.slides import fingerprint, open_slide, stat_of
+from shared.slides import SlideInfo, fingerprint, open_slide, stat_of
 from shared.slides.describe import describe
-from shared.store import Manifest, StoreReader, find_store, free
+from shared.store import Manifest, StoreReader, find_store, free, refuse_as_output
+from shared.store.manifest import is_complete
 from shared.waiting import Patience
 
 log = logging.getLogger("nuclei")
@@ -57,12 +58,16 @@ def run(settings: Settings) -> None:
         work = WorkFolder(settings.output_path)
         done = False
         try:
-            at, tiles = find_store(settings, "tiles", patience, lambda it: _of_slide(it, identity, path.name))
+            at, tiles = find_store(settings, "tiles", patience, lambda it: _of_slide(it, identity, slide.info))
+            refuse_as_output(at, "tiles", settings.output_path)
             of, masks = find_store(settings, "masks", patience, lambda it: _of_tiles(it, tiles))
+            refuse_as_output(of, "masks", settings.output_path)
             assert masks.model is not None
             key = stitch_key(masks.key, settings)
             if not claim(work, key, settings, path, at):
                 done = True
+                if is_complete(at, tiles) and is_complete(of, masks):  # else somebody still works on them
+                    _free(tiles, masks)
                 return
             with (
                 writing(work.output),
@@ -78,8 +83,7 @@ def run(settings: Settings) -> None:
             done = True
         finally:
             work.close(remove=done)
-    for store in (tiles, masks):
-        free(store)  # what lies in shared memory has served
+    _free(tiles, masks)
     outcome = Outcome(
         info=slide.info,
         output=work.output,
@@ -113,12 +117,12 @@ class _Stores:
 
         def read(span: tuple[int, int]) -> MaskBatch:
             index = np.arange(*span, dtype=np.int64)
-            maps, _ = self.masks.read(*span)
+            maps, not_inferred = self.masks.read(*span)
             if same:
                 pixels, damaged = self.tiles.read(*span)
             else:
                 pixels, damaged = np.empty((len(index), 0, 0, 3), np.uint8), self.tiles.damaged(*span)
-            return MaskBatch(index, maps, TileBatch(index, pixels, damaged))
+            return MaskBatch(index, maps, TileBatch(index, pixels, damaged | not_inferred))
 
         def spans() -> Iterator[tuple[int, int]]:
             for span in self.masks.ranges(wanted, max(1, BATCH_BYTES // (side * side * 3))):
@@ -128,16 +132,22 @@ class _Stores:
         return crew.map(READ, read, spans(), ahead=2 * crew.workers)
 
 
-def _of_slide(tiles: Manifest, identity: str, name: str) -> str:
-    if tiles.slide.fingerprint == identity:
+def _free(*stores: Manifest) -> None:
+    """Give back what lies in shared memory: it has served."""
+    for store in stores:
+        free(store)
+
+
+def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
+    there = tiles.slide
+    if (there.fingerprint, there.width, there.height) == (identity, info.width, info.height):
         return ""
-    return f"it is of another slide, {tiles.slide.name}, not of the {name} that is given here"
+    return f"it is of another slide, {there.name}, not of the {info.path.name} that is given here"
 
 
 def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
-    return (
-        "" if masks.source == tiles.key else "it was made from another store of tiles than the one that is given here"
-    )
+    same = (masks.source, masks.n, masks.grid) == (tiles.key, tiles.n, tiles.grid)
+    return "" if same else "it was made from another store of tiles than the one that is given here"
 
 
 def _run(job: ImageJob, stores: _Stores, crew: Crew) -> StitchResult:

@@ -14,11 +14,11 @@ from typing import Self
 
 from operators.stitch.render_files import META
 from shared.disk import writing
-from shared.errors import OutputError
+from shared.errors import OutputError, StoreError
 from shared.inputs import IMAGE
 from shared.lock import FolderLock
 from shared.render_config import RENDER
-from shared.store.manifest import WORK
+from shared.store.manifest import WORK, read_manifest
 
 META_LIMIT = 1 << 20
 """Most bytes of a config.meta; ours have a few hundred."""
@@ -68,6 +68,8 @@ class WorkFolder:
         OutputError
             The folder holds another run, finished or not, and `overwrite` is off.
         """
+        if (store := _store_in(self.output)) is not None:
+            raise OutputError(f"{self.output} holds a store of {store}; the image needs a folder of its own")
         with writing(self.path):
             finished, begun = self.finished(), self._key()
             if finished == key:
@@ -154,3 +156,11 @@ class WorkFolder:
         for entry in self.path.iterdir():
             if entry.name != "lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _store_in(folder: Path) -> str | None:
+    try:
+        manifest = read_manifest(folder)
+    except StoreError:  # somebody else's manifest.json
+        return None
+    return None if manifest is None else manifest.kind

@@ -1,10 +1,11 @@
 """Stores: folders of memory-mappable arrays that stages hand to one another. The format is in docs/stores.md."""
 
-from shared.store.find import find_store
+from shared.store.clean import free
+from shared.store.find import find_store, refuse_as_output
 from shared.store.folder import StoreFolder
 from shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, SlideFacts
 from shared.store.reader import StoreReader
-from shared.store.writer import StoreWriter, free
+from shared.store.writer import StoreWriter
 
 __all__ = [
     "ArrayFacts",
@@ -17,4 +18,5 @@ __all__ = [
     "StoreWriter",
     "find_store",
     "free",
+    "refuse_as_output",
 ]

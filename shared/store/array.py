@@ -8,6 +8,7 @@ pages.
 
 from __future__ import annotations
 
+import ast
 import io
 import math
 import os
@@ -20,10 +21,13 @@ import numpy.typing as npt
 from shared.closing import Closing
 from shared.disk import writing
 from shared.errors import StoreError
+from shared.store.files import open_regular, write_all
 
 SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; what lies there is named for its run
 
 Array = npt.NDArray[Any]
+
+_HEAD = 4096  # bytes that are looked at for the head of a file; ours has 128
 
 
 class ArrayWriter(Closing):
@@ -49,17 +53,17 @@ class ArrayWriter(Closing):
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, *, create: bool) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.path, self.shape, self.dtype = path, shape, _little(dtype)
         header = _header(shape, self.dtype)
         self._offset, self._item = len(header), math.prod(shape[1:]) * self.dtype.itemsize
         self.bytes = self._offset + shape[0] * self._item
         if not create:
-            with ArrayReader(path, shape, dtype):
-                self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            with ArrayReader(path, shape, dtype) as there:
+                self._offset = there.offset
+            self._file = open_regular(path, os.O_RDWR)
             return
         with writing(path, self.bytes):
-            # A new file, never the old one cut: a server may have the old one mapped, and would die of it.
-            path.unlink(missing_ok=True)
+            # A new file, never an old one cut: a server may have the old one mapped, and would die of it.
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 os.posix_fallocate(self._file, 0, self.bytes)
@@ -73,12 +77,6 @@ class ArrayWriter(Closing):
         """Write items, C-contiguous, from place `start` on. Any thread may do so at any time."""
         with writing(self.path):
             write_all(self._file, items.data.cast("B"), self._offset + start * self._item)
-
-    def get(self, start: int, stop: int) -> Array:
-        """Read items back."""
-        items = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        _read_all(self._file, items.data.cast("B"), self._offset + start * self._item, self.path)
-        return items
 
     def sync(self) -> None:
         """Force what was written to the disk."""
@@ -102,6 +100,11 @@ class ArrayReader(Closing):
     shape, dtype
         What it must be.
 
+    Attributes
+    ----------
+    offset
+        Where in the file the items begin.
+
     Raises
     ------
     StoreError
@@ -109,19 +112,17 @@ class ArrayReader(Closing):
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.path, self.shape, self.dtype = path, shape, _little(dtype)
         self._item = math.prod(shape[1:]) * self.dtype.itemsize
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
+            self._file = open_regular(path)
+        except OSError:
             raise StoreError(f"{path} is missing{_hint(path)}") from None
-        except OSError as error:
-            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
         try:
-            self._offset = self._check()
+            self.offset = self._check()
             # (n, ...), read-only, where it is mapped
             self._map = (
-                np.memmap(path, self.dtype, "r", self._offset, shape) if path.parent == SHARED and shape[0] else None
+                np.memmap(path, self.dtype, "r", self.offset, shape) if path.parent == SHARED and shape[0] else None
             )
         except BaseException:
             os.close(self._file)
@@ -131,8 +132,10 @@ class ArrayReader(Closing):
         """Return items: (stop - start, ...); a view where the array is mapped. Any thread may do so at any time."""
         if self._map is not None:
             return self._map[start:stop]
+        if stop <= start:
+            return np.empty((0, *self.shape[1:]), self.dtype)
         items = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        _read_all(self._file, items.data.cast("B"), self._offset + start * self._item, self.path)
+        _read_all(self._file, items.data.cast("B"), self.offset + start * self._item, self.path)
         return items
 
     def close(self) -> None:
@@ -142,25 +145,21 @@ class ArrayReader(Closing):
             self._file = -1
 
     def _check(self) -> int:
-        head = os.pread(self._file, 4096, 0)
-        expected = _header(self.shape, self.dtype)
-        if not head.startswith(expected):
+        """Return where the items begin."""
+        try:
+            head = os.pread(self._file, _HEAD, 0)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error.strerror}; make the store again") from error
+        shape, dtype, offset = _parse(head)
+        if (shape, dtype) != (self.shape, np.lib.format.dtype_to_descr(self.dtype)):
             raise StoreError(
                 f"{self.path} is not the array {list(self.shape)} of {self.dtype} that the manifest says; "
                 "make the store again"
             )
-        length, wanted = os.fstat(self._file).st_size, len(expected) + self.shape[0] * self._item
+        length, wanted = os.fstat(self._file).st_size, offset + self.shape[0] * self._item
         if length != wanted:
             raise StoreError(f"{self.path} is truncated: {length} bytes of {wanted}; make the store again")
-        return len(expected)
-
-
-def write_all(file: int, data: bytes | memoryview, place: int) -> None:
-    """Write all of `data`; one call may take only a part of it, on a disk that is nearly full or of more than 2 GiB."""
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(file, view, place)
-        view, place = view[done:], place + done
+        return offset
 
 
 def _read_all(file: int, data: memoryview, place: int, path: Path) -> None:
@@ -174,12 +173,32 @@ def _read_all(file: int, data: memoryview, place: int, path: Path) -> None:
         data, place = data[done:], place + done
 
 
+def _little(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
+
+
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     """Return the head of a ``.npy`` file, as NumPy writes it."""
     head = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, description)
     return head.getvalue()
+
+
+def _parse(head: bytes) -> tuple[object, object, int]:
+    """Return shape, type and place of the content of a ``.npy`` file; None where it is none that we read.
+
+    NumPy's own reader makes allowances for files of Python 2, and calls a tokenizer for them; nothing here needs that.
+    """
+    magic, end = b"\x93NUMPY\x01\x00", 10 + int.from_bytes(head[8:10], "little")
+    if not head.startswith(magic) or end > len(head):
+        return None, None, 0
+    try:
+        facts = ast.literal_eval(head[10:end].decode("latin-1"))
+        shape, descr, fortran = facts["shape"], facts["descr"], facts["fortran_order"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):  # whatever a forged one causes
+        return None, None, 0
+    return shape, None if fortran or not isinstance(descr, str) else descr, end
 
 
 def _hint(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.errors import InputError, StoreError
+from shared.errors import InputError, OutputError, StoreError
 from shared.settings import Settings
+from shared.store.array import SHARED
 from shared.store.manifest import Kind, Manifest, read_manifest
 from shared.waiting import Patience
 
@@ -38,25 +40,51 @@ def find_store(
     StoreError
         A manifest is there and cannot be understood, or the store is not the right one.
     """
-    places = [folder for root in settings.inputs for folder in (root, root / kind)]
+    roots = [root.parent if root.is_file() else root for root in settings.inputs]
+    places = [folder for root in roots for folder in (root, root / kind)]
     while True:
-        other = ""
+        other, unreadable = "", None
         for folder in places:
-            manifest = read_manifest(folder)
+            try:
+                manifest = read_manifest(folder)
+            except StoreError as error:  # it may be somebody else's file, and the store in the other folder
+                unreadable = unreadable or error
+                continue
             if manifest is None or manifest.kind != kind:
                 continue
             other = refuse(manifest)
-            if not other and patience.waits and settings.run not in ("", manifest.run):
-                other = f"it belongs to run {manifest.run or '(unnamed)'}, not to {settings.run}"
+            if not other and patience.waits:
+                other = _belongs_elsewhere(settings, manifest)
             if not other:
                 return folder, manifest
             if not patience.waits:
                 raise StoreError(f"the store of {kind} in {folder} does not fit: {other}")
             other = f" ({other})"
+        if unreadable is not None:
+            raise unreadable
         if not patience.waits:
             raise InputError(missing(settings, kind))
         text = f"store of {kind} in {places[0]} or {places[1]}{other}"
         patience.wait(lambda text=text: text)  # type: ignore[misc] # mypy cannot infer a lambda's default
+
+
+def _belongs_elsewhere(settings: Settings, manifest: Manifest) -> str:
+    """Return why who waits goes on waiting in spite of a store that is there; empty if it will do."""
+    if settings.run not in ("", manifest.run):
+        return f"it belongs to run {manifest.run or '(unnamed)'}, not to {settings.run}"
+    for facts in manifest.arrays.values():
+        if Path(facts.file).parent == SHARED and not Path(facts.file).exists():
+            return (
+                f"its array {facts.file} was freed by the end of a run, or this process does not share memory "
+                "(--ipc=host) with the stage that makes it"
+            )
+    return ""
+
+
+def refuse_as_output(store: Path, kind: Kind, output: Path) -> None:
+    """Raise `OutputError` if a stage would write where it reads."""
+    if os.path.realpath(store) == os.path.realpath(output):
+        raise OutputError(f"{output} holds the store of {kind} that is read; the result needs a folder of its own")
 
 
 def missing(settings: Settings, kind: Kind) -> str:

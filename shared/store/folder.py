@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from shared.closing import Closing
 from shared.disk import writing
 from shared.errors import OutputError, StoreError
 from shared.lock import FolderLock
-from shared.store.manifest import WORK, Kind, Manifest, is_complete, read_manifest
-from shared.store.writer import remove_store, rename_run, resumable
+from shared.store import ledger
+from shared.store.clean import clear
+from shared.store.files import force, put_file
+from shared.store.ledger import MISSING, Entry, LedgerWriter
+from shared.store.manifest import COMPLETE, FILE, WORK, Kind, Manifest, is_complete, read_manifest
+from shared.store.reader import StoreReader
+from shared.store.writer import keep_files
+from shared.waiting import Patience
 
 log = logging.getLogger("nuclei")
 
@@ -33,13 +41,15 @@ class StoreFolder(Closing):
         self.path, self.work = output, output / WORK
         if self.work.is_symlink():
             raise OutputError(f"{self.work} is a link; a run works there, and removes what it finds: delete the link")
-        self._finished = False
+        self._finished = self._claimed = False
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
             self._fresh = not self.work.exists()
             self._lock = FolderLock(self.work, output)
 
-    def claim(self, kind: Kind, key: str, run: str, *, overwrite: bool) -> bool:
+    def claim(
+        self, kind: Kind, key: str, run: str, *, overwrite: bool, files: Mapping[str, bytes] | None = None
+    ) -> bool:
         """Begin or continue the store `key`.
 
         Parameters
@@ -48,21 +58,29 @@ class StoreFolder(Closing):
             As in its manifest.
         overwrite
             Replace another store.
+        files
+            What travels with tiles, by name; renewed in a store that is complete.
 
         Returns
         -------
-        Whether there is anything to do: False if this very store is complete.
+        Whether there is anything to do: False if this very store is complete, and every tile is what it was.
 
         Raises
         ------
         OutputError
-            The folder holds another store, and `overwrite` is off.
+            The folder holds another store or an unfinished run, and `overwrite` is off.
         """
+        if (self.work / "key").exists():
+            raise OutputError(
+                f"{self.path} holds an unfinished run of stitch or segmentation; repeat that one, or use another folder"
+            )
         there = self._there(overwrite)
         if there is not None and (there.kind, there.key) == (kind, key):
-            if is_complete(self.path, there) and resumable(self.path, key):
-                if there.run != run:
-                    rename_run(self.path, self.work, there, run)
+            if self._whole(there):
+                if kind == "tiles":
+                    keep_files(self.path, self.work, files or {})
+                if there.run != run:  # the stages after this one wait for that run's
+                    put_file(self.path, self.work, FILE, replace(there, run=run).to_json())
                 self._finished = True
                 return False
         elif there is not None and not overwrite:
@@ -71,7 +89,7 @@ class StoreFolder(Closing):
                 f"{self.path} holds {other} (of {there.slide.name}); use an empty folder, or set `overwrite: true` in "
                 "config.yaml to replace it"
             )
-        self._fresh = False
+        self._fresh, self._claimed = False, True
         return True
 
     def finish(self) -> None:
@@ -81,10 +99,39 @@ class StoreFolder(Closing):
     def close(self) -> None:
         """Give the folder back."""
         with writing(self.work):
-            if self._finished or self._fresh:
+            if self._finished or (self._claimed and not (self.path / FILE).exists()):
+                clear(self.work)
+                self._lock.remove()
+            elif self._fresh and not any(entry.name != "lock" for entry in self.work.iterdir()):
                 self._lock.remove()
             else:
                 self._lock.close()
+
+    def _whole(self, manifest: Manifest) -> bool:
+        """Tell whether a store is complete and sound; what is not is struck from it, to be made again."""
+        try:
+            if not is_complete(self.path, manifest):
+                return False
+            with StoreReader(self.path, manifest, Patience(None)) as reader:
+                for name in set(manifest.arrays) - {manifest.kind}:
+                    reader.small(name)
+                wrong = reader.wrong_items()
+                again = int(reader.damaged(0, manifest.n).sum())
+        except StoreError as error:
+            log.warning("%s", error)
+        else:
+            if not wrong and not again:
+                return True
+            if wrong:
+                log.warning("%s: %d tiles are damaged (%d, …); they are made again", self.path, len(wrong), wrong[0])
+                with LedgerWriter(self.path / ledger.FILE, manifest.generation, manifest.n, create=False) as records:
+                    records.append(Entry(item, MISSING, 0) for item in wrong)
+            else:
+                log.info("%d tiles could not be read last time; they are tried again", again)
+        with writing(self.path):
+            (self.path / COMPLETE).unlink()
+            force(self.path)
+        return False
 
     def _there(self, overwrite: bool) -> Manifest | None:
         try:
@@ -95,5 +142,4 @@ class StoreFolder(Closing):
                     f"{self.path} holds something that cannot be read: {error}; or set `overwrite: true`"
                 ) from error
             log.warning("%s; it is replaced", error)
-            remove_store(self.path, self.work)
             return None

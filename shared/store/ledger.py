@@ -2,7 +2,8 @@
 
 A header (`MAGIC` and the store's generation), then records of 16 bytes, little-endian: item, flags, CRC-32 of the
 item's bytes, CRC-32 of the record's first 12 bytes. A record is written after its item is durable. Items come in any
-order. What a kill left of the last record does not count, and is cut off when the store's writer comes back.
+order; of several records of an item the last one counts. What a kill left of the last record does not count, and is
+cut off when the store's writer comes back.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import imagecodecs
 from shared.closing import Closing
 from shared.disk import writing
 from shared.errors import StoreError
-from shared.store.array import Array, write_all
+from shared.store.array import Array
+from shared.store.files import open_regular, write_all
 
 FILE = "ledger"
 MAGIC = b"nuclei ledger 1\n"
 HEADER = len(MAGIC) + 16
 DAMAGED = 1
 """Flag: part of the item's pixels could not be read from the slide."""
+MISSING = 2
+"""Flag: the item is not there any more; its bytes were found to be wrong."""
 
 _RECORD = struct.Struct("<IIII")
 _FACTS = struct.Struct("<III")
@@ -40,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def checksum(item: Array) -> int:
-    """Return the CRC-32 of an item's bytes, as zlib has it; this one is four times faster."""
+    """Return the CRC-32 of an array's bytes, as zlib has it; this one is four times faster."""
     return int(imagecodecs.deflate_crc32(item.data))  # type: ignore[arg-type] # it takes any buffer
 
 
@@ -53,6 +57,8 @@ class LedgerWriter(Closing):
         The file.
     generation
         The store's, 32 hexadecimal digits.
+    items
+        Number of items that there are.
     create
         Begin a new one, else go on with the one that is there.
 
@@ -60,24 +66,27 @@ class LedgerWriter(Closing):
     ----------
     entries
         What it held when it was opened, by item.
+
+    Raises
+    ------
+    StoreError
+        The one that should be there is none, or of another store.
     """
 
-    def __init__(self, path: Path, generation: str, *, create: bool) -> None:
+    def __init__(self, path: Path, generation: str, items: int, *, create: bool) -> None:
         self._path = path
         self.entries: dict[int, Entry] = {}
-        with writing(path):
-            if create:
-                path.unlink(missing_ok=True)
+        if create:
+            with writing(path):
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
                 self._end = HEADER
                 write_all(self._file, MAGIC + bytes.fromhex(generation), 0)
                 os.fdatasync(self._file)
-                return
-            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        content = path.read_bytes()
-        check_header(path, content, generation)
-        entries, self._end = parse(content[HEADER:], HEADER)
-        self.entries = {entry.item: entry for entry in entries}
+            return
+        with LedgerReader(path, generation, items) as reader:
+            reader.poll()
+            self.entries, self._end = reader.entries, reader.end
+        self._file = open_regular(path, os.O_RDWR)
         with writing(path):
             os.ftruncate(self._file, self._end)
 
@@ -105,32 +114,62 @@ class LedgerReader(Closing):
         The file.
     generation
         The store's.
+    items
+        Number of items that there are.
+
+    Attributes
+    ----------
+    entries
+        What it names so far, by item.
+    end
+        Where its last valid record ends.
+
+    Raises
+    ------
+    StoreError
+        It is missing, none, or of another store.
     """
 
-    def __init__(self, path: Path, generation: str) -> None:
-        self._path = path
+    def __init__(self, path: Path, generation: str, items: int) -> None:
+        self._path, self._items = path, items
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = open_regular(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be opened: {error.strerror}; make the store again") from error
-        check_header(path, os.pread(self._file, HEADER, 0), generation)
-        self._end = HEADER
+        try:
+            _check_header(path, self._read(HEADER, 0), generation)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self.end = HEADER
         self.entries: dict[int, Entry] = {}
 
     def poll(self) -> int:
-        """Take in what is new; return how many items that was."""
-        data = os.pread(self._file, max(0, os.fstat(self._file).st_size - self._end), self._end)
-        entries, self._end = parse(data, self._end)
-        before = len(self.entries)
-        self.entries.update((entry.item, entry) for entry in entries)
-        return len(self.entries) - before
+        """Take in what is new; return how many records that was.
 
-    def why_incomplete(self, items: int) -> str:
-        """Return what is wrong with the ledger of a finished store of so many items; empty if nothing is."""
-        missing = next((item for item in range(items) if item not in self.entries), None)
-        if missing is None:
+        Raises
+        ------
+        StoreError
+            It names an item that there is none of.
+        """
+        data = self._read(os.fstat(self._file).st_size - self.end, self.end)
+        found = parse(data)
+        for entry in found:
+            if entry.item >= self._items:
+                raise StoreError(f"{self._path} names tile {entry.item} of {self._items}; make the store again")
+            if entry.flags & MISSING:
+                self.entries.pop(entry.item, None)
+            else:
+                self.entries[entry.item] = entry
+        self.end += len(found) * _RECORD.size
+        return len(found)
+
+    def why_incomplete(self) -> str:
+        """Return what is wrong with the ledger of a finished store; empty if nothing is."""
+        if len(self.entries) == self._items:
             return ""
-        record = (self._end - HEADER) // _RECORD.size
+        missing = next(item for item in range(self._items) if item not in self.entries)
+        record = (self.end - HEADER) // _RECORD.size
         return f"{self._path}: no valid record of tile {missing}; record {record} is damaged, or missing"
 
     def close(self) -> None:
@@ -139,21 +178,26 @@ class LedgerReader(Closing):
             os.close(self._file)
             self._file = -1
 
-
-def check_header(path: Path, content: bytes, generation: str) -> None:
-    """Raise `StoreError` unless a ledger begins as one of that generation does."""
-    if content[: len(MAGIC)] != MAGIC:
-        raise StoreError(f"{path} is not a ledger; make the store again")
-    if content[len(MAGIC) : HEADER] != bytes.fromhex(generation):
-        raise StoreError(f"{path} belongs to another store than the manifest beside it; make the store again")
+    def _read(self, length: int, place: int) -> bytes:
+        try:
+            return os.pread(self._file, max(0, length), place)
+        except OSError as error:
+            raise StoreError(f"{self._path} cannot be read: {error.strerror}; make the store again") from error
 
 
-def parse(data: bytes, place: int) -> tuple[list[Entry], int]:
-    """Return the records up to the first that is not valid, and the place in the file behind them."""
+def parse(data: bytes) -> list[Entry]:
+    """Return the records up to the first that is not whole and valid."""
     found = []
     for start in range(0, len(data) - _RECORD.size + 1, _RECORD.size):
         *facts, check = _RECORD.unpack_from(data, start)
         if zlib.crc32(_FACTS.pack(*facts)) != check:
             break
         found.append(Entry(*facts))
-    return found, place + len(found) * _RECORD.size
+    return found
+
+
+def _check_header(path: Path, content: bytes, generation: str) -> None:
+    if content[: len(MAGIC)] != MAGIC:
+        raise StoreError(f"{path} is not a ledger; make the store again")
+    if content[len(MAGIC) : HEADER] != bytes.fromhex(generation):
+        raise StoreError(f"{path} belongs to another store than the manifest beside it; make the store again")

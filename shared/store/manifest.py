@@ -6,13 +6,19 @@ A reader refuses another major version, and ignores keys that it does not know: 
 from __future__ import annotations
 
 import json
+import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from shared.errors import StoreError
 from shared.geometry import TileGrid
+from shared.store.array import SHARED
+from shared.store.files import read_small
 
 FILE = "manifest.json"
 COMPLETE = "COMPLETE"
@@ -22,6 +28,8 @@ FORMAT = "nuclei-store"
 VERSION = (1, 0)
 LIMIT = 1 << 20
 """Most bytes of a manifest; ours have two thousand."""
+
+ARRAYS = ("tiles", "masks", "index", "tissue")
 
 Kind = Literal["tiles", "masks"]
 
@@ -38,12 +46,20 @@ class ArrayFacts:
         Of the array.
     channels
         Names along the last axis, of maps.
+    crc32
+        Of the content; None for the large array, of whose items the ledger has one each.
     """
 
     file: str
     shape: tuple[int, ...]
     dtype: str
     channels: tuple[str, ...] = ()
+    crc32: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its content."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +134,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the file's content."""
         document = {"format": FORMAT, "version": ".".join(map(str, VERSION)), **asdict(self)}
+        document["crc32"] = _checksum(document)
         return (json.dumps(document, indent=2) + "\n").encode()
 
     @staticmethod
@@ -142,35 +159,48 @@ class Manifest:
                 "make the store again"
             )
         try:
-            return _manifest(document)
+            if _take(document, "crc32", int) != _checksum(document):
+                raise _Wrong("its checksum differs")
+            manifest = _manifest(document)
+            _check(manifest)
+            return manifest
         except _Wrong as error:
             raise StoreError(f"{path}: {error}; make the store again") from None
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return a store's manifest, or None where there is none (yet)."""
-    path = folder / FILE
+    """Return a store's manifest, or None where there is none (yet).
+
+    Raises
+    ------
+    StoreError
+        There is one that cannot be understood.
+    """
     try:
-        with path.open("rb") as file:
-            content = file.read(LIMIT + 1)
+        content = read_small(folder / FILE, LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > LIMIT:
-        raise StoreError(f"{path} has more than {LIMIT} bytes: it is not the manifest of a store")
-    return Manifest.from_json(content, path)
+    return Manifest.from_json(content, folder / FILE)
 
 
 def is_complete(folder: Path, manifest: Manifest) -> bool:
-    """Tell whether a store is complete: `COMPLETE` names its generation."""
+    """Tell whether a store is complete: `COMPLETE` is there, and names its generation.
+
+    Raises
+    ------
+    StoreError
+        It is there, and names another, or nothing.
+    """
+    path = folder / COMPLETE
     try:
-        content = json.loads((folder / COMPLETE).read_bytes())
+        content = json.loads(read_small(path, LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{folder / COMPLETE} cannot be read: {error}; make the store again") from error
-    return isinstance(content, dict) and content.get("generation") == manifest.generation
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is not JSON ({error}); make the store again") from error
+    if not isinstance(content, dict) or content.get("generation") != manifest.generation:
+        raise StoreError(f"{path} belongs to another store than the manifest beside it; make the store again")
+    return True
 
 
 class _Wrong(Exception):
@@ -181,7 +211,7 @@ def _take(document: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) 
     if key not in document:
         raise _Wrong(f'"{key}" is missing')
     value = document[key]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise _Wrong(f'"{key}" is {value!r:.60}')
     return value
 
@@ -202,8 +232,11 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         raise _Wrong(f'"generation" is {generation!r:.60}')
     slide = _take(document, "slide", dict)
     mpp = _take(slide, "mpp", (list, type(None)))
-    if mpp is not None and not (len(mpp) == 2 and all(isinstance(value, int | float) for value in mpp)):
+    if mpp is not None and not (len(mpp) == 2 and all(map(_is_number, mpp))):
         raise _Wrong(f'"mpp" is {mpp!r:.60}')
+    objective = _take(slide, "objective", (int, float, type(None)))
+    if objective is not None and not _is_number(objective):
+        raise _Wrong(f'"objective" is {objective!r:.60}')
     model = _take(document, "model", (dict, type(None)))
     tile = _whole(document, "tile", 16, 8192)
     return Manifest(
@@ -216,28 +249,78 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
             width=_whole(slide, "width", 1),
             height=_whole(slide, "height", 1),
             mpp=None if mpp is None else (float(mpp[0]), float(mpp[1])),
-            objective=_take(slide, "objective", (int, float, type(None))),
+            objective=objective,
         ),
         tile=tile,
         overlap=_whole(document, "overlap", 0, tile - 1),
         n=_whole(document, "n", 0),
         model=None if model is None else ModelFacts(**{f.name: _take(model, f.name, str) for f in fields(ModelFacts)}),
-        arrays={name: _array(name, facts) for name, facts in _take(document, "arrays", dict).items()},
+        arrays={
+            name: _array(name, facts, generation)
+            for name, facts in _take(document, "arrays", dict).items()
+            if name in ARRAYS  # a later minor version may have more
+        },
         **{name: _take(document, name, str) for name in ("run", "key", "mask")},
     )
 
 
-def _array(name: str, facts: object) -> ArrayFacts:
+def _is_number(value: object) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type] # it is one by then
+    except OverflowError:
+        return False
+
+
+def _array(name: str, facts: object, generation: str) -> ArrayFacts:
     if not isinstance(facts, dict):
         raise _Wrong(f'array "{name}" is {facts!r:.60}')
     shape, channels = _take(facts, "shape", list), _take(facts, "channels", list)
     if not shape or not all(type(side) is int and 0 < side < 1 << 31 for side in shape):
         raise _Wrong(f'"shape" of array "{name}" is {shape!r:.60}')
-    dtype = _take(facts, "dtype", str)
-    if dtype not in ("uint8", "int32", "bool"):
-        raise _Wrong(f'"dtype" of array "{name}" is {dtype!r:.60}')
-    file = _take(facts, "file", str)
+    if not all(isinstance(channel, str) for channel in channels):
+        raise _Wrong(f'"channels" of array "{name}" is {channels!r:.60}')
     # A store names files of its own only: what others wrote must not lead a reader anywhere else.
-    if not file or "\0" in file or (Path(file).name != file and Path(file).parent != Path("/dev/shm")):  # noqa: S108
-        raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, which is neither beside it nor in /dev/shm')
-    return ArrayFacts(file, tuple(shape), dtype, tuple(map(str, channels)))
+    file = _take(facts, "file", str)
+    if file not in (f"{name}.npy", shared_name(generation, name)):
+        raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor its own in {SHARED}')
+    crc32 = _take(facts, "crc32", (int, type(None)))
+    return ArrayFacts(file, tuple(shape), _take(facts, "dtype", str), tuple(channels), crc32)
+
+
+def shared_name(generation: str, name: str) -> str:
+    """Return the path of an array in shared memory; that knows no folders a server could look into."""
+    return str(SHARED / f"nuclei-{generation}-{name}.npy")
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise `_Wrong` unless all that a manifest says fits together."""
+    tile, items = manifest.tile, max(1, manifest.n)
+    if tile % 16 or manifest.overlap % 16:
+        raise _Wrong(f'"tile" and "overlap" are {tile} and {manifest.overlap}, not multiples of 16')
+    if manifest.n > len(manifest.grid):
+        raise _Wrong(f'"n" is {manifest.n}, of a slide with {len(manifest.grid)} tiles')
+    if (manifest.model is None) != (manifest.kind == "tiles"):
+        raise _Wrong('"model" must be there for masks, and for nothing else')
+    masks = manifest.arrays.get("masks")
+    expected = {
+        "tiles": ((items, tile, tile, 3), "uint8"),
+        "masks": ((items, tile, tile, masks.shape[-1] if masks else 0), "uint8"),
+        "index": ((items, 2), "int32"),
+        "tissue": (None, "bool"),
+    }
+    for name, facts in manifest.arrays.items():
+        shape, dtype = expected[name]
+        if facts.dtype != dtype or (len(facts.shape) != 2 if shape is None else facts.shape != shape):
+            raise _Wrong(f'array "{name}" is {facts.dtype} {list(facts.shape)!r:.60}; it does not fit tiles and n')
+        if (facts.crc32 is None) != (name == manifest.kind):
+            raise _Wrong(f'"crc32" of array "{name}" is {facts.crc32}')
+    if masks and len(masks.channels) != masks.shape[-1]:
+        raise _Wrong(f'"channels" of array "masks" names {len(masks.channels)} of {masks.shape[-1]}')
+    if manifest.kind not in manifest.arrays or "index" not in manifest.arrays:
+        raise _Wrong(f'"arrays" lacks "{manifest.kind}" or "index"')
+
+
+def _checksum(document: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of a manifest: of the JSON of all other keys, sorted, without spaces."""
+    rest = {key: value for key, value in document.items() if key != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())

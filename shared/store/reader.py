@@ -14,7 +14,7 @@ from shared.lock import held
 from shared.store import ledger
 from shared.store.array import Array, ArrayReader
 from shared.store.ledger import DAMAGED, LedgerReader, checksum
-from shared.store.manifest import FILE, WORK, Manifest, is_complete, read_manifest
+from shared.store.manifest import WORK, ArrayFacts, Manifest, is_complete, read_manifest
 from shared.waiting import VARIABLE, Patience
 
 
@@ -42,19 +42,21 @@ class StoreReader(Closing):
         self.folder, self.manifest = folder, manifest
         self._patience = patience
         self._kind = manifest.kind
-        for name in (self._kind, "index"):
-            if name not in manifest.arrays:
-                raise StoreError(f'{folder / FILE} names no array "{name}"; make the store again')
         facts = manifest.arrays[self._kind]
-        self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
-        try:
-            self._ledger = LedgerReader(folder / ledger.FILE, manifest.generation)
-        except BaseException:
-            self._array.close()
-            raise
         self._finished = False
-        self._poll()
+        try:
+            self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
+            try:
+                self._ledger = LedgerReader(folder / ledger.FILE, manifest.generation, manifest.n)
+                self._poll()
+            except BaseException:
+                self._array.close()
+                raise
+        except StoreError:
+            self.check_same()  # if it was made again just now, that is the better explanation
+            raise
         if not self._finished and not patience.waits:
+            self.close()
             raise InputError(
                 f"the store of {self._kind} in {folder} is not complete ({self.count} of {manifest.n}): run the stage "
                 f"that makes it to its end, or unset {VARIABLE} to run the two together"
@@ -73,9 +75,7 @@ class StoreReader(Closing):
 
     def small(self, name: str) -> Array:
         """Return a small array whole."""
-        facts = self.manifest.arrays[name]
-        with ArrayReader(self.folder / facts.file, facts.shape, facts.dtype) as array:
-            return array.get(0, facts.shape[0])
+        return read_array(self.folder, self.manifest.arrays[name])
 
     def has(self, start: int, stop: int) -> bool:
         """Tell whether items are there; looks again if not."""
@@ -115,10 +115,16 @@ class StoreReader(Closing):
         items = self._array.get(start, stop)
         for number, item in zip(range(start, stop), items, strict=True):
             if checksum(item) != self._ledger.entries[number].checksum:
-                raise StoreError(
-                    f"{self._array.path}: tile {number} is damaged (its checksum differs); make the store again"
-                )
+                raise self._wrong(number)
         return items, self.damaged(start, stop)
+
+    def wrong_items(self) -> list[int]:
+        """Return the items whose bytes are not what the ledger says; reads all of them."""
+        return [
+            number
+            for number, entry in sorted(self._ledger.entries.items())
+            if checksum(self._array.get(number, number + 1)) != entry.checksum
+        ]
 
     def damaged(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
         """Tell which items are damaged places of the slide."""
@@ -157,7 +163,7 @@ class StoreReader(Closing):
         complete = is_complete(self.folder, self.manifest)
         new = self._ledger.poll()
         if complete and not self._finished:
-            wrong = self._ledger.why_incomplete(self.manifest.n)
+            wrong = self._ledger.why_incomplete()
             if wrong:
                 raise StoreError(f"{wrong}; make the store again")
             self._finished = True
@@ -167,5 +173,29 @@ class StoreReader(Closing):
 
     def _wait(self) -> None:
         self.check_same()
+        self._patience.wait(self._lacking)
+
+    def _lacking(self) -> str:
         idle = "" if held(self.folder / WORK) else ", on which nobody works at the moment"
-        self._patience.wait(lambda: f"store of {self._kind} in {self.folder} ({self.count} of {self.manifest.n}){idle}")
+        return f"store of {self._kind} in {self.folder} ({self.count} of {self.manifest.n}){idle}"
+
+    def _wrong(self, number: int) -> StoreError:
+        return StoreError(
+            f"{self._array.path}: tile {number} is damaged (its checksum differs); run the stage that made it again: "
+            "it makes good what is wrong"
+        )
+
+
+def read_array(folder: Path, facts: ArrayFacts) -> Array:
+    """Return a small array whole.
+
+    Raises
+    ------
+    StoreError
+        It is not what was stored.
+    """
+    with ArrayReader(folder / facts.file, facts.shape, facts.dtype) as array:
+        content = array.get(0, facts.shape[0])
+    if checksum(content) != facts.crc32:
+        raise StoreError(f"{folder / facts.file} is damaged (its checksum differs); make the store again")
+    return content

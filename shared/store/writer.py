@@ -7,29 +7,35 @@ that name them; at last `COMPLETE`, renamed in. What a manifest says is therefor
 from __future__ import annotations
 
 import json
-import os
+import logging
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from shared.closing import Closing
 from shared.disk import writing
-from shared.errors import StoreError
+from shared.errors import NucleiError, StoreError
+from shared.render_config import RENDER, RENDER_LIMIT
 from shared.store import ledger
-from shared.store.array import SHARED, Array, ArrayWriter
-from shared.store.ledger import Entry, LedgerWriter, checksum
-from shared.store.manifest import COMPLETE, FILE, ArrayFacts, Manifest, read_manifest
+from shared.store.array import Array, ArrayWriter
+from shared.store.clean import bytes_to_free, make_room, settle, undo
+from shared.store.files import put_file, read_small
+from shared.store.ledger import DAMAGED, Entry, LedgerWriter, checksum
+from shared.store.manifest import COMPLETE, FILE, ArrayFacts, Manifest, read_manifest, shared_name
+from shared.store.reader import read_array
+from shared.store.space import check_shared
+
+log = logging.getLogger("nuclei")
 
 COMMIT_SECONDS = 0.5
 """How long an item may be there before the ledger names it: what comes after a stage waits for that."""
 COMMIT_BYTES = 64 << 20
-
-_ARRAYS = "arrays"  # in the folder of work: files in shared memory that are ours, so that a killed run's are found
+"""How many bytes may be there before the ledger names them."""
 
 
 class StoreWriter(Closing):
@@ -53,7 +59,13 @@ class StoreWriter(Closing):
 
     Notes
     -----
-    A store with this very key that is not complete is gone on with; one that is complete must not be opened.
+    A store with this very key that is not complete is gone on with; one that is complete must not be opened. Items that
+    are damaged places of the slide are not counted as there: it may be a better copy by now.
+
+    Attributes
+    ----------
+    entries
+        What the ledger names, by item; what is put is added when it is durable.
     """
 
     def __init__(
@@ -67,19 +79,18 @@ class StoreWriter(Closing):
         shared: bool,
     ) -> None:
         self._folder, self._work = folder, work
-        there = read_manifest(folder) if resumable(folder, manifest.key) else None
-        if there is None:
+        if not self._resume(manifest, small, files):
             self._create(manifest, small, files, shared)
-        else:
-            self._resume(there, manifest)
+        self.entries = {item: entry for item, entry in self._ledger.entries.items() if not entry.flags & DAMAGED}
         self._pending: list[Entry] = []
         self._waiting_bytes = 0
-        self._committed = time.monotonic()
         self._lock, self._committing = threading.Lock(), threading.Lock()
         self._users, self._closed = 0, False
         self._idle = threading.Condition(self._lock)
-        self.entries = dict(self._ledger.entries)
-        """What the ledger names, by item; what was put since the store was opened as well."""
+        self._failure: BaseException | None = None
+        self._ended = threading.Event()
+        self._clerk = threading.Thread(target=self._commit_now_and_then, name="ledger", daemon=True)
+        self._clerk.start()
 
     def put(self, items: list[int], values: Array, flags: int | list[int] = 0) -> None:
         """Store items.
@@ -92,6 +103,11 @@ class StoreWriter(Closing):
             (len(items), ...) of the array's type, C-contiguous.
         flags
             Of all or of each; see `shared.store.ledger`.
+
+        Raises
+        ------
+        NoSpace, OutputError
+            These or earlier ones cannot be written.
 
         Notes
         -----
@@ -108,38 +124,6 @@ class StoreWriter(Closing):
                 self._users -= 1
                 self._idle.notify_all()
 
-    def _put(self, items: list[int], values: Array, flags: int | list[int]) -> None:
-        each = [flags] * len(items) if isinstance(flags, int) else flags
-        entries = [Entry(item, flag, checksum(value)) for item, flag, value in zip(items, each, values, strict=True)]
-        start = 0
-        for place in range(1, len(items) + 1):
-            if place == len(items) or items[place] != items[place - 1] + 1:  # neighbours in one write
-                self._array.put(items[start], values[start:place])
-                start = place
-        with self._lock:
-            self._pending += entries
-            self._waiting_bytes += values.nbytes
-            due = self._waiting_bytes >= COMMIT_BYTES or time.monotonic() - self._committed >= COMMIT_SECONDS
-        # One thread commits, the others go on; what they put meanwhile is for the next commit.
-        if due and self._committing.acquire(blocking=False):
-            try:
-                self._commit()
-            finally:
-                self._committing.release()
-
-    def get(self, item: int) -> Array:
-        """Return an item that the ledger names.
-
-        Raises
-        ------
-        StoreError
-            It is not what was stored.
-        """
-        value: Array = self._array.get(item, item + 1)[0]
-        if checksum(value) != self.entries[item].checksum:
-            raise StoreError(f"{self._array.path}: tile {item} is damaged (its checksum differs); make the store again")
-        return value
-
     def finish(self, facts: Mapping[str, object]) -> None:
         """Declare the store complete; all items must be there.
 
@@ -153,137 +137,150 @@ class StoreWriter(Closing):
         missing = [item for item in range(self.manifest.n) if item not in self.entries]
         if missing:
             raise AssertionError(f"{len(missing)} tiles were never stored, the first is {missing[0]}")
-        self._array.sync()
         complete = {"generation": self.manifest.generation, "n": self.manifest.n, **facts}
-        _put_file(self._folder, self._work, COMPLETE, (json.dumps(complete, indent=2) + "\n").encode())
+        put_file(self._folder, self._work, COMPLETE, (json.dumps(complete, indent=2) + "\n").encode())
 
     def close(self) -> None:
         """Commit what was put, and close all files; waits for those who are putting something."""
         with self._lock:
             self._closed = True
             self._idle.wait_for(lambda: self._users == 0)
+        self._ended.set()
+        self._clerk.join()
         try:
             with self._committing:
-                self._commit()
+                if self._failure is None:  # else it was told already, and must not be tried again
+                    self._commit()
         finally:
             self._array.close()
             self._ledger.close()
 
+    def _put(self, items: list[int], values: Array, flags: int | list[int]) -> None:
+        if self._failure is not None:
+            self._fail()
+        each = [flags] * len(items) if isinstance(flags, int) else flags
+        entries = [Entry(item, flag, checksum(value)) for item, flag, value in zip(items, each, values, strict=True)]
+        start = 0
+        for place in range(1, len(items) + 1):
+            if place == len(items) or items[place] != items[place - 1] + 1:  # neighbours in one write
+                self._array.put(items[start], values[start:place])
+                start = place
+        with self._lock:
+            self._pending += entries
+            self._waiting_bytes += values.nbytes
+            due = self._waiting_bytes >= COMMIT_BYTES
+        # One thread commits, the others go on; what they put meanwhile is for the next commit.
+        if due and self._committing.acquire(blocking=False):
+            try:
+                self._commit()
+            finally:
+                self._committing.release()
+
+    def _commit_now_and_then(self) -> None:
+        """Commit even when nobody puts anything: who reads the store waits, and a kill must not cost much."""
+        while not self._ended.wait(COMMIT_SECONDS):
+            with self._committing:
+                try:
+                    self._commit()
+                except Exception:  # it is kept, and raised by who puts or finishes
+                    return
+
     def _commit(self) -> None:
+        """Name in the ledger what was put; `_committing` is held."""
+        if self._failure is not None:
+            self._fail()
         with self._lock:
             entries, self._pending, self._waiting_bytes = self._pending, [], 0
-        if entries:
+        if not entries:
+            return
+        try:
             self._array.sync()
             self._ledger.append(entries)
-            self.entries.update((entry.item, entry) for entry in entries)
-        self._committed = time.monotonic()
+        except BaseException as error:
+            # After a sync that failed, the system takes the lost pages for written: the next one would succeed.
+            self._failure = error
+            raise
+        self.entries.update((entry.item, entry) for entry in entries)
+
+    def _fail(self) -> NoReturn:
+        assert self._failure is not None
+        raise self._failure
 
     def _create(self, manifest: Manifest, small: Mapping[str, Array], files: Mapping[str, bytes], shared: bool) -> None:
-        remove_store(self._folder, self._work)
-        generation = uuid.uuid4().hex
-        large = manifest.arrays[manifest.kind]
-        arrays: dict[str, ArrayFacts] = {}
+        generation, kind = uuid.uuid4().hex, manifest.kind
+        large = manifest.arrays[kind]
+        place = shared_name(generation, kind) if shared else ""
         if shared:
-            # Shared memory knows no folders that a server could look into: the name tells whose it is.
-            path = SHARED / f"nuclei-{generation}-{manifest.kind}.npy"
-            _put_file(self._work, self._work, _ARRAYS, f"{path}\n".encode())
-            arrays[manifest.kind] = replace(large, file=str(path))
-        else:
-            path = self._folder / f"{manifest.kind}.npy"
-            arrays[manifest.kind] = replace(large, file=path.name)
-        for name, content in small.items():
-            with ArrayWriter(self._folder / f"{name}.npy", content.shape, str(content.dtype), create=True) as array:
-                array.put(0, np.ascontiguousarray(content))
-                array.sync()
-            arrays[name] = ArrayFacts(f"{name}.npy", content.shape, str(content.dtype))
-        for name, data in files.items():
-            _put_file(self._folder, self._work, name, data)
-        self._array = ArrayWriter(path, large.shape, large.dtype, create=True)
-        self._ledger = LedgerWriter(self._folder / ledger.FILE, generation, create=True)
-        self.manifest = replace(manifest, generation=generation, arrays=arrays)
-        _put_file(self._folder, self._work, FILE, self.manifest.to_json())
-        (self._work / _ARRAYS).unlink(missing_ok=True)  # the manifest names it from now on
+            check_shared(large.bytes, bytes_to_free(self._folder, self._work))
+        make_room(self._folder, self._work, kind, place)
+        arrays: dict[str, ArrayFacts] = {kind: replace(large, file=place or f"{kind}.npy")}
+        try:
+            self._array = ArrayWriter(self._folder / arrays[kind].file, large.shape, large.dtype, create=True)
+            try:
+                self._array.sync()
+                for name, content in small.items():
+                    arrays[name] = self._put_small(name, np.ascontiguousarray(content))
+                if kind == "tiles":
+                    keep_files(self._folder, self._work, files)
+                self._ledger = LedgerWriter(self._folder / ledger.FILE, generation, manifest.n, create=True)
+                self.manifest = replace(manifest, generation=generation, arrays=arrays)
+                put_file(self._folder, self._work, FILE, self.manifest.to_json())
+            except BaseException:
+                self._array.close()
+                raise
+        except NucleiError:
+            undo(self._folder, self._work, kind)
+            raise
+        settle(self._work)
 
-    def _resume(self, there: Manifest, wanted: Manifest) -> None:
-        facts = there.arrays[there.kind]
-        self._array = ArrayWriter(self._folder / facts.file, facts.shape, facts.dtype, create=False)
-        self._ledger = LedgerWriter(self._folder / ledger.FILE, there.generation, create=False)
+    def _put_small(self, name: str, content: Array) -> ArrayFacts:
+        facts = ArrayFacts(f"{name}.npy", content.shape, str(content.dtype), crc32=checksum(content))
+        with ArrayWriter(self._folder / facts.file, facts.shape, facts.dtype, create=True) as file:
+            file.put(0, content)
+            file.sync()
+        return facts
+
+    def _resume(self, wanted: Manifest, small: Mapping[str, Array], files: Mapping[str, bytes]) -> bool:
+        """Open the store that is there; return whether it is the wanted one, and can be gone on with."""
+        try:
+            there = read_manifest(self._folder)
+            if there is None or there.key != wanted.key or there.kind != wanted.kind:
+                return False
+            facts = there.arrays[there.kind]
+            for name, content in small.items():
+                if name not in there.arrays or there.arrays[name].crc32 != checksum(np.ascontiguousarray(content)):
+                    raise StoreError(f"{self._folder / FILE}: array {name} is not that of this slide")
+                read_array(self._folder, there.arrays[name])
+            if facts.shape != wanted.arrays[wanted.kind].shape:
+                raise StoreError(f"{self._folder / FILE}: array {there.kind} is not that of this slide")
+            self._array = ArrayWriter(self._folder / facts.file, facts.shape, facts.dtype, create=False)
+            try:
+                self._ledger = LedgerWriter(self._folder / ledger.FILE, there.generation, there.n, create=False)
+            except BaseException:
+                self._array.close()
+                raise
+        except StoreError as error:
+            log.warning("what an earlier run left cannot be used, all is made anew: %s", error)
+            return False
+        settle(self._work)
+        if there.kind == "tiles":
+            keep_files(self._folder, self._work, files)
         self.manifest = there
         if there.run != wanted.run:
             self.manifest = replace(there, run=wanted.run)
-            _put_file(self._folder, self._work, FILE, self.manifest.to_json())
+            put_file(self._folder, self._work, FILE, self.manifest.to_json())
+        return True
 
 
-def resumable(folder: Path, key: str) -> bool:
-    """Tell whether a folder holds a store of this key, complete or not, whose large array is still there."""
-    manifest = read_manifest(folder)
-    if manifest is None or manifest.key != key:
-        return False
-    return all((folder / facts.file).exists() for facts in manifest.arrays.values()) and (folder / ledger.FILE).exists()
-
-
-def rename_run(folder: Path, work: Path, manifest: Manifest, run: str) -> None:
-    """Give a store to another run: that the stages after this one wait for it."""
-    _put_file(folder, work, FILE, replace(manifest, run=run).to_json())
-
-
-def remove_store(folder: Path, work: Path) -> None:
-    """Remove a store, whole or not: first what makes it one, so that no reader ever takes the rest for one."""
-    with writing(folder):
+def keep_files(folder: Path, work: Path, files: Mapping[str, bytes]) -> None:
+    """Bring the files that travel with tiles up to date."""
+    for name in (RENDER,):
         try:
-            manifest = read_manifest(folder)
-        except StoreError:  # it is none that names anything
-            manifest = None
-        for path in _announced(work):
-            path.unlink(missing_ok=True)
-        (folder / COMPLETE).unlink(missing_ok=True)
-        (folder / FILE).unlink(missing_ok=True)
-        _force(folder)
-        if manifest is not None:
-            free(manifest)
-        for name in (ledger.FILE, "tiles.npy", "masks.npy", "index.npy", "tissue.npy"):
-            (folder / name).unlink(missing_ok=True)
-        (work / _ARRAYS).unlink(missing_ok=True)
-
-
-def free(manifest: Manifest) -> None:
-    """Give back the shared memory of a store; what lies on a disk stays."""
-    for facts in manifest.arrays.values():
-        path = Path(facts.file)
-        if _is_ours(path):
-            with writing(path):
-                path.unlink(missing_ok=True)
-
-
-def _announced(work: Path) -> list[Path]:
-    """Return the files in shared memory that a killed run was about to make, when no manifest named them yet."""
-    try:
-        lines = (work / _ARRAYS).read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [path for path in map(Path, lines) if _is_ours(path)]
-
-
-def _is_ours(path: Path) -> bool:
-    return path.parent == SHARED and path.name.startswith("nuclei-")
-
-
-def _put_file(folder: Path, work: Path, name: str, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = work / f"{name}.part"
-    with writing(folder / name, len(content)):
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(folder / name)
-        _force(folder)
-
-
-def _force(folder: Path) -> None:
-    """Force a folder's names to the disk."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+            there: bytes | None = read_small(folder / name, RENDER_LIMIT)
+        except (FileNotFoundError, StoreError):
+            there = None
+        if name not in files:
+            with writing(folder / name):
+                (folder / name).unlink(missing_ok=True)
+        elif there != files[name]:
+            put_file(folder, work, name, files[name])

@@ -121,7 +121,8 @@ def test_killed_at_random_instants_until_it_is_done(run: Run, slow: list[str], t
             kept = inferred(told)
         if process.returncode == 0:
             break
-        assert set(names(tmp_path / "out")) <= {".run", *FILES}
+        if (tmp_path / "out").exists():  # a kill may come before it is made
+            assert set(names(tmp_path / "out")) <= {".run", *FILES}
     last = run(*slow)
     assert last.code == 0, last.err
     assert kept > 0 or inferred(last.err) > 0 or "already done" in last.err, f"seed {seed}: nothing was ever kept"

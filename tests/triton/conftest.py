@@ -8,7 +8,7 @@ import pytest
 from shared.settings import InferenceSettings, ModelSettings, Settings
 
 from ..unit.inference import nets
-from .harness import SHIPPED, VENV, TritonServer, add_model, add_shipped_model
+from .harness import SHIPPED, TritonServer, add_model, add_shipped_model, is_installed
 
 SIZE = 256
 
@@ -19,7 +19,7 @@ def random_tiles(count, seed=0):
 
 @pytest.fixture(scope="session", autouse=True)
 def _real_server():
-    if (VENV / "backends" / "python" / "triton_python_backend_stub").exists():
+    if is_installed():
         return
     reason = "no Triton server in .venv-triton: run `make triton` (370 MiB)"
     if os.environ.get("CI", "").lower() == "true":

@@ -8,28 +8,47 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-triton"
 SHIPPED = ROOT / "models" / "segmentation_unet_nuclei" / "config.pbtxt"
 
 
-def free_port():
+Tensor = tuple[str, str, Sequence[int]]
+
+
+def is_installed() -> bool:
+    return (VENV / "backends" / "python" / "triton_python_backend_stub").exists()
+
+
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
-def tensor(name, kind, dims):
+def tensor(name: str, kind: str, dims: Sequence[int]) -> str:
     return f'{{ name: "{name}", data_type: {kind}, dims: [ {", ".join(map(str, dims))} ] }}'
 
 
-def add_model(repository, name, onnx, source, results, max_batch=0, **parameters):
+def add_model(
+    repository: Path,
+    name: str,
+    onnx: Path,
+    source: Tensor,
+    results: Sequence[Tensor],
+    max_batch: int = 0,
+    **parameters: object,
+) -> None:
     """Put a model into a repository; `source` and each of `results`: (name, TYPE_…, dims)."""
     lines = [
         f'name: "{name}"',
@@ -43,7 +62,7 @@ def add_model(repository, name, onnx, source, results, max_batch=0, **parameters
     _add(repository, name, onnx, "\n".join(lines) + "\n")
 
 
-def add_shipped_model(repository, onnx, name="segmentation_unet_nuclei"):
+def add_shipped_model(repository: Path, onnx: Path, name: str = "segmentation_unet_nuclei") -> None:
     """Put a model into a repository with the configuration that we ship, but for the backend, and `name`."""
     text = SHIPPED.read_text()
     for key, value in (("backend", "python"), ("name", name)):
@@ -52,7 +71,7 @@ def add_shipped_model(repository, onnx, name="segmentation_unet_nuclei"):
     _add(repository, name, onnx, text)
 
 
-def _add(repository, name, onnx, config):
+def _add(repository: Path, name: str, onnx: Path, config: str) -> None:
     folder = Path(repository) / name
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(config)
@@ -63,21 +82,21 @@ def _add(repository, name, onnx, config):
 class TritonServer:
     """A real server on 127.0.0.1; `address` stays the same over restarts."""
 
-    def __init__(self, repository, log, *options):
+    def __init__(self, repository: Path, log: Path, *options: str) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._repository, self._log, self._options = Path(repository), Path(log), options
         self._prefix = f"nuclei-test-{self.port}-"
-        self._process = None
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, wait=True):
+    def start(self, wait: bool = True) -> None:
         site = next((VENV / "lib").glob("python3.*/site-packages"))
         # Another libpython3.11 than the interpreter's own breaks the stub in strange ways: name its folder.
         environment = {
             "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
             "LD_LIBRARY_PATH": f"{self._library_folder()}:{site / 'nvidia_pytriton.libs'}",
         }
-        command = [
+        command: list[str | Path] = [
             site / "pytriton" / "tritonserver" / "bin" / "tritonserver",
             f"--model-repository={self._repository}",
             f"--backend-directory={VENV / 'backends'}",
@@ -96,18 +115,18 @@ class TritonServer:
         if wait:
             self._wait_ready()
 
-    def _library_folder(self):
+    def _library_folder(self) -> str:
         # The venv's Python may not be the one that runs the tests.
         code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
         python = VENV / "bin" / "python"
-        if python.resolve() == Path(os.sys.executable).resolve():
-            return sysconfig.get_config_var("LIBDIR")
+        if python.resolve() == Path(sys.executable).resolve():
+            return str(sysconfig.get_config_var("LIBDIR"))
         return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
-    def _wait_ready(self):
+    def _wait_ready(self) -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            if self._process.poll() is not None:
+            if self._running.poll() is not None:
                 break
             try:
                 with urllib.request.urlopen(f"http://{self.address}/v2/health/ready", timeout=1):
@@ -116,7 +135,12 @@ class TritonServer:
                 time.sleep(0.05)
         raise RuntimeError("the test server does not start:\n" + self._log.read_text()[-3000:])
 
-    def kill(self):
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
+
+    def kill(self) -> None:
         """kill -9, with the processes of its models, and sweep up what that leaves in /dev/shm."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -125,29 +149,31 @@ class TritonServer:
         for left in Path("/dev/shm").glob(f"{self._prefix}*"):
             left.unlink(missing_ok=True)
 
-    def restart(self):
+    def restart(self) -> None:
         self.kill()
         self.start()
 
-    def hang(self):
-        os.kill(self._process.pid, signal.SIGSTOP)
+    def hang(self) -> None:
+        os.kill(self._running.pid, signal.SIGSTOP)
 
-    def resume(self):
-        os.kill(self._process.pid, signal.SIGCONT)
+    def resume(self) -> None:
+        os.kill(self._running.pid, signal.SIGCONT)
 
-    def kill_models(self):
+    def kill_models(self) -> None:
         """Kill the models' processes; this server does not start them again, and says that it is well."""
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 name, parent = stat.read_text().rsplit(")", 1)
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(parent.split()[1]) == self._process.pid and "triton_python" in name:
+            if int(parent.split()[1]) == self._running.pid and "triton_python" in name:
                 os.kill(int(stat.parent.name), signal.SIGKILL)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.kill()

@@ -5,10 +5,13 @@ Parameters: `delay`, seconds that each request takes longer.
 """
 
 import json
+import os
 import time
 from pathlib import Path
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it calls its maker
 import onnxruntime as ort
 import triton_python_backend_utils as pb
 

@@ -205,6 +205,7 @@ class Plan:
         if pixels.ndim != 4 or pixels.shape[1:] != (self.tile, self.tile, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"tiles must be (b, {self.tile}, {self.tile}, 3) uint8, not {pixels.shape} {pixels.dtype}")
         step = self.limit(batch)
+        pixels = np.asarray(pixels)  # the same memory; a memmap is slow to slice
         parts = [
             self.decode(call(self.encode(pixels[start : start + step])), len(pixels[start : start + step]))
             for start in range(0, len(pixels), step)

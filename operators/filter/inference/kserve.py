@@ -7,6 +7,7 @@ from any thread and hold their deadline. The tests hold the answers over both ag
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
@@ -22,6 +23,7 @@ import numpy as np
 import tritonclient.http as triton
 
 from operators.filter.inference.contract import Array
+from shared.address import Address
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,6 +33,9 @@ _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 #: Seconds for a connection; the rest of a request's time is for the model.
 CONNECT_LIMIT = 5.0
+
+#: Most bytes of a request's body that are copied behind its head.
+_PACKET = 16 << 10
 
 #: Most bytes of an answer to a question about the server or a model.
 _QUESTION_LIMIT = 16 << 20
@@ -114,7 +119,7 @@ class Connection:
     def __init__(self, host: str, port: int) -> None:
         self.checked = False
         self._rested = False
-        self._http = http.client.HTTPConnection(host, port)
+        self._address = Address(host, port)
         self._socket: _TimedSocket | None = None
         self._lock = threading.Lock()
         self._aborted = False
@@ -181,13 +186,14 @@ class Connection:
     def drop(self) -> None:
         """Close; the next request connects anew."""
         with self._lock:
-            self._http.close()
+            if self._socket is not None:
+                self._socket.close()
             self._socket = None
             self.checked = self._rested = False
 
     def rest(self) -> None:
         """Lie idle: a server may close the connection meanwhile, or be restarted; that tells nothing of its health."""
-        self._rested = True
+        self._rested = self._socket is not None
 
     def abort(self) -> None:
         """Close for good, from any thread; a request under way fails at once."""
@@ -210,10 +216,17 @@ class Connection:
     ) -> Reply:
         sock = self._connect(until)
         sock.until = until
-        sock.arm()
         length = sum(memoryview(part).nbytes for part in body)
-        self._http.request(method, path, body=body, headers={**headers, "Content-Length": str(length)})
-        with self._http.getresponse() as response:
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._address}", "Accept-Encoding: identity"]
+        lines += [f"{name}: {value}" for name, value in (*headers.items(), ("Content-Length", length))]
+        parts = ["\r\n".join([*lines, "", ""]).encode("ascii"), *body]
+        if length <= _PACKET:
+            parts = [b"".join(parts)]  # sent apart, the two would wake the server twice
+        for part in parts:
+            sock.arm()
+            sock.sendall(part)
+        with contextlib.closing(http.client.HTTPResponse(sock, method=method)) as response:
+            response.begin()
             content = response.read(limit + 1)
             if len(content) > limit:
                 raise Garbled(f"the answer is longer than {limit} bytes")
@@ -226,19 +239,19 @@ class Connection:
     def _connect(self, until: float) -> _TimedSocket:
         if self._socket is None:
             left = max(0.001, until - time.monotonic())
-            plain = socket.create_connection((self._http.host, self._http.port), min(CONNECT_LIMIT, left))
+            plain = socket.create_connection(self._address, min(CONNECT_LIMIT, left))
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock = _TimedSocket(plain.family, plain.type, plain.proto, plain.detach())
             with self._lock:
                 if self._aborted:
                     sock.close()
                     raise ConnectionAbortedError("closed")
-                self._http.sock = self._socket = sock
+                self._socket = sock
         return self._socket
 
 
-def ask(connection: Connection, path: str, seconds: float, *, method: str = "GET") -> Any:  # noqa: ANN401 - JSON is anything
-    """Ask for something that is answered in JSON.
+def ask(connection: Connection, path: str, seconds: float, content: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401 - JSON is anything
+    """Ask for something that is answered in JSON, with GET, or where there is `content` with POST.
 
     Raises
     ------
@@ -247,7 +260,10 @@ def ask(connection: Connection, path: str, seconds: float, *, method: str = "GET
     Refused
         The status is not 200.
     """
-    reply = connection.request(method, path, seconds, body=[b"{}"] if method == "POST" else ())
+    if content is None:
+        reply = connection.request("GET", path, seconds)
+    else:
+        reply = connection.request("POST", path, seconds, body=[json.dumps(content).encode()])
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
     if not reply.body:
@@ -305,42 +321,69 @@ def infer(
         The answer is to another request, or its bytes do not make up the tensors that it announces.
     """
     tensor = triton.InferInput(source[0], list(array.shape), source[1])
-    tensor.set_data_from_numpy(array)
+    # As `set_data_from_numpy` does, which copies the bytes; joining them to the message would be another copy.
+    tensor._parameters["binary_data_size"] = array.nbytes
     wanted = [triton.InferRequestedOutput(name) for name in results]
-    body, header = triton.InferenceServerClient.generate_request_body([tensor], wanted, request_id)
-    reply = connection.request(
-        "POST",
-        model_path(model, "/infer"),
-        seconds,
-        body=[body],
-        headers={"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(header)},
-        limit=_QUESTION_LIMIT + 64 * array.nbytes,
-    )
+    content = array.reshape(-1).view(np.uint8).data
+    limit = _QUESTION_LIMIT + 64 * array.nbytes
+    head, result = send(connection, model, request_id, tensor, wanted, seconds, [content], limit)
+    try:
+        found = {output["name"]: result.as_numpy(output["name"]) for output in head["outputs"]}
+        return [found[name] for name in results]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _lacking(error) from error
+
+
+def send(
+    connection: Connection,
+    model: str,
+    request_id: str,
+    tensor: triton.InferInput,
+    wanted: Sequence[triton.InferRequestedOutput],
+    seconds: float,
+    content: Sequence[memoryview] = (),
+    limit: int = _QUESTION_LIMIT,
+) -> tuple[Mapping[str, Any], triton.InferResult]:
+    """Send a request for an inference in the words of NVIDIA's client; return the answer's JSON, and all of it.
+
+    The input's bytes are `content`, or in shared memory. For the rest see `infer`.
+    """
+    head, _ = triton.InferenceServerClient.generate_request_body([tensor], wanted, request_id)
+    headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(head))}
+    path = model_path(model, "/infer")
+    reply = connection.request("POST", path, seconds, body=[head, *content], headers=headers, limit=limit)
     if reply.status != 200:
         raise Refused(reply.status, _error_text(reply))
     try:
-        return _read_outputs(reply, request_id, results)
+        return _read(reply, request_id)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Garbled(f"the answer lacks something ({type(error).__name__}: {error})") from error
+        raise _lacking(error) from error
 
 
-def _read_outputs(reply: Reply, request_id: str, results: Sequence[str]) -> list[Array]:
-    header = int(reply.headers[_HEADER_LENGTH.lower()])
+def _read(reply: Reply, request_id: str) -> tuple[Mapping[str, Any], triton.InferResult]:
+    told = reply.headers.get(_HEADER_LENGTH.lower())
+    header = len(reply.body) if told is None else int(told)
     result = triton.InferenceServerClient.parse_response_body(reply.body, header_length=header)
     head = result.get_response()
     if head.get("id") != request_id:
         raise Garbled(f"the answer is to request {head.get('id')!r}, not {request_id!r}")
     left = len(reply.body) - header
     for output in head["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            continue  # in shared memory
         # the client believes the sizes; a server with the wrong NumPy sends none of the bytes that it announces
-        size, shape = output["parameters"]["binary_data_size"], output["shape"]
+        shape = output["shape"]
         needed = math.prod(shape) * np.dtype(numpy_dtype(output["datatype"])).itemsize
         if size != needed or size > left:
             name = output["name"]
             raise Garbled(f"output '{name}' came with {min(size, left)} bytes; its shape {shape} needs {needed}")
         left -= size
-    found = {output["name"]: result.as_numpy(output["name"]) for output in head["outputs"]}
-    return [found[name] for name in results]
+    return head, result
+
+
+def _lacking(error: Exception) -> Garbled:
+    return Garbled(f"the answer lacks something ({type(error).__name__}: {error})")
 
 
 def _error_text(reply: Reply) -> str:

@@ -43,6 +43,8 @@ class Served:
         Of the configuration: free text by name.
     identity
         A hash of all that can change the answers.
+    about
+        What the server tells of itself: version, extensions.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -51,6 +53,7 @@ class Served:
     max_batch: int | None
     parameters: Mapping[str, str]
     identity: str
+    about: Mapping[str, Any]
 
 
 def examine(connection: Connection, model: str, seconds: float) -> Served:
@@ -76,7 +79,7 @@ def examine(connection: Connection, model: str, seconds: float) -> Served:
     ModelError
         The server does not have the model, or could not load it.
     """
-    _check_is_triton(connection, seconds)
+    about = _check_is_triton(connection, seconds)
     try:
         ask(connection, model_path(model, "/ready"), seconds)
     except Refused as error:
@@ -90,12 +93,12 @@ def examine(connection: Connection, model: str, seconds: float) -> Served:
         # It was ready a moment ago.
         raise NotReady(f"the server does not describe the model: {error}") from error
     try:
-        return _served(metadata, config)
+        return _served(about, metadata, config)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Garbled(f"the server's description of the model lacks something ({error!r})") from error
 
 
-def _check_is_triton(connection: Connection, seconds: float) -> None:
+def _check_is_triton(connection: Connection, seconds: float) -> Mapping[str, Any]:
     try:
         server = ask(connection, "/v2", seconds)
     except Refused as error:
@@ -106,11 +109,12 @@ def _check_is_triton(connection: Connection, seconds: float) -> None:
         raise NotTriton(str(error)) from error
     if not isinstance(server, dict) or "extensions" not in server:
         raise NotTriton("it does not describe itself as Triton does")
+    return server
 
 
 def _why_not_ready(connection: Connection, model: str, seconds: float) -> Exception:
     try:
-        index = ask(connection, "/v2/repository/index", seconds, method="POST")
+        index = ask(connection, "/v2/repository/index", seconds, {})
         states = {entry["name"]: (entry.get("state", ""), entry.get("reason", "")) for entry in index}
     except Refused as error:
         return NotReady(f"the model is not ready, and the server does not tell why: {error}")
@@ -127,7 +131,7 @@ def _why_not_ready(connection: Connection, model: str, seconds: float) -> Except
     return ModelError(f"model {model} is in the server's repository but not loaded; load it there")
 
 
-def _served(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Served:
+def _served(about: Mapping[str, Any], metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Served:
     telling = {
         "metadata": {key: metadata[key] for key in ("name", "versions", "platform", "inputs", "outputs")},
         "config": {key: config.get(key) for key in _TELLING},
@@ -140,6 +144,7 @@ def _served(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Served:
         max_batch=max_batch or None,
         parameters={key: str(value["string_value"]) for key, value in config.get("parameters", {}).items()},
         identity="triton:" + hashlib.sha256(json.dumps(telling, sort_keys=True).encode()).hexdigest(),
+        about=about,
     )
 
 

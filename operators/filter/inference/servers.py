@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from operators.filter.inference.kserve import Connection
@@ -31,6 +31,11 @@ class Server:
     address
         ``host:port``; a ``http://`` before it is tolerated.
 
+    Attributes
+    ----------
+    about
+        For the user of the server to set: what it told of itself when a connection to it was checked.
+
     Raises
     ------
     UsageError
@@ -44,6 +49,7 @@ class Server:
         self.down_since: float | None = None
         self.failures = 0
         self.probe_at = 0.0
+        self.about: Mapping[str, object] = {}
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._closed = False

@@ -8,6 +8,7 @@ that was found first, the run ends rather than mix the answers of two models.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import random
@@ -16,13 +17,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from operators.filter.inference import kserve
+from operators.filter.inference import kserve, regions
 from operators.filter.inference.canary import fit_model
 from operators.filter.inference.contract import Array
 from operators.filter.inference.engine import Engine, ModelInfo
 from operators.filter.inference.kserve import Connection, Garbled, Refused, Stale, Unanswered
+from operators.filter.inference.regions import Span
 from operators.filter.inference.served import BUSY, NotReady, NotTriton, Served, examine
 from operators.filter.inference.servers import VARIABLE, Closed, Pool, Server
+from operators.filter.inference.sharing import Sharing
 from shared.batches import Pixels
 from shared.errors import InferenceUnavailable, ModelError
 from shared.settings import Settings
@@ -64,6 +67,7 @@ class TritonEngine(Engine):
         self._inference = settings.inference
         self._pool = Pool([Server(address) for address in settings.triton], settings.inference.in_flight)
         self._ids = itertools.count(1)
+        self._sharing: Sharing | None = None
         self.in_flight = settings.inference.in_flight * len(self._pool.servers)
         try:
             self._served = self._first_look()
@@ -81,8 +85,18 @@ class TritonEngine(Engine):
                 mpp=_mpp_range(self._served),
                 grid=_whole(self._served, "grid"),
             )
+            if settings.inference.shared_memory:
+                self._sharing = Sharing(
+                    self._pool.servers,
+                    self._plan,
+                    self.info.batch,
+                    settings.inference,
+                    self._send,
+                    self._post,
+                )
+                self._prepare(self._sharing)
         except BaseException:
-            self._pool.close()
+            self.close()
             raise
 
     def infer(self, pixels: Pixels) -> Pixels:
@@ -90,15 +104,25 @@ class TritonEngine(Engine):
         return self._plan.run(pixels, self.info.batch, self._call)
 
     def memory_needed(self, tile: int, workers: int) -> int:
-        """Return the bytes of requests and replies under way; see `Engine.memory_needed`."""
+        """Return the bytes of requests and replies under way; see `Engine.memory_needed`.
+
+        Files in shared memory are counted as well where tiles go through them: they are not anonymous, but a container
+        is charged for them.
+        """
         item = np.dtype(self._plan.input.dtype).itemsize
         answer = sum((output.channels or 1) * np.dtype(output.spec.dtype).itemsize for output in self._plan.outputs)
-        # The request is held three times while it is put together, the reply twice while it is read.
-        return workers * self.info.batch * tile * tile * (9 * item + 2 * answer + len(self.info.channels))
+        # The request is held up to three times while it is encoded, the reply twice while it is read.
+        bodies = workers * self.info.batch * tile * tile * (9 * item + 2 * answer + len(self.info.channels))
+        return bodies + (0 if self._sharing is None else self._sharing.most_bytes)
 
     def close(self) -> None:
-        """Close all connections; requests under way end with `InferenceUnavailable`. Never waits for a server."""
+        """Close all connections; requests under way end with `InferenceUnavailable`.
+
+        Waits for no server, but for half a second at most for those that share memory to let go of it.
+        """
         self._pool.close()
+        if self._sharing is not None:
+            self._sharing.close()
 
     def _batch(self, settings: Settings) -> int:
         most = _BODY_LIMIT // (settings.tile**2 * 3 * np.dtype(self._plan.input.dtype).itemsize)
@@ -145,6 +169,15 @@ class TritonEngine(Engine):
             f"{time.monotonic() - start:.0f} s; {reason}. Is it running, and is this its HTTP port?"
         )
 
+    def _prepare(self, sharing: Sharing) -> None:
+        """Try to share memory before there is work, whose speed is measured; later where a server is away now."""
+        for server in self._pool.servers:
+            if server.down_since is None:
+                with contextlib.suppress(Unanswered, Garbled, NotReady, Refused), server.connection() as connection:
+                    if not connection.checked:
+                        self._check_same(server, connection)
+                    sharing.prepare(server, connection)
+
     def _call(self, array: Array) -> Sequence[Array]:
         """Run one request, at whichever server, as often as it takes.
 
@@ -164,7 +197,7 @@ class TritonEngine(Engine):
                         with server.connection() as connection:
                             if server.down_since is not None or not connection.checked:
                                 self._check_same(server, connection)
-                            answer = self._ask(connection, array)
+                            answer = self._ask(server, connection, array)
                     except Stale:
                         continue  # each connection can be so but once
                     except (Unanswered, Garbled, NotReady) as error:
@@ -192,16 +225,29 @@ class TritonEngine(Engine):
         except Closed as error:
             raise InferenceUnavailable("the inference engine was closed") from error
 
-    def _ask(self, connection: Connection, array: Array) -> list[Array]:
+    def _ask(self, server: Server, connection: Connection, array: Array) -> list[Array]:
+        answer = None if self._sharing is None else self._sharing.infer(server, connection, array)
+        return self._post(connection, array) if answer is None else answer
+
+    def _post(self, connection: Connection, array: Array) -> list[Array]:
         return kserve.infer(
-            connection,
-            self._name,
-            str(next(self._ids)),
-            (self._served.inputs[0].name, self._served.datatype),
-            array,
-            self._outputs,
-            self._inference.deadline,
+            connection, self._name, self._id(), self._source, array, self._outputs, self._inference.deadline
         )
+
+    def _send(
+        self, connection: Connection, shape: Sequence[int], source: Span, results: Sequence[Span]
+    ) -> list[regions.Written]:
+        wanted = list(zip(self._outputs, results, strict=True))
+        return regions.infer(
+            connection, self._name, self._id(), self._source, shape, source, wanted, self._inference.deadline
+        )
+
+    def _id(self) -> str:
+        return str(next(self._ids))
+
+    @property
+    def _source(self) -> tuple[str, str]:
+        return self._served.inputs[0].name, self._served.datatype
 
     def _check_same(self, server: Server, connection: Connection) -> None:
         """Make sure that the model found first is there; not there is taken for not yet there."""
@@ -212,6 +258,7 @@ class TritonEngine(Engine):
             raise NotReady(str(error)) from error
         if served.identity != self._served.identity:
             raise _differs(self._name, server)
+        server.about = served.about
         connection.checked = True
 
     def _pause(self, attempt: int) -> None:

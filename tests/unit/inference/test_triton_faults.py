@@ -1,6 +1,7 @@
 import logging
 import re
 import socket
+import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -234,6 +235,12 @@ def test_addresses(prefix):
     assert Address.parse(f"{prefix}[::1]:8000/") == ("::1", 8000)
 
 
+def test_addresses_on_this_machine():
+    here = ("localhost:1", "127.0.0.1:1", "127.8.8.8:1", "[::1]:1")
+    assert all(Address.parse(text).is_loopback for text in here)
+    assert not any(Address.parse(text).is_loopback for text in ("gpu:1", "10.0.0.1:1", "[fe80::1]:1"))
+
+
 @pytest.mark.parametrize("text", ["gpu", "gpu:", "gpu:0", "gpu:99999", ":8000", "a b:1", "grpc://gpu:8001", "gpu:1/x"])
 def test_junk_for_an_address(text):
     with pytest.raises(UsageError, match="is not host:port"):
@@ -252,6 +259,25 @@ def test_idle_connection_closed_by_the_server_is_no_fault(caplog):
         time.sleep(0.05)
         check(engine)
     assert not caplog.records
+
+
+def test_a_gateway_that_takes_connections_and_closes_them_is_no_answer():
+    """As one does whose server behind it is gone. Connections that were found closed once are new ones after that."""
+
+    class Closing(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1 << 16)
+
+    class Gateway(socketserver.TCPServer):
+        allow_reuse_address = True
+
+    with FakeTriton() as server:
+        engine = open_engine(settings(server, retries=2))
+    with engine, Gateway(("127.0.0.1", server.port), Closing) as gateway:
+        threading.Thread(target=gateway.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        with pytest.raises(InferenceUnavailable, match="failed 3 times, last: the connection was closed"):
+            check(engine)
+        gateway.shutdown()
 
 
 def test_connection_time_is_bounded():

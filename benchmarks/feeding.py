@@ -1,0 +1,266 @@
+"""Feeding a real Triton server that does next to nothing: our engine beside a bare loop over the same messages."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import tritonclient.http as triton
+
+from benchmarks.models import NAME
+from benchmarks.slides import CACHE, pattern
+from benchmarks.table import Row
+from benchmarks.timing import Usage, in_turns, used
+from operators.filter.inference import Engine, open_engine
+from shared.batches import Pixels
+from shared.settings import InferenceSettings, ModelSettings, Settings
+from tests.triton.harness import TritonServer, is_installed
+
+TILE = 256
+BATCH = 8
+THREADS = 4
+"""Requests under way at once, as by default."""
+
+_FOLDER = Path("/dev/shm")
+_STORED = 32
+"""Batches in the store; they are sent again and again."""
+
+_CONFIG = f"""name: "{NAME}"
+backend: "python"
+max_batch_size: 32
+input [ {{ name: "tiles", data_type: TYPE_UINT8, dims: [ -1, -1, 3 ] }} ]
+output [ {{ name: "masks", data_type: TYPE_UINT8, dims: [ -1, -1, 1 ] }} ]
+instance_group [ {{ kind: KIND_CPU, count: 1 }} ]
+"""
+_MODEL = '''import numpy as np
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    """Answers the first colour."""
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            tiles = pb.get_input_tensor_by_name(request, "tiles").as_numpy()
+            maps = np.ascontiguousarray(tiles[..., :1])
+            answers.append(pb.InferenceResponse([pb.Tensor("masks", maps)]))
+        return answers
+'''
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Send the same tiles through HTTP bodies, through a slot in shared memory, and from where they lie in it."""
+    if not is_installed():
+        return [Row("feeding Triton", "no server here: make triton", "", None, None)]
+    requests = 200 if quick else 400
+    with ExitStack() as stack:
+        server = stack.enter_context(TritonServer(_repository(), CACHE / "triton.log"))
+        stored = stack.enter_context(_store())
+        tiles = np.array(stored)
+        http, shared = (
+            stack.enter_context(open_engine(_settings(server.address, shared_memory=way))) for way in (False, True)
+        )
+        bare = stack.enter_context(_bare(server, stored))
+        sides: dict[str, Callable[[], None]] = {
+            "http": partial(_ours, http, tiles, requests),
+            "bare http": partial(_threads, partial(bare.post, tiles), requests),
+            "slot": partial(_ours, shared, tiles, requests),
+            "bare slot": partial(_threads, partial(bare.copy, tiles), requests),
+            "store": partial(_ours, shared, stored, requests),
+            "bare store": partial(_threads, bare.point, requests),
+        }
+        for engine in (http, shared):
+            if not np.array_equal(engine.infer(stored[:BATCH]), tiles[:BATCH, ..., :1]):
+                raise RuntimeError("the server answers something else")
+        for work in sides.values():
+            work()  # connections, registrations, page tables
+        best = in_turns({name: partial(used, work) for name, work in sides.items()}, rounds=3 if quick else 7)
+
+    def rate(name: str) -> str:
+        usage: Usage = best[name]
+        return f"{requests * BATCH / usage.wall:.0f} tiles/s ({usage.cpu / requests * 1e3:.2f} CPU ms a request)"
+
+    def row(text: str, ours: str, reference: str, target: float) -> Row:
+        return Row(text, rate(ours), f"{reference} {rate(reference)}", best[reference].wall / best[ours].wall, target)
+
+    return [
+        row("feeding Triton, HTTP bodies", "http", "bare http", 0.9),
+        row("  shared memory, copied into it", "slot", "bare slot", 0.9),
+        row("  shared memory, from a store in it", "store", "bare store", 0.9),
+        row("  copied into it, beside HTTP bodies", "slot", "http", 1.5),
+        row("  from a store, beside HTTP bodies", "store", "http", 1.5),
+    ]
+
+
+def _repository() -> Path:
+    """Return a model repository for the server's Python backend."""
+    repository = CACHE / "triton"
+    shutil.rmtree(repository, ignore_errors=True)
+    (repository / NAME / "1").mkdir(parents=True)
+    (repository / NAME / "config.pbtxt").write_text(_CONFIG)
+    (repository / NAME / "1" / "model.py").write_text(_MODEL)
+    return repository
+
+
+def _settings(address: str, *, shared_memory: bool) -> Settings:
+    return Settings(
+        tile=TILE,
+        triton=(address,),
+        model=ModelSettings(name=NAME),
+        inference=InferenceSettings(batch=BATCH, in_flight=THREADS, shared_memory=shared_memory),
+    )
+
+
+@contextmanager
+def _store() -> Iterator[Pixels]:
+    """Provide tiles in a NumPy file in shared memory, as a stage before this one would leave them."""
+    path = _FOLDER / f"bench-nuclei-{os.getpid()}-tiles.npy"
+    try:
+        tiles = np.lib.format.open_memmap(path, "w+", np.uint8, (_STORED * BATCH, TILE, TILE, 3))
+        image = pattern()[0]
+        for place in range(len(tiles)):
+            top, left = (place * 37) % (image.shape[0] - TILE), (place * 91) % (image.shape[1] - TILE)
+            tiles[place] = image[top : top + TILE, left : left + TILE]
+        yield np.load(path, mmap_mode="r")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _batch(place: int) -> slice:
+    start = place % _STORED * BATCH
+    return slice(start, start + BATCH)
+
+
+def _threads(work: Callable[[int, Iterator[int]], None], requests: int) -> None:
+    """Have threads take numbers from 0 until all have been taken."""
+    numbers = iter(range(requests))
+    failed: list[BaseException] = []
+
+    def guarded(thread: int) -> None:
+        try:
+            work(thread, numbers)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    threads = [threading.Thread(target=guarded, args=(thread,)) for thread in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _ours(engine: Engine, tiles: Pixels, requests: int) -> None:
+    def work(_: int, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            engine.infer(tiles[_batch(number)])
+
+    _threads(work, requests)
+
+
+class _Bare:
+    """What anyone would write who knows the client's messages: no deadlines, no retries, no checks.
+
+    Parameters
+    ----------
+    server
+        To be fed.
+    stored
+        The store in shared memory.
+    """
+
+    def __init__(self, server: TritonServer, stored: Pixels) -> None:
+        assert isinstance(stored, np.memmap)
+        assert stored.filename is not None
+        self._connections = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(THREADS)]
+        self._ids = count()
+        self._offset = int(stored.offset)
+        self._path = _FOLDER / f"bench-nuclei-{os.getpid()}"
+        self._source, self._answer = BATCH * TILE * TILE * 3, BATCH * TILE * TILE
+        self._area = np.memmap(self._path, np.uint8, "w+", shape=(THREADS, self._source + self._answer))
+        # The engine has the store registered under a name of its own, and no file may have two: this is a link to it.
+        self._link = self._path.with_name(f"{self._path.name}-link.npy")
+        self._link.hardlink_to(stored.filename)
+        for connection in self._connections:
+            connection.connect()
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._register("bare", self._path, self._area.nbytes)
+        self._register("bare-tiles", self._link, self._offset + stored.nbytes)
+
+    def post(self, tiles: Pixels, thread: int, numbers: Iterator[int]) -> None:
+        """Send tiles in bodies."""
+        for number in numbers:
+            pixels = tiles[_batch(number)]
+            tensor = triton.InferInput("tiles", list(pixels.shape), "UINT8")
+            tensor.set_data_from_numpy(pixels)
+            output = triton.InferRequestedOutput("masks")
+            self._ask(thread, tensor, output).as_numpy("masks")
+
+    def copy(self, tiles: Pixels, thread: int, numbers: Iterator[int]) -> None:
+        """Copy tiles into shared memory."""
+        for number in numbers:
+            self._area[thread, : self._source] = tiles[_batch(number)].reshape(-1)
+            self._share(thread, "bare", thread * self._area.shape[1])
+
+    def point(self, thread: int, numbers: Iterator[int]) -> None:
+        """Say where in the store the tiles are."""
+        for number in numbers:
+            self._share(thread, "bare-tiles", self._offset + _batch(number).start * (self._source // BATCH))
+
+    def close(self) -> None:
+        """Remove the files."""
+        for name in ("bare", "bare-tiles"):
+            self._post(0, f"/v2/systemsharedmemory/region/{name}/unregister", b"{}", {})
+        for connection in self._connections:
+            connection.close()
+        self._path.unlink()
+        self._link.unlink()
+
+    def _share(self, thread: int, region: str, offset: int) -> Pixels:
+        tensor = triton.InferInput("tiles", [BATCH, TILE, TILE, 3], "UINT8")
+        tensor.set_shared_memory(region, self._source, offset)
+        output = triton.InferRequestedOutput("masks")
+        output.set_shared_memory("bare", self._answer, thread * self._area.shape[1] + self._source)
+        self._ask(thread, tensor, output)
+        return np.array(self._area[thread, self._source :]).reshape(BATCH, TILE, TILE, 1)
+
+    def _ask(self, thread: int, tensor: triton.InferInput, output: triton.InferRequestedOutput) -> triton.InferResult:
+        body, header = triton.InferenceServerClient.generate_request_body([tensor], [output], str(next(self._ids)))
+        headers = {} if header is None else {"Inference-Header-Content-Length": str(header)}
+        answer, length = self._post(thread, f"/v2/models/{NAME}/infer", body, headers)
+        return triton.InferenceServerClient.parse_response_body(answer, header_length=length)
+
+    def _register(self, name: str, path: Path, size: int) -> None:
+        body = json.dumps({"key": f"/{path.name}", "offset": 0, "byte_size": size}).encode()
+        self._post(0, f"/v2/systemsharedmemory/region/{name}/register", body, {})
+
+    def _post(self, thread: int, path: str, body: bytes, headers: dict[str, str]) -> tuple[bytes, int]:
+        connection = self._connections[thread]
+        connection.request("POST", path, body, headers)
+        with connection.getresponse() as response:
+            answer = response.read()
+            if response.status != 200:
+                raise RuntimeError(f"{response.status}: {answer[:200]!r}")
+            return answer, int(response.headers.get("Inference-Header-Content-Length", len(answer)))
+
+
+@contextmanager
+def _bare(server: TritonServer, stored: Pixels) -> Iterator[_Bare]:
+    bare = _Bare(server, stored)
+    try:
+        yield bare
+    finally:
+        bare.close()

@@ -1,0 +1,124 @@
+"""What belongs to a store, and may be removed: never a file that somebody else put into its folder.
+
+A folder is a store's if a manifest is there, or an announcement in its folder of work. The announcement is written
+before the first file of a store is made or removed, and goes when the manifest is there: a kill at any instant leaves
+files that are known to be ours. It lists what lies in shared memory, outside the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+from shared.disk import writing
+from shared.errors import NucleiError, OutputError, StoreError
+from shared.render_config import RENDER
+from shared.store import ledger
+from shared.store.array import SHARED
+from shared.store.files import force, put_file, read_small
+from shared.store.manifest import ARRAYS, COMPLETE, FILE, LIMIT, Kind, Manifest, read_manifest
+
+log = logging.getLogger("nuclei")
+
+NAMES = (FILE, COMPLETE, ledger.FILE, *(f"{name}.npy" for name in ARRAYS))
+"""Names in a store's folder that are the store's. One of tiles has a copy of config_render.json as well."""
+ANNOUNCED = "making"
+
+
+def make_room(folder: Path, work: Path, kind: Kind, shared: str = "") -> None:
+    """Remove the store in a folder, whole or not, and announce a new one.
+
+    Parameters
+    ----------
+    folder, work
+        The store's, and its folder of work.
+    kind
+        Of the new one.
+    shared
+        A file in shared memory that the new store will have.
+
+    Raises
+    ------
+    OutputError
+        A file that is no store's bears one of its names.
+    """
+    with writing(folder):
+        try:
+            manifest = read_manifest(folder)
+        except StoreError:  # it is none that names anything
+            manifest = None
+        left = [*_announced(work), *(_shared(manifest) if manifest else ())]
+        tiles = kind == "tiles" or (manifest is not None and manifest.kind == "tiles")
+        names = [*NAMES, RENDER] if tiles else NAMES
+        there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
+        ours = FILE in there or (work / ANNOUNCED).exists()
+        if there and not ours:
+            raise OutputError(
+                f"{folder / there[0]} is in the way, and belongs to no store; remove it or use an empty folder"
+            )
+        put_file(work, work, ANNOUNCED, "\n".join([*map(str, left), shared, ""]).encode())
+        # first what makes it a store, so that no reader ever takes the rest for one
+        for name in (COMPLETE, FILE):
+            (folder / name).unlink(missing_ok=True)
+        force(folder)
+        for path in [*left, *(folder / name for name in there)]:
+            path.unlink(missing_ok=True)
+
+
+def settle(work: Path) -> None:
+    """Note that the manifest names from now on what was announced."""
+    with writing(work):
+        (work / ANNOUNCED).unlink(missing_ok=True)
+
+
+def undo(folder: Path, work: Path, kind: Kind) -> None:
+    """Remove what there is of a store whose making failed; what cannot be removed is left to the next run."""
+    names = [*NAMES, RENDER] if kind == "tiles" else NAMES
+    try:
+        for path in [*(folder / name for name in names), *_announced(work)]:
+            path.unlink(missing_ok=True)
+        settle(work)
+    except (OSError, NucleiError) as error:
+        log.debug("%s is not tidied up: %s", folder, error)
+
+
+def bytes_to_free(folder: Path, work: Path) -> int:
+    """Return the bytes of shared memory that `make_room` will give back."""
+    try:
+        manifest = read_manifest(folder)
+    except StoreError:
+        manifest = None
+    found = {*_announced(work), *(_shared(manifest) if manifest else ())}
+    return sum(path.stat().st_size for path in found if path.exists())
+
+
+def clear(work: Path) -> None:
+    """Empty a folder of work, but for the lock."""
+    for entry in work.iterdir():
+        if entry.name != "lock":
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def free(manifest: Manifest) -> None:
+    """Give back the shared memory of a store; what lies on a disk stays."""
+    for path in _shared(manifest):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed (%s); it holds memory until you do", path, error.strerror)
+
+
+def _shared(manifest: Manifest) -> list[Path]:
+    return [path for facts in manifest.arrays.values() if (path := Path(facts.file)).parent == SHARED]
+
+
+def _announced(work: Path) -> list[Path]:
+    """Return the files in shared memory that a killed run was about to make or to remove."""
+    try:
+        lines = read_small(work / ANNOUNCED, LIMIT).decode(errors="replace").splitlines()
+    except (FileNotFoundError, StoreError):
+        return []
+    own = re.compile(rf"{re.escape(str(SHARED))}/nuclei-[0-9a-f]{{32}}-(tiles|masks)\.npy")
+    return [Path(line) for line in lines if own.fullmatch(line)]

@@ -1,0 +1,115 @@
+"""Killed at every single write, force and rename of every stage, the next run ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from shared.store import free
+from shared.store.manifest import read_manifest
+from tests.stages.conftest import ROOT, Run, environment
+
+
+@pytest.fixture(scope="module")
+def tiny_slide(crop: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tiles of 64 pixels; a config_render.json lies beside it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tifffile.imwrite(
+        folder / "tiny.tif", crop[100:220, 200:390], tile=(64, 64), photometric="rgb", compression="jpeg",
+        compressionargs={"level": 90}, resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
+    )  # fmt: skip
+    (folder / "config_render.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["disk", "shared memory"])
+def config(request: pytest.FixtureRequest, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("config")
+    text = (dark_config / "config.yaml").read_text() + "mask: none\n"
+    if request.param == "shared memory":
+        text += "store: {shm: true}\n"
+    (folder / "config.yaml").write_text(text)
+    return folder
+
+
+def killed_everywhere(tmp_path: Path, arguments: list[str], *, restore: list[str] | None = None) -> dict[str, Any]:
+    output = tmp_path / "out"
+    job = {
+        "arguments": [*arguments, "--output-path", str(output)],
+        "output": str(output), "log": str(tmp_path / "log"), "restore": restore or [],
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.kills"], input=json.dumps(job), capture_output=True, text=True, cwd=ROOT,
+        check=False, env=environment(NVIDIA_CLARA_NOSYNCLOCK="TRUE", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert not found["problems"], found["problems"][0]
+    return found
+
+
+def options(config: Path, folder: Path) -> list[str]:
+    return ["--input-path", str(folder), "--config-path", str(config), "-t", "64", "-w", "1"]
+
+
+@pytest.fixture
+def inputs(run: Run, tiny_slide: Path, config: Path, tmp_path: Path) -> Path:
+    """A folder with the slide, and stores of tiles and masks in its subfolders."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "slide").symlink_to(tiny_slide)
+    alone = {"NVIDIA_CLARA_NOSYNCLOCK": "1"}
+    for command, read, name in (("load", tiny_slide, "tiles"), ("filter", folder, "masks")):
+        done = run(command, *options(config, read), "--output-path", folder / name, **alone)
+        assert done.code == 0, done.err
+    return folder
+
+
+def arrays_of(folder: Path) -> list[str]:
+    """Return the arrays in shared memory of the stores in a folder."""
+    found = [read_manifest(folder / kind) for kind in ("tiles", "masks")]
+    return [
+        facts.file for one in found if one for facts in one.arrays.values() if facts.file.startswith("/dev/shm/nuclei-")
+    ]
+
+
+def test_load(tiny_slide: Path, config: Path, tmp_path: Path) -> None:
+    found = killed_everywhere(tmp_path, ["load", *options(config, tiny_slide)])
+    assert found["tiles"] == 6
+    assert found["resumed"] == 6
+    assert found["steps"] > 20
+
+
+def test_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
+    try:
+        found = killed_everywhere(tmp_path, ["filter", *options(config, inputs)])
+    finally:
+        for kind in ("tiles", "masks"):
+            manifest = read_manifest(inputs / kind)
+            assert manifest is not None
+            free(manifest)
+    assert found["tiles"] == 6
+    assert found["resumed"] == 6
+    assert found["steps"] > 20
+
+
+def test_stitch(inputs: Path, config: Path, tmp_path: Path) -> None:
+    arrays = arrays_of(inputs)
+    try:
+        found = killed_everywhere(tmp_path, ["stitch", *options(config, inputs)], restore=arrays)
+    finally:
+        for path in arrays:
+            Path(path).unlink(missing_ok=True)
+    assert found["steps"] > 20
+
+
+def test_segmentation(tiny_slide: Path, dark_config: Path, tmp_path: Path) -> None:
+    found = killed_everywhere(tmp_path, ["segmentation", *options(dark_config, tiny_slide)])
+    assert found["steps"] > 20

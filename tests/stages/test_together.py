@@ -1,0 +1,244 @@
+"""load, filter and stitch started at once, in any order: they wait for one another."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.store import ledger
+from shared.store.manifest import COMPLETE
+from tests.faults.test_bad_input import refused
+from tests.stages.conftest import Done, Run, command, environment
+from tests.stages.test_segmentation import FILES, digest, names
+
+STAGES = ("load", "filter", "stitch")
+OUTPUT = {"load": "tiles", "filter": "masks", "stitch": "out"}
+
+
+class Stages:
+    """The three stages on one slide, each in a process of its own."""
+
+    def __init__(self, root: Path, slide: Path, config: Path) -> None:
+        self.root, self.inputs, self.config = root, root / "in", root / "config"
+        (self.inputs / "slide").mkdir(parents=True)
+        shutil.copy(slide, self.inputs / "slide")
+        shutil.copytree(config, self.config)
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+
+    def setting(self, text: str) -> None:
+        with (self.config / "config.yaml").open("a") as file:
+            file.write(text)
+
+    def output(self, stage: str) -> Path:
+        return (self.root if stage == "stitch" else self.inputs) / OUTPUT[stage]
+
+    def arguments(self, stage: str) -> list[str]:
+        tiles = ["-t", "48"] if stage == "load" else []
+        return [
+            stage, "--input-path", str(self.inputs), "--output-path", str(self.output(stage)),
+            "--config-path", str(self.config), "-w", "2", *tiles,
+        ]  # fmt: skip
+
+    def start(self, stage: str, **variables: str) -> subprocess.Popen[str]:
+        self.processes[stage] = subprocess.Popen(
+            command(*self.arguments(stage)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(**variables),
+        )  # fmt: skip
+        return self.processes[stage]
+
+    def end(self, stage: str) -> Done:
+        process = self.processes.pop(stage)
+        out, err = process.communicate(timeout=120)
+        return Done(process.returncode, out, err)
+
+    def records(self, stage: str) -> int:
+        path = self.output(stage) / ledger.FILE
+        return max(0, path.stat().st_size - ledger.HEADER) // 16 if path.exists() else 0
+
+    def until(self, holds: Callable[[], object], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, {name: process.poll() for name, process in self.processes.items()}
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def stages(small_slide: Path, dark_config: Path, tmp_path: Path) -> Iterator[Stages]:
+    found = Stages(tmp_path, small_slide, dark_config)
+    yield found
+    for process in found.processes.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def expected(small_slide: Path, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Digest of the image that `segmentation` makes of the slide."""
+    out = tmp_path_factory.mktemp("expected")
+    options = ["--input-path", small_slide.parent, "--output-path", out, "--config-path", dark_config, "-t", "48"]
+    subprocess.run(command("segmentation", *options), check=True, capture_output=True, env=environment())
+    return digest(out)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(STAGES)], ids="-".join)
+def test_in_every_order(stages: Stages, expected: str, order: tuple[str, ...]) -> None:
+    for stage in order:
+        stages.start(stage, NUCLEI_RUN_ID="this run")
+    for stage in STAGES:
+        done = stages.end(stage)
+        assert done.code == 0, f"{stage}: {done.err}"
+    assert names(stages.output("stitch")) == FILES
+    assert digest(stages.output("stitch")) == expected
+    for stage in ("load", "filter"):
+        assert (stages.output(stage) / COMPLETE).exists()
+        assert not (stages.output(stage) / ".run").exists()
+
+
+@pytest.fixture
+def slow_load(stages: Stages, sample_slide: Path) -> Path:
+    """The sample slide, of whose 2,914 tiles of 48 pixels load needs some seconds."""
+    folder = stages.inputs / "slide"
+    for path in folder.iterdir():
+        path.unlink()
+    shutil.copy(sample_slide, folder / "slide.svs")
+    stages.setting("mask: none\n")
+    return folder
+
+
+def test_they_stream_and_go_on_when_a_dead_one_is_started_again(
+    stages: Stages, slow_load: Path, tmp_path: Path
+) -> None:
+    """load is killed in the middle: filter has maps of all that is there before load is complete, and waits."""
+    stages.start("load")
+    stages.until(lambda: stages.records("load") > 0)
+    stages.processes["load"].kill()
+    stages.end("load")
+    assert not (stages.output("load") / COMPLETE).exists()
+    stages.start("filter")
+    stages.start("stitch")
+    stages.until(lambda: stages.records("filter") == stages.records("load"))
+    assert stages.processes["filter"].poll() is None
+    assert stages.processes["stitch"].poll() is None
+    stages.start("load")
+    done = {stage: stages.end(stage) for stage in STAGES}
+    for stage in STAGES:
+        assert done[stage].code == 0, f"{stage}: {done[stage].err}"
+    assert "kept from an earlier run" in done["load"].out
+    options = ["--input-path", slow_load, "--output-path", tmp_path / "fused", "--config-path", stages.config]
+    subprocess.run(command("segmentation", *options, "-t", "48"), check=True, capture_output=True, env=environment())
+    assert digest(stages.output("stitch")) == digest(tmp_path / "fused")
+
+
+def test_who_waits_for_the_dead_says_so_gives_up_and_goes_on_later(stages: Stages, expected: str, run: Run) -> None:
+    stages.setting("wait: {limit: 11}\n")
+    assert run(*stages.arguments("load")).code == 0
+    (stages.output("load") / COMPLETE).unlink()  # as if it had been killed just before
+    stages.start("filter")
+    stages.start("stitch")
+    for stage in ("filter", "stitch"):
+        done = stages.end(stage)
+        refused(done, 17, "without any progress", "store of ", "wait.limit")
+        assert "waiting for the store of " in done.err
+        assert "on which nobody works at the moment" in done.err
+        assert "NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off" in done.err
+    assert not (stages.output("filter") / COMPLETE).exists()
+    kept = stages.records("filter")
+    assert kept == stages.records("load") > 0, "what was there was inferred"
+    for stage in STAGES:
+        stages.start(stage)
+    assert f"{kept} kept from an earlier run" in stages.end("load").out
+    assert f"{kept} of them kept from an earlier run" in stages.end("filter").out
+    assert stages.end("stitch").code == 0
+    assert digest(stages.output("stitch")) == expected
+
+
+def test_sigterm_ends_who_waits_and_who_works(stages: Stages, run: Run) -> None:
+    for stage in ("filter", "stitch"):
+        stages.start(stage)
+    load = stages.start("load")
+    stages.until(lambda: (stages.output("load") / ".run" / "lock").exists())
+    load.send_signal(signal.SIGSTOP)
+    stages.until(lambda: (stages.output("stitch") / ".run" / "lock").exists())
+    stages.until(lambda: (stages.output("filter") / ".run" / "lock").exists())
+    second = run(*stages.arguments("load"))
+    refused(second, 13, f"in use by another run (process {load.pid} on")
+    for stage in ("filter", "stitch", "load"):
+        stages.processes[stage].terminate()
+        stages.processes[stage].send_signal(signal.SIGCONT)
+        done = stages.end(stage)
+        assert done.code == 143, done.err
+        assert "Traceback" not in done.err
+        assert "run the same command again" in done.err
+    assert run(*stages.arguments("load")).code == 0
+
+
+def test_a_finished_store_of_another_run_is_not_taken(stages: Stages, expected: str, run: Run) -> None:
+    """The store in the way is of the same slide; load gives it to the new run, and only then filter begins."""
+    assert run(*stages.arguments("load"), NUCLEI_RUN_ID="yesterday").code == 0
+    stages.start("filter", NUCLEI_RUN_ID="today")
+    stages.until(lambda: (stages.output("filter") / ".run" / "lock").exists())
+    time.sleep(1)
+    assert stages.processes["filter"].poll() is None
+    assert not (stages.output("filter") / "manifest.json").exists()
+    stages.start("stitch", NUCLEI_RUN_ID="today")
+    stages.start("load", NUCLEI_RUN_ID="today")
+    for stage in STAGES:
+        done = stages.end(stage)
+        assert done.code == 0, f"{stage}: {done.err}"
+    assert digest(stages.output("stitch")) == expected
+
+
+def test_without_a_name_for_the_run_stitch_tells_by_the_slide(
+    stages: Stages, sample_slide: Path, expected: str, run: Run, tmp_path: Path
+) -> None:
+    """Stores of another slide are in the way until the right ones replace them."""
+    other = ["--input-path", str(sample_slide)]
+    assert run(*stages.arguments("load"), *other, "-t", "256").code == 0
+    stages.setting("overwrite: true\n")
+    stages.start("stitch")
+    stages.until(lambda: (stages.output("stitch") / ".run" / "lock").exists())
+    time.sleep(1)
+    assert stages.processes["stitch"].poll() is None
+    stages.start("load")
+    assert stages.end("load").code == 0
+    stages.start("filter")
+    for stage in ("filter", "stitch"):
+        done = stages.end(stage)
+        assert done.code == 0, f"{stage}: {done.err}"
+    assert digest(stages.output("stitch")) == expected
+
+
+@pytest.mark.parametrize("value", ["TRUE", "1", "yes", "On"])
+def test_told_not_to_wait_it_fails_at_once_and_says_what_to_mount(run: Run, stages: Stages, value: str) -> None:
+    done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
+    refused(done, 10, "no store of tiles", f"-v <folder that load wrote>:{stages.inputs}/tiles:ro")
+    if value == "TRUE":
+        done = run(*stages.arguments("stitch"), NVIDIA_CLARA_NOSYNCLOCK=value)
+        refused(done, 10, "no store of tiles", "-v <folder that load wrote>")
+        assert run(*stages.arguments("load"), NVIDIA_CLARA_NOSYNCLOCK=value).code == 0
+        done = run(*stages.arguments("stitch"), NVIDIA_CLARA_NOSYNCLOCK=value)
+        refused(done, 10, "no store of masks", f"-v <folder that filter wrote>:{stages.inputs}/masks:ro")
+        (stages.output("load") / COMPLETE).unlink()
+        done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
+        refused(done, 10, "not complete", "NVIDIA_CLARA_NOSYNCLOCK")
+
+
+@pytest.mark.parametrize("value", ["", "FALSE", "off"])
+def test_any_other_value_means_waiting(run: Run, stages: Stages, value: str) -> None:
+    stages.setting("wait: {limit: 1}\n")
+    done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
+    refused(done, 17, "store of tiles", str(stages.inputs / "tiles"))
+
+
+def test_load_and_segmentation_never_wait(run: Run, stages: Stages, tmp_path: Path) -> None:
+    (stages.inputs / "slide" / "small.tif").unlink()
+    refused(run(*stages.arguments("load")), 10)
+    (tmp_path / "empty").mkdir()
+    refused(run("segmentation", "--input-path", tmp_path / "empty", "--output-path", tmp_path / "out"), 10, "empty")

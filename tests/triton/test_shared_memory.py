@@ -1,0 +1,422 @@
+"""Tiles reach a real server through shared memory and in no HTTP body; where that cannot be, in HTTP bodies."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from operators.filter.inference import open_engine, slots
+from shared.errors import InferenceUnavailable
+
+from .conftest import SIZE, random_tiles
+from .harness import ROOT, TritonServer, add_shipped_model
+from .proxy import Proxy
+
+SHM = Path("/dev/shm")
+COUNT = 5
+#: More than the words of a request, less than a row of ten pixels' worth of tiles.
+WORDS = 2000
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(monkeypatch):
+    """No test may leave a slot. Its own names keep it apart from whatever else runs on the machine."""
+    monkeypatch.setattr(slots, "PREFIX", f"nuclei-test-{uuid.uuid4().hex}-")
+    yield
+    assert not own_slots()
+
+
+@pytest.fixture
+def lone(onnx_file, tmp_path):
+    """A server of its own, to be killed."""
+    add_shipped_model(tmp_path / "repository", onnx_file)
+    with TritonServer(tmp_path / "repository", tmp_path / "server.log") as running:
+        yield running
+
+
+@pytest.fixture
+def expected(settings_for):
+    with open_engine(settings_for()) as engine:
+        return engine.infer(random_tiles(COUNT))
+
+
+@pytest.fixture
+def store():
+    """A store of tiles as another stage would leave it: a NumPy file in shared memory."""
+    path = SHM / f"test-nuclei-{uuid.uuid4().hex}-tiles.npy"
+    tiles = np.lib.format.open_memmap(path, "w+", np.uint8, (COUNT, SIZE, SIZE, 3))
+    tiles[:] = random_tiles(COUNT)
+    tiles.flush()
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def own_slots():
+    return set(SHM.glob(f"{slots.PREFIX}*{slots.SUFFIX}"))
+
+
+def regions(server):
+    with urllib.request.urlopen(f"http://{server.address}/v2/systemsharedmemory/status") as reply:
+        return {region["name"]: region["key"] for region in json.loads(reply.read() or b"[]")}
+
+
+def after_the_trial(proxy):
+    """What was sent since the requests with a tile whose answer is known: at the start, and at the first use."""
+    large = [place for place, body in enumerate(proxy.inferences) if len(body) > WORDS]
+    assert large == [0, 1]
+    return [json.loads(body) for body in proxy.inferences[3:]]
+
+
+def sources(requests):
+    return [request["inputs"][0]["parameters"] for request in requests]
+
+
+def fallbacks(caplog):
+    return [record for record in caplog.records if "travel in HTTP" in record.getMessage()]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_no_pixel_in_a_body_and_the_same_bytes(server, settings_for, expected, batch, caplog):
+    caplog.set_level(logging.INFO)
+    with Proxy(server.port) as proxy:
+        with open_engine(settings_for(proxy.address, batch=batch)) as engine:
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)[:1]), expected[:1])
+            assert own_slots()
+        requests = after_the_trial(proxy)
+        assert len(requests) == -(-COUNT // batch) + 1
+        assert all(source["shared_memory_region"].endswith("-exchange") for source in sources(requests))
+        assert all("shared_memory_region" in request["outputs"][0]["parameters"] for request in requests)
+    assert not fallbacks(caplog)
+    assert not any(name.startswith("nuclei-") for name in regions(server))
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_store_in_shared_memory_is_read_where_it_is(server, settings_for, expected, store, mode):
+    tiles = np.load(store, mmap_mode=mode)
+    with Proxy(server.port) as proxy:
+        with open_engine(settings_for(proxy.address, batch=2)) as engine:
+            np.testing.assert_array_equal(engine.infer(tiles), expected)
+            np.testing.assert_array_equal(engine.infer(tiles[3:4]), expected[3:4])
+            assert store.name in [key.removeprefix("/") for key in regions(server).values()]
+        found = sources(after_the_trial(proxy))
+    head, tile = tiles.offset, SIZE * SIZE * 3
+    assert head > 0
+    assert [source["shared_memory_offset"] for source in found] == [head + n * tile for n in (0, 2, 4, 3)]
+    assert len({source["shared_memory_region"] for source in found}) == 1
+    assert not found[0]["shared_memory_region"].endswith("-exchange")
+    assert not any(name.startswith("nuclei-") for name in regions(server))
+
+
+def test_what_is_not_the_store_as_it_lies_there_goes_through_a_slot(server, settings_for, expected, store):
+    tiles = np.load(store, mmap_mode="r")
+    changed = np.load(store, mmap_mode="c")
+    changed[0] = 255 - changed[0]
+    with open_engine(settings_for()) as engine:
+        inverted = engine.infer(np.asarray(changed[:1]))
+    with Proxy(server.port) as proxy:
+        with open_engine(settings_for(proxy.address)) as engine:
+            np.testing.assert_array_equal(engine.infer(tiles[::2]), expected[::2])
+            np.testing.assert_array_equal(engine.infer(changed[:1]), inverted)
+        assert all(s["shared_memory_region"].endswith("-exchange") for s in sources(after_the_trial(proxy)))
+
+
+def test_another_file_under_the_name_of_a_store(server, settings_for, expected, store):
+    tiles = np.load(store, mmap_mode="r")
+    with open_engine(settings_for(server.address)) as engine:
+        np.testing.assert_array_equal(engine.infer(tiles), expected)
+        store.unlink()
+        other = np.lib.format.open_memmap(store, "w+", np.uint8, tiles.shape)
+        other[:] = random_tiles(COUNT)[::-1]
+        np.testing.assert_array_equal(engine.infer(tiles), expected)
+        np.testing.assert_array_equal(engine.infer(other), expected[::-1])
+
+
+def test_two_engines_on_one_store(server, settings_for, expected, store):
+    tiles = np.load(store, mmap_mode="r")
+    with open_engine(settings_for(server.address, batch=2)) as one:
+        np.testing.assert_array_equal(one.infer(tiles), expected)
+        with Proxy(server.port) as proxy:
+            with open_engine(settings_for(proxy.address, batch=2)) as two:
+                np.testing.assert_array_equal(two.infer(tiles), expected)
+            found = {source["shared_memory_region"] for source in sources(after_the_trial(proxy))}
+            assert [name.endswith("-exchange") for name in found] == [False]
+        # the other one has taken the region away
+        np.testing.assert_array_equal(one.infer(tiles), expected)
+
+
+@pytest.mark.parametrize(("name", "output"), [("planar", "sigmoid"), ("logit", "logit")])
+def test_colours_first_floats_without_batches(server, settings_for, nets_folder, store, name, output):
+    with open_engine(settings_for(name=name, output=output, repository=nets_folder)) as engine:
+        expected = engine.infer(random_tiles(COUNT))
+    with Proxy(server.port) as proxy:
+        with open_engine(settings_for(proxy.address, name=name, output=output)) as engine:
+            np.testing.assert_array_equal(engine.infer(np.load(store, mmap_mode="r")), expected)
+        assert len(after_the_trial(proxy)) == COUNT
+
+
+def test_from_many_threads(server, settings_for, expected, store):
+    stored, tiles = np.load(store, mmap_mode="r"), random_tiles(COUNT)
+    with Proxy(server.port) as proxy:
+        engine = open_engine(settings_for(proxy.address, batch=2, in_flight=3))
+        with engine, ThreadPoolExecutor(5) as pool:
+            for answer in list(pool.map(engine.infer, [stored, tiles] * 10)):
+                np.testing.assert_array_equal(answer, expected)
+            assert len(own_slots()) <= 3
+        after_the_trial(proxy)
+
+
+def test_not_if_it_is_not_wanted(server, settings_for, expected):
+    with Proxy(server.port) as proxy:
+        with open_engine(settings_for(proxy.address, shared_memory=False)) as engine:
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            needed = engine.memory_needed(SIZE, 4)
+        assert not any("systemsharedmemory" in path for path, _ in proxy.requests)
+    with open_engine(settings_for(server.address)) as engine:
+        assert engine.memory_needed(SIZE, 4) == needed + 2 * 4 * 8 * SIZE * SIZE * (3 + 2)
+    with Proxy(server.port, refuse) as proxy, open_engine(settings_for(proxy.address)) as engine:
+        assert engine.memory_needed(SIZE, 4) == needed
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_killed_and_restarted_it_is_told_again(lone, settings_for, expected, store, caplog, stored):
+    caplog.set_level(logging.INFO)
+    tiles = np.load(store, mmap_mode="r") if stored else random_tiles(COUNT)
+    stop, answers = threading.Event(), []
+
+    def work():
+        while not stop.is_set():
+            answers.append(engine.infer(tiles))
+
+    def wait_for(count):
+        until = time.monotonic() + 60
+        while len(answers) < count and time.monotonic() < until and not any(f.done() for f in futures):
+            time.sleep(0.02)
+        assert len(answers) >= count
+
+    with Proxy(lone.port) as proxy:
+        engine = open_engine(settings_for(proxy.address, batch=2))
+        with engine, ThreadPoolExecutor(3) as pool:
+            futures = [pool.submit(work) for _ in range(3)]
+            try:
+                wait_for(6)
+                lone.kill()
+                time.sleep(0.3)
+                before = len(answers)
+                lone.start()
+                wait_for(before + 12)
+            finally:
+                stop.set()
+            for future in futures:
+                future.result(timeout=60)
+            assert any(name.endswith("-exchange") for name in regions(lone))
+        assert [body for body in proxy.inferences if len(body) > WORDS] == proxy.inferences[:2]
+    for answer in answers:
+        np.testing.assert_array_equal(answer, expected)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("trying again" in line for line in lines) == 1
+    assert not fallbacks(caplog)
+
+
+def test_regions_that_somebody_else_takes_away(server, settings_for, expected):
+    with open_engine(settings_for(server.address, retries=0)) as engine:
+        for _ in range(3):
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            url = f"http://{server.address}/v2/systemsharedmemory/unregister"
+            urllib.request.urlopen(urllib.request.Request(url, b"{}")).close()
+
+
+def refuse(path, _):
+    return (400, {"error": "shared memory is switched off"}) if path.endswith("/register") else None
+
+
+def pretend(path, body):
+    """Answer like a server with another memory: everything is accepted, and written elsewhere."""
+    if path.endswith("/register"):
+        return 200, {}
+    if path.endswith("/infer") and b"shared_memory_region" in body:
+        request = json.loads(body)
+        shape = [*request["inputs"][0]["shape"][:3], 2]
+        return 200, {"id": request["id"], "outputs": [{"name": "masks", "datatype": "UINT8", "shape": shape}]}
+    return None
+
+
+def old(path, _):
+    return (200, {"version": "2.49.0", "extensions": ["system_shared_memory"]}) if path == "/v2" else None
+
+
+def without(path, _):
+    return (200, {"version": "2.51.0", "extensions": []}) if path == "/v2" else None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (refuse, "shared memory is switched off"),
+        (pretend, "an answer through it is wrong"),
+        (old, "version is 2.49.0"),
+        (without, "does not have the extension"),
+    ],
+)
+def test_a_server_that_does_not_share_gets_http_bodies(server, settings_for, expected, store, caplog, answer, reason):
+    caplog.set_level(logging.DEBUG)
+    with Proxy(server.port, answer) as proxy, open_engine(settings_for(proxy.address, retries=0)) as engine:
+        for tiles in (random_tiles(COUNT), np.load(store, mmap_mode="r")):
+            np.testing.assert_array_equal(engine.infer(tiles), expected)
+        assert not own_slots()
+        assert [len(body) > COUNT * SIZE * SIZE * 3 for body in proxy.inferences[-2:]] == [True, True]
+    (line,) = fallbacks(caplog)
+    assert reason in line.getMessage()
+    assert proxy.address in line.getMessage()
+    assert line.levelno == logging.INFO
+
+
+def test_a_server_that_forgets_at_once_gets_http_bodies(server, settings_for, expected, caplog):
+    caplog.set_level(logging.INFO)
+
+    def forget(path, body):
+        if forgetful and path.endswith("/infer") and b"shared_memory_region" in body:
+            return 404, {"error": "Unable to find shared memory region: 'x'"}
+        return None
+
+    forgetful = []
+    with Proxy(server.port, forget) as proxy, open_engine(settings_for(proxy.address, retries=0)) as engine:
+        np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+        forgetful.append(True)
+        np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+        np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+    assert len(fallbacks(caplog)) == 1
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_too_little_room(server, settings_for, expected, monkeypatch, caplog, room):
+    """Mocked, since nobody may fill the shared memory of the machine that runs the tests."""
+    caplog.set_level(logging.INFO)
+    real, left = os.posix_fallocate, [None] * room
+
+    def full(*arguments):
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left.pop()
+        real(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    engine = open_engine(settings_for(server.address, batch=1))
+    with engine, ThreadPoolExecutor(4) as pool:
+        for answer in list(pool.map(engine.infer, [random_tiles(COUNT)] * 8)):
+            np.testing.assert_array_equal(answer, expected)
+    (line,) = fallbacks(caplog)
+    assert "No space left on device" in line.getMessage()
+
+
+def test_no_shared_memory_at_all(server, settings_for, expected, monkeypatch, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(slots, "FOLDER", tmp_path / "absent")
+    with open_engine(settings_for(server.address)) as engine:
+        np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+    assert len(fallbacks(caplog)) == 1
+
+
+def test_a_late_answer_spoils_no_other(lone, settings_for, expected):
+    with open_engine(settings_for(lone.address, deadline=2.0, retries=0)) as engine:
+        np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+        (first,) = own_slots()
+        lone.hang()
+        with pytest.raises(InferenceUnavailable, match="no answer within 2 s"):
+            engine.infer(255 - random_tiles(COUNT))
+        lone.resume()
+        for _ in range(20):
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+        (second,) = own_slots()
+        assert second != first
+        assert first.name not in regions(lone)
+
+
+def test_while_late_answers_may_come_no_more_memory_is_taken_than_allowed(server, settings_for, expected):
+    """The server's part in this is played: it says that it still uses what it was asked to let go of."""
+    held, used, over = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(path, body):
+        if path.endswith("/infer") and held.is_set():
+            over.wait()  # and goes on to the server when nobody waits for it any more
+        if path.endswith("/unregister") and used.is_set():
+            return 500, {"error": "Cannot unregister shared memory region, it is currently in use."}
+        return None
+
+    with Proxy(server.port, answer) as proxy:
+        engine = open_engine(settings_for(proxy.address, deadline=2.0, retries=0, in_flight=2))
+        with engine:
+            held.set()
+            used.set()
+            for _ in range(2):
+                with pytest.raises(InferenceUnavailable):
+                    engine.infer(random_tiles(COUNT))
+            assert not own_slots()
+            held.clear()
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            assert len(proxy.inferences[-1]) > WORDS
+            used.clear()
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            assert len(proxy.inferences[-1]) < WORDS
+        over.set()
+    assert not any(name.startswith("nuclei-") for name in regions(server))
+
+
+def test_close_waits_for_no_server(lone, settings_for):
+    engine = open_engine(settings_for(lone.address))
+    engine.infer(random_tiles(1))
+    lone.hang()
+    start = time.monotonic()
+    engine.close()
+    assert time.monotonic() - start < 2
+    assert not own_slots()
+    lone.resume()
+
+
+KILLED = """
+import sys
+import numpy as np
+from operators.filter.inference import open_engine, slots
+from shared.settings import ModelSettings, Settings
+
+slots.PREFIX = sys.argv[3]
+settings = Settings(triton=(sys.argv[1],), model=ModelSettings(name="segmentation_unet_nuclei"))
+engine = open_engine(settings)
+engine.infer(np.load(sys.argv[2], mmap_mode="r"))
+print("inferred", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed(server, settings_for, expected, store):
+    command = [sys.executable, "-c", KILLED, server.address, str(store), slots.PREFIX]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "inferred\n"
+        (left,) = own_slots()
+        with open_engine(settings_for(server.address)) as engine:
+            engine.infer(random_tiles(1))
+            assert left in own_slots(), "its owner is still alive"
+        process.send_signal(signal.SIGKILL)
+    assert own_slots() == {left}
+    assert left.name in regions(server)
+    other = store.with_name(f"test-nuclei-{uuid.uuid4().hex}-tiles.npy")
+    store.rename(other)
+    try:
+        with open_engine(settings_for(server.address)) as engine:
+            np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
+            assert left not in own_slots()
+            assert set(regions(server)) == {slot.name for slot in own_slots()}
+    finally:
+        other.rename(store)

@@ -1,0 +1,34 @@
+"""Unless told not to, ONNX Runtime tells its maker about model and machine, and gives the machine an identifier."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+MODEL = ROOT / "models" / "segmentation_unet_nuclei" / "1" / "model.onnx"
+
+
+def left_behind(imports: str, home: Path) -> list[Path]:
+    """Open a session in a process of its own, and return the files that it leaves in its home."""
+    home.mkdir()
+    told = ("CI", "ORT_", "XDG_", "GITHUB_", "PYTEST_")  # what turns it off, or sends it elsewhere
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(told)}
+    code = f"{imports}; ort.InferenceSession({str(MODEL)!r}, providers=['CPUExecutionProvider'])"
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment | {"HOME": str(home)}, check=True, timeout=60
+    )
+    return [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_the_embedded_engine_keeps_to_itself(tmp_path: Path) -> None:
+    assert left_behind("from operators.filter.inference.embedded import ort", tmp_path / "ours") == []
+
+
+@pytest.mark.parametrize("package", ["training", "benchmarks"])
+def test_the_tools_keep_to_themselves(package: str, tmp_path: Path) -> None:
+    assert left_behind(f"import {package}, onnxruntime as ort", tmp_path / "home") == []

@@ -1,0 +1,82 @@
+"""Patience: what counts as waiting, what is said, when it ends."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from shared import waiting
+from shared.errors import WaitedTooLong
+from shared.waiting import Patience
+
+
+class Time:
+    """A clock that moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    clock = Time()
+    monkeypatch.setattr(waiting, "time", clock)
+    return clock
+
+
+def wait(patience: Patience, seconds: float, time: Time) -> None:
+    end = time.now + seconds
+    while time.now < end:
+        patience.wait(lambda: "store of tiles")
+
+
+def test_it_ends_when_nothing_happens_for_so_long(time: Time) -> None:
+    patience = Patience(300)
+    wait(patience, 299, time)
+    with pytest.raises(WaitedTooLong, match=r"5 min 00 s without any progress for the store of tiles; .*wait\.limit"):
+        wait(patience, 2, time)
+
+
+def test_progress_begins_it_anew(time: Time) -> None:
+    patience = Patience(300)
+    for _ in range(5):
+        wait(patience, 299, time)
+        patience.progress()
+    assert patience.waited == pytest.approx(5 * 299, abs=1)
+
+
+def test_time_in_which_there_was_work_does_not_count(time: Time) -> None:
+    patience = Patience(300)
+    for _ in range(10):
+        time.now += 1000
+        wait(patience, 1, time)
+
+
+def test_a_machine_that_slept_did_not_wait(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = Patience(300)
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(time, "now", time.now + 3600))
+    for _ in range(10):
+        patience.wait(lambda: "store of tiles")
+
+
+def test_every_ten_seconds_it_says_for_what_and_how_to_turn_it_off(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    patience = Patience(300)
+    with caplog.at_level(logging.INFO, "nuclei"):
+        wait(patience, 9, time)
+        assert not caplog.messages
+        wait(patience, 26, time)
+    assert caplog.messages == ["waiting for the store of tiles (NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off)"] * 3
+
+
+def test_who_does_not_wait_says_so() -> None:
+    assert not Patience(None).waits
+    assert Patience(1).waits
