@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -138,6 +139,17 @@ def test_folders_of_the_fused(name: str) -> None:
     operator = pipeline(name).operator("segmentation")
     assert [(item.source, item.path) for item in operator.inputs] == [(None, "/input")]
     assert [output.path for output in operator.outputs] == ["/output"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_images_have_these_folders_and_run_this_command(name: str) -> None:
+    for operator in ours(pipeline(name)):
+        lines = (ROOT / "operators" / operator.name / "Dockerfile").read_text().splitlines()
+        (made,) = (line.partition("&&")[0].split()[3:] for line in lines if line.startswith("RUN mkdir -p "))
+        assert {item.path for item in (*operator.inputs, *operator.outputs) if item.path} <= set(made)
+        (command,) = (json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD "))
+        assert operator.container.command[:2] == tuple(command[:2])
+        assert operator.container.command[2].startswith(command[2])
 
 
 def test_the_model_is_there() -> None:
