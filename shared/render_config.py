@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from shared.errors import InputError
+from shared.files import read_regular
 
 RENDER = "config_render.json"
 RENDER_LIMIT = 16 << 20
@@ -28,14 +27,11 @@ def take_over(path: Path) -> bytes:
         It cannot be read, is no regular file, or is too large.
     """
     try:
-        # Not blocking: opening a pipe that nobody writes to would wait for ever.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise InputError(f"{path} is not a regular file; put a file there, or remove it to get a plain one")
-            content = file.read(RENDER_LIMIT + 1)
+        content = read_regular(path, RENDER_LIMIT + 1)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; make it readable, or remove it") from error
+    if content is None:
+        raise InputError(f"{path} is not a regular file; put a file there, or remove it to get a plain one")
     if len(content) > RENDER_LIMIT:
         raise InputError(f"{path} has more than {RENDER_LIMIT >> 20} MiB; a file of render settings has a few kB")
     return content

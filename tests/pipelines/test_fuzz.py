@@ -1,0 +1,132 @@
+"""Whatever is done to a definition: findings with places inside the file, or a pipeline; never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import Definition, Report
+from pipelines.check import described
+
+DEFINITIONS = sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))
+TEXTS = [path.read_text() for path in DEFINITIONS]
+
+PIECES = st.sampled_from([
+    "", " ", "\n", "\t", ":", ": ", "- ", "[", "]", "{", "}", ",", "#", "&a ", "*a", "!!str ", "!", "|\n", ">-\n", "'",
+    '"', "\\", "%", "---\n", "...\n", "? ", "<<: ", "~", "null", "${{", "}}", "${{A}}", "${{ WORKERS }}", "0", "-1",
+    "1e9", "yes", "/", "..", "\0", "\x85", "\u2028", "\ufeff", "\ud800", "ä", "𝄞", "from: load\n", "name: load\n",
+    "import: {path: p.yaml}\n", "api-version: 0.5.0\n", "api-version: 0.4.0\n", "type: array\n", "x" * 300, "\r",
+    "\r\n", "@", "`",
+])  # fmt: skip
+WORDS = st.sampled_from([
+    "load", "filter", "stream", "array", "uint8", "/input", "${{WORKERS}}", "${{X}}", "0.4.0", "0.7.0", "p.yaml", "a/b",
+])  # fmt: skip
+LEAVES = st.none() | st.booleans() | st.integers(-2, 70000) | st.floats() | st.text(max_size=8) | WORDS
+KEYS = st.sampled_from([
+    "api-version", "name", "description", "orchestrator", "parameters", "pull-secrets", "operators", "container",
+    "requests", "input", "output", "variables", "models", "services", "import", "path", "args", "from", "type",
+    "element-type", "shape", "image", "tag", "command", "cpu", "gpu", "memory", "connections", "http", "volume", "port",
+]) | st.text(max_size=3)  # fmt: skip
+ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5),
+                        max_leaves=25)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "p.yaml"
+
+
+def sane(file: Path, content: bytes) -> Report:
+    file.write_bytes(content)
+    for lenient in (False, True):
+        report = Definition(file, lenient).check()
+        lines = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        for one in report.findings:
+            assert one.place.file == str(file)
+            assert 1 <= one.place.line <= len(lines), one
+            assert 1 <= one.place.column <= len(lines[one.place.line - 1]) + 1, one
+            assert str(one).isprintable()
+            assert one.place.path
+            assert one.message
+            assert one.expected
+        described(report)
+        if report.pipeline is None:
+            assert report.errors or any(one.default is None for one in report.parameters)
+        else:
+            done: set[str] = set()
+            for operator in report.pipeline.operators:
+                assert set(operator.upstream) <= done
+                done.add(operator.name)
+    return report
+
+
+@given(data=st.data())
+def test_texts(file: Path, data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from(TEXTS))
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        end = min(len(text), start + data.draw(st.sampled_from([0, 0, 1, 2, 5, 30, 200])))
+        text = text[:start] + data.draw(PIECES) + text[end:]
+    sane(file, text.encode("utf-8", "surrogatepass"))
+
+
+@given(data=st.data())
+def test_lines(file: Path, data: st.DataObject) -> None:
+    lines = data.draw(st.sampled_from(TEXTS)).split("\n")
+    for _ in range(data.draw(st.integers(1, 5))):
+        here, there = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        what = data.draw(st.sampled_from(["swap", "drop", "copy", "indent", "outdent"]))
+        if what == "swap":
+            lines[here], lines[there] = lines[there], lines[here]
+        elif what == "drop" and len(lines) > 1:
+            del lines[here]
+        elif what == "copy":
+            lines.insert(there, lines[here])
+        else:
+            lines[here] = f"  {lines[here]}" if what == "indent" else lines[here].removeprefix("  ")
+    sane(file, "\n".join(lines).encode())
+
+
+def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        found += _places(value, (*path, key))
+    return found
+
+
+@given(data=st.data())
+def test_values(file: Path, data: st.DataObject) -> None:
+    document = yaml.safe_load(data.draw(st.sampled_from(TEXTS)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.sampled_from(_places(document)))
+        parent = document
+        for key in place[:-1]:
+            parent = parent[key]
+        what = data.draw(st.sampled_from(["replace", "remove", "add"]))
+        if what == "replace":
+            parent[place[-1]] = data.draw(ANYTHING)
+        elif what == "remove" and len(parent) > 1:
+            del parent[place[-1]]
+        elif isinstance(parent, dict):
+            parent[data.draw(KEYS)] = data.draw(ANYTHING)
+        else:
+            parent.append(data.draw(ANYTHING))
+        if not _places(document):
+            break
+    sane(file, yaml.safe_dump(document, allow_unicode=data.draw(st.booleans())).encode("utf-8", "surrogatepass"))
+
+
+@given(document=ANYTHING)
+def test_documents(file: Path, document: object) -> None:
+    sane(file, yaml.safe_dump(document).encode("utf-8", "surrogatepass"))
+
+
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_bytes(file: Path, content: bytes) -> None:
+    sane(file, content)
