@@ -4,7 +4,8 @@
 
     NucleiError                 70  anything unforeseen; also the base of all below
     ├── UsageError               2  the command line is wrong
-    │   └── ConfigError          2  config.yaml is wrong (all its errors at once)
+    │   ├── ConfigError          2  config.yaml is wrong (all its errors at once)
+    │   └── DefinitionError      2  a pipeline definition is wrong (of the package `pipelines`)
     ├── InputError              10  the input folder holds no slide, or more than one
     ├── UnreadableSlide         11  the file is no slide, or is broken
     ├── TooMuchDamage           12  more tiles than `damaged.limit` cannot be read

@@ -8,6 +8,7 @@ files that are known to be ours. It lists what lies in shared memory, outside th
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,8 +19,8 @@ from shared.render_config import RENDER
 from shared.store import ledger
 from shared.store.array import SHARED
 from shared.store.fastio import Context, free_allocation
-from shared.store.files import force, put_file, read_small
-from shared.store.manifest import ARRAYS, COMPLETE, FASTIO, FILE, LIMIT, Kind, Manifest, read_manifest
+from shared.store.files import force, open_regular, put_file, read_small
+from shared.store.manifest import ARRAYS, COMPLETE, FASTIO, FILE, LIMIT, Kind, Manifest, read_manifest, shared_name
 
 log = logging.getLogger("nuclei")
 
@@ -52,7 +53,7 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Co
             manifest = read_manifest(folder)
         except StoreError:  # it is none that names anything
             manifest = None
-        left = [*_announced(work), *(_shared(manifest) if manifest else ())]
+        left = [*_announced(work), *(_shared(manifest) if manifest else _of_ledger(folder))]
         tiles = kind == "tiles" or (manifest is not None and manifest.kind == "tiles")
         names = [*NAMES, RENDER] if tiles else NAMES
         there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
@@ -95,7 +96,7 @@ def bytes_to_free(folder: Path, work: Path) -> int:
         manifest = read_manifest(folder)
     except StoreError:
         manifest = None
-    found = {*_announced(work), *(_shared(manifest) if manifest else ())}
+    found = {*_announced(work), *(_shared(manifest) if manifest else _of_ledger(folder))}
     return sum(path.stat().st_size for path in found if path.exists())
 
 
@@ -124,6 +125,22 @@ def _free_allocations(manifest: Manifest, fastio: Context) -> None:
 
 def _shared(manifest: Manifest) -> list[Path]:
     return [path for facts in manifest.arrays.values() if (path := Path(facts.file)).parent == SHARED]
+
+
+def _of_ledger(folder: Path) -> list[Path]:
+    """Return the files in shared memory that a store may have whose manifest cannot be read."""
+    try:
+        number = open_regular(folder / ledger.FILE)
+    except (FileNotFoundError, NotADirectoryError, StoreError):
+        return []
+    try:
+        head = os.pread(number, ledger.HEADER, 0)
+    finally:
+        os.close(number)
+    if len(head) < ledger.HEADER or not head.startswith(ledger.MAGIC):
+        return []
+    generation = head[len(ledger.MAGIC) :].hex()
+    return [path for name in ("tiles", "masks") if (path := Path(shared_name(generation, name))).exists()]
 
 
 def _announced(work: Path) -> list[Path]:

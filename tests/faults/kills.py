@@ -28,7 +28,7 @@ import operators.stitch.command  # noqa: F401 - imported once, before the forks
 from operators.commands import run
 from operators.stitch import space
 from shared.store import free, ledger, writer
-from shared.store.manifest import read_manifest
+from shared.store.manifest import is_complete, read_manifest
 
 CALLS = (
     "pwrite", "write", "fsync", "fdatasync", "rename", "replace", "unlink", "ftruncate", "posix_fallocate", "mkdir",
@@ -136,6 +136,17 @@ def content(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def visible(folder: Path) -> dict[str, str]:
+    """Return hashes of what is declared to be whole: the image's files, and a store's arrays if it is complete."""
+    if not folder.exists():
+        return {}
+    paths = {name: folder / name for name in ("image.tif", "config_render.json", "config.meta")}
+    manifest = read_manifest(folder)
+    if manifest is not None and is_complete(folder, manifest):
+        paths |= {name: folder / facts.file for name, facts in manifest.arrays.items()}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.exists()}
+
+
 def recorded(folder: Path) -> tuple[str, int]:
     """Return the generation of the store in a folder, and how many whole records its ledger has."""
     manifest = read_manifest(folder)
@@ -169,7 +180,7 @@ def main() -> None:
     fresh()
     code = attempt(arguments, 0, log)
     expect(code == 0, f"exit {code} of a run that nobody disturbed")
-    expected, (_, n) = content(output), recorded(output)
+    expected, whole, (_, n) = content(output), visible(output), recorded(output)
     resumed = 0
     for number in range(1, LIMIT):
         fresh()
@@ -177,6 +188,7 @@ def main() -> None:
         if code != -signal.SIGKILL:
             expect(code == 0, f"exit {code}")
             break
+        expect(visible(output).items() <= whole.items(), "something half-written has a final name")
         generation, there = recorded(output)
         resumed = max(resumed, there)
         code = attempt(arguments, 0, log)
