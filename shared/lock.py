@@ -80,7 +80,11 @@ class FolderLock(Closing):
 
     def _acquire(self) -> int:
         while True:
-            self._folder.mkdir(exist_ok=True)  # the holder before us may just have removed it
+            try:
+                self._folder.mkdir()
+            except FileExistsError:
+                if not self._folder.is_dir() and os.path.lexists(self._folder):
+                    raise  # a file; a folder may be removed by the holder before us at any moment
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             except FileNotFoundError:
