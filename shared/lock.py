@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -83,8 +84,11 @@ class FolderLock(Closing):
             try:
                 self._folder.mkdir()
             except FileExistsError:
-                if not self._folder.is_dir() and os.path.lexists(self._folder):
-                    raise  # a file; a folder may be removed by the holder before us at any moment
+                try:
+                    if not stat.S_ISDIR(self._folder.lstat().st_mode):
+                        raise
+                except FileNotFoundError:
+                    continue  # the holder before us has just removed it
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             except FileNotFoundError:
