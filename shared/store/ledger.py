@@ -1,7 +1,7 @@
 """The ledger of a store: which items are there, with their checksums. It only ever grows.
 
-A header (`MAGIC` and the store's generation), then records of 16 bytes, little-endian: item, flags, CRC-32 of the
-item's bytes, CRC-32 of the record's first 12 bytes. A record is written after its item is durable. Items come in any
+A header (`MAGIC` and the store's generation), then records of 20 bytes, little-endian: item, flags, XXH3-64 of the
+item's bytes, CRC-32 of the record's first 16 bytes. A record is written after its item is durable. Items come in any
 order; of several records of an item the last one counts. What a kill left of the last record does not count, and is
 cut off when the store's writer comes back.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import imagecodecs
+import xxhash
 
 from shared.closing import Closing
 from shared.disk import writing
@@ -31,8 +31,8 @@ DAMAGED = 1
 MISSING = 2
 """Flag: the item is not there any more; its bytes were found to be wrong."""
 
-_RECORD = struct.Struct("<IIII")
-_FACTS = struct.Struct("<III")
+_RECORD = struct.Struct("<IIQI")
+_FACTS = struct.Struct("<IIQ")
 
 
 class Entry(NamedTuple):
@@ -44,8 +44,11 @@ class Entry(NamedTuple):
 
 
 def checksum(item: Array) -> int:
-    """Return the CRC-32 of an array's bytes, as zlib has it; this one is four times faster."""
-    return int(imagecodecs.deflate_crc32(item.data))  # type: ignore[arg-type] # it takes any buffer
+    """Return the XXH3-64 of an item's bytes: three times as fast as the fastest CRC-32, without the interpreter lock.
+
+    Reading a tile takes 200 µs; this must not be seen beside it (Collet, "xxHash", 2012-2026, github.com/Cyan4973).
+    """
+    return xxhash.xxh3_64_intdigest(item.data)
 
 
 class LedgerWriter(Closing):

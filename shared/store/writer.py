@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import uuid
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -258,7 +259,7 @@ class StoreWriter(Closing):
         settle(self._work)
 
     def _put_small(self, name: str, content: Array) -> ArrayFacts:
-        facts = ArrayFacts(f"{name}.npy", content.shape, str(content.dtype), crc32=checksum(content))
+        facts = ArrayFacts(f"{name}.npy", content.shape, str(content.dtype), crc32=zlib.crc32(content.data))
         with ArrayWriter(self._folder / facts.file, facts.shape, facts.dtype, create=True) as file:
             file.put(0, content)
             file.sync()
@@ -274,7 +275,9 @@ class StoreWriter(Closing):
             if facts.file.startswith(FASTIO):
                 return False  # what was not published went with its process
             for name, content in small.items():
-                if name not in there.arrays or there.arrays[name].crc32 != checksum(np.ascontiguousarray(content)):
+                if name not in there.arrays or there.arrays[name].crc32 != zlib.crc32(
+                    np.ascontiguousarray(content).data
+                ):
                     raise StoreError(f"{self._folder / FILE}: array {name} is not that of this slide")
                 read_array(self._folder, there.arrays[name])
             if facts.shape != wanted.arrays[wanted.kind].shape:

@@ -182,7 +182,7 @@ def ledger_of_another(folder: Path) -> None:
 
 
 def ledger_names_too_much(folder: Path) -> None:
-    facts = struct.pack("<III", 10_000, 0, 1)
+    facts = struct.pack("<IIQ", 10_000, 0, 1)
     with (folder / "ledger").open("ab") as file:
         file.write(facts + zlib.crc32(facts).to_bytes(4, "little"))
 

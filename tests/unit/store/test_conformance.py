@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import xxhash
 
 from shared.errors import InputError, StoreError
 from shared.store.ledger import DAMAGED
@@ -133,11 +134,11 @@ def test_the_ledger_is_laid_out_as_documented(maker: Maker) -> None:
     assert manifest is not None
     assert content[:16] == b"nuclei ledger 1\n"
     assert content[16:32].hex() == manifest.generation
-    records = [struct.unpack("<IIII", content[at : at + 16]) for at in range(32, len(content), 16)]
+    records = [struct.unpack("<IIQI", content[at : at + 20]) for at in range(32, len(content), 20)]
     assert [item for item, *_ in records] == list(range(5))
-    for item, flags, crc, check in records:
-        assert (flags, crc) == (0, zlib.crc32(maker.value(item).tobytes()))
-        assert check == zlib.crc32(struct.pack("<III", item, flags, crc))
+    for item, flags, digest, check in records:
+        assert (flags, digest) == (0, xxhash.xxh3_64_intdigest(maker.value(item).tobytes()))
+        assert check == zlib.crc32(struct.pack("<IIQ", item, flags, digest))
 
 
 def test_damaged_places_travel_along(maker: Maker) -> None:
