@@ -90,6 +90,11 @@ def refuse_as_output(store: Path, kind: Kind, output: Path) -> None:
 def missing(settings: Settings, kind: Kind) -> str:
     """Return what to tell of a store that is not there."""
     maker = _MAKERS[kind]
+    if settings.input_path.is_file():
+        return (
+            f"{settings.input_path} is a file; here --input-path must be a folder that holds the store of {kind}, "
+            f"which {maker} wrote, in its subfolder {kind}/ (and the slide, for stitch, itself or in slide/)"
+        )
     return (
         f"no store of {kind} in {settings.input_path} or {settings.input_path / kind}; give the output folder of "
         f"{maker}, in a container: -v <folder that {maker} wrote>:{settings.input_path / kind}:ro"
