@@ -42,7 +42,7 @@ def otsu_grey(overview: Image) -> Mask:
 def otsu_saturation(overview: Image) -> Mask:
     """Return what is more saturated (HSV) than Otsu's threshold, after a median of 7 pixels, as CLAM does it."""
     saturation = cv2.medianBlur(cv2.cvtColor(overview, cv2.COLOR_RGB2HSV)[..., 1], 7)
-    found: Mask = saturation > threshold_otsu(saturation)  # type: ignore[no-untyped-call]
+    found: Mask = saturation > threshold_otsu(saturation)  # type: ignore[no-untyped-call] # as all of scikit-image
     return found
 
 
@@ -69,7 +69,7 @@ def real_density(shape: tuple[int, int]) -> Floats:
 
 def scene(density: Floats, contrast: float = 0.1, pens: tuple[str, ...] = ("blue", "green"), **light: object) -> Canvas:
     """Paint two pieces of tissue, one at a mean green density of 0.5, one at `contrast`; pens, dust and a coverslip."""
-    canvas = Canvas.glass(SHAPE, **light)  # type: ignore[arg-type]
+    canvas = Canvas.glass(SHAPE, **light)  # type: ignore[arg-type] # one kind of value for all keywords
     density = density / density[..., 1].mean()
     canvas.tissue(density * 0.5, blob(SHAPE, (0.3, 0.4), 0.2, 3))
     canvas.tissue(density * contrast, blob(SHAPE, (0.7, 0.6), 0.2, 4), "pale")
