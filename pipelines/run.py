@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pipelines.execute import execute
 from pipelines.findings import DefinitionError, harmless
+from pipelines.jobfolder import Folders
 from pipelines.plan import Engine, Options, Plan, plan
 from pipelines.reader import Definition
 from shared.errors import NucleiError, UsageError
@@ -87,5 +89,5 @@ def say(text: str) -> None:
 
 def _run(request: Request, made: Plan) -> int:
     if request.engine != "process":
-        raise UsageError(f"--engine {request.engine} prints its commands so far: add --dry-run")
-    raise UsageError("add --dry-run")
+        raise UsageError(f"--engine {request.engine} prints its commands, and does not run them yet: add --dry-run")
+    return execute(made, Folders(request.payload, request.output), request.config, say)
