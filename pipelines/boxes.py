@@ -74,7 +74,8 @@ class Boxes:
             line += ["-v", self._mount(at, written.path, "")]
             makes.append(str(at))
         line += [operator.container.reference, *operator.container.command]
-        return Step(operator.name, operator.upstream, tuple(line), tuple(makes))
+        name = self._name(operator.name)
+        return Step(operator.name, operator.upstream, tuple(line), tuple(makes), container=name)
 
     def services(self, pipeline: Pipeline) -> tuple[Service, ...]:
         """Return the lines that start the services of a pipeline.

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines import jobstate
 from pipelines.jobfolder import Folders
 from pipelines.jobstate import State
-from pipelines.launch import Launch, Process, Running
+from pipelines.launch import Launch, Running, launch
 from pipelines.plan import Plan
 from pipelines.schedule import Result, schedule
 from pipelines.step import Step
@@ -31,13 +31,13 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Say = Callable[[str], None]
 
 
-def execute(plan: Plan, folders: Folders, config: Path | None, say: Say, launch: Launch = Process) -> int:
+def execute(plan: Plan, folders: Folders, config: Path | None, say: Say, launch: Launch = launch) -> int:
     """Run a plan and return the exit code: that of the first operator that failed, or 0.
 
     Parameters
     ----------
     plan
-        Of engine `process`.
+        Without services.
     folders
         Of the run.
     config

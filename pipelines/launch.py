@@ -1,4 +1,4 @@
-"""Starts operators as processes, and ends them with everything that they started."""
+"""Starts operators as processes or containers, and ends them with everything that they started."""
 
 from __future__ import annotations
 
@@ -96,3 +96,46 @@ class Process:
     def _send(self, number: int) -> None:
         if not self._gone:
             os.killpg(self._child.pid, number)
+
+
+class Box(Process):
+    """An operator as a container: the process is the engine's, which passes SIGTERM on to what runs in there.
+
+    Parameters
+    ----------
+    step, log
+        See `Process`.
+
+    Raises
+    ------
+    OSError
+        See `Process`.
+    """
+
+    def __init__(self, step: Step, log: Path) -> None:
+        self._engine, self._name = step.line[0], step.container
+        self._remove()  # a run that was killed may have left it
+        super().__init__(step, log)
+
+    def wait(self) -> Ended:
+        """Wait until the container is gone. Its memory is not known: the engine's own would say nothing."""
+        code = super().wait().code
+        self._remove()
+        return Ended(code)
+
+    def kill(self) -> None:
+        """End it. The container first: without the engine's process nobody would."""
+        self._remove()
+        super().kill()
+
+    def _remove(self) -> None:
+        for words in (("kill",), ("rm", "--force")):  # `rm` alone asks first, and waits
+            subprocess.run(  # noqa: S603 - it may be gone already, which is well
+                [self._engine, *words, self._name], check=False, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+
+def launch(step: Step, log: Path) -> Running:
+    """Start a step as what it is."""
+    return Box(step, log) if step.container else Process(step, log)

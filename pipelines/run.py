@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,6 +89,13 @@ def say(text: str) -> None:
 
 
 def _run(request: Request, made: Plan) -> int:
-    if request.engine != "process":
-        raise UsageError(f"--engine {request.engine} prints its commands, and does not run them yet: add --dry-run")
+    if request.compat:
+        raise UsageError("--compat cpost prints command lines, and does not run them: add --dry-run")
+    if made.services:
+        raise UsageError(
+            f"service {made.services[0].name}: services are not started in containers yet; add --dry-run for the "
+            "commands, use --engine process, or take a definition without services"
+        )
+    if shutil.which(made.steps[0].line[0]) is None:
+        raise UsageError(f"--engine {request.engine}: there is no {made.steps[0].line[0]} on this machine")
     return execute(made, Folders(request.payload, request.output), request.config, say)

@@ -21,6 +21,8 @@ class Step:
         Folders that must be there before it starts.
     links
         Links to folders, and where they lead.
+    container
+        Name of the container that the command runs; '' if it runs none.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Step:
     line: tuple[str, ...]
     makes: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)

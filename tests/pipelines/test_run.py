@@ -74,8 +74,8 @@ def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
     [
         (["-p", "WORKRES=1"], 2, "did you mean WORKERS?"),
         (["-p", "WORKERS"], 2, "is not NAME=VALUE"),
-        (["--engine", "docker"], 2, "add --dry-run"),
         (["--compat", "cpost"], 2, "add --engine docker"),
+        (["--compat", "cpost", "--engine", "docker"], 2, "add --dry-run"),
         (["--input", "/nowhere"], 10, "/nowhere is no folder"),
         (["--input", ""], 2, "a path is missing"),
         (["-p", "WORKERS=0"], 2, "'0' is not a whole number from 1"),
@@ -85,6 +85,18 @@ def test_what_is_refused(more: list[str], code: int, message: str, small_slide: 
     done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "out", *more)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_services_in_containers_are_refused(small_slide: Path, tmp_path: Path) -> None:
+    done = run("nuclei-segmentation", small_slide.parent, tmp_path / "out", "--engine", "podman")
+    assert (done.returncode, "services are not started in containers yet" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_is_not_there(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path / "out", "--engine", "docker")
+    assert (done.returncode, "there is no docker on this machine" in done.stderr) == (2, True)
 
 
 def test_an_output_folder_that_will_not_do(small_slide: Path, tmp_path: Path) -> None:
