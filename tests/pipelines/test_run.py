@@ -19,9 +19,9 @@ from pipelines.launch import Process, Running
 from pipelines.plan import Plan
 from pipelines.step import Step
 from shared.errors import InputError, OutputError
-from tests.stages.conftest import command, crop, environment, small_slide
+from tests.stages.conftest import command, crop, dark_config, environment, small_slide
 
-__all__ = ["crop", "small_slide"]  # fixtures
+__all__ = ["crop", "dark_config", "small_slide"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +59,16 @@ def test_the_definitions_give_the_bytes_of_segmentation(
     assert (again.returncode, "has the result of this run already" in again.stderr) == (0, True)
     other = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=2")
     assert (other.returncode, "holds the result of another run" in other.stderr) == (13, True)
+
+
+def test_a_config_folder(small_slide: Path, dark_config: Path, expected: bytes, tmp_path: Path) -> None:
+    line = command("segmentation", "--input-path", small_slide.parent, "--output-path", tmp_path / "one")
+    subprocess.run([*line, "--config-path", dark_config], check=True, capture_output=True, env=environment())
+    done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "two", "--config", str(dark_config))
+    assert done.returncode == 0, done.stderr
+    image = (tmp_path / "two" / "image.tif").read_bytes()
+    assert image == (tmp_path / "one" / "image.tif").read_bytes()
+    assert image != expected
 
 
 def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
