@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.check import check
+from pipelines.plan import ENGINES
+from pipelines.run import Request, run
+
+RUN = """Runs a pipeline. Exit code 0: the result is there; that of the first operator that failed; 2: the command line
+or the definition is wrong; 10: no input; 13: the output folder cannot be used; 130 and 143: stopped by a signal."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = argparse.ArgumentParser(
         prog="python -m pipelines",
-        description="Checks pipeline definitions in the language of NVIDIA Clara Deploy.",
+        description="Checks and runs pipeline definitions in the language of NVIDIA Clara Deploy.",
         allow_abbrev=False,
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -31,7 +36,35 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a definition; imports are followed")
     one.add_argument("--json", action="store_true", help="print one JSON object for each FILE, on a line of its own")
     one.add_argument("--lenient", action="store_true", help="names that the language does not know are warnings")
+    _add_run(commands.add_parser("run", help="run a pipeline", description=RUN, allow_abbrev=False))
     return result
+
+
+def _add_run(one: argparse.ArgumentParser) -> None:
+    add = one.add_argument
+    add("file", type=Path, metavar="FILE", help="the definition")
+    add("--input", required=True, type=_folder, metavar="DIR", help="the payload: what operators without `from` read")
+    add("--output", required=True, type=_folder, metavar="DIR", help="takes the result, and the job's folder .job")
+    add("-p", action="append", default=[], type=_pair, dest="values", metavar="NAME=VALUE", help="a parameter's value")
+    add("--engine", choices=ENGINES, default="process", help="what runs the operators (default: process)")
+    add("--config", type=_folder, metavar="DIR", help="folder with config.yaml, in place of the operators' /config")
+    add("--models", type=_folder, metavar="DIR", help="folder with the models of Triton servers in containers")
+    add("--compat", choices=["cpost"], help="the command lines of NVIDIA's sizing tool, of docker")
+    add("--dry-run", action="store_true", help="print the commands, one a line, and do nothing")
+    add("--lenient", action="store_true", help="names that the language does not know are warnings")
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a path is missing; the current folder is '.'")
+    return Path(os.path.abspath(text))  # noqa: PTH100 - links are kept as they are given
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +73,10 @@ def main(arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
     try:
-        code = check(given.files, as_json=given.json, lenient=given.lenient)
+        if given.command == "check":
+            code = check(given.files, as_json=given.json, lenient=given.lenient)
+        else:
+            code = run(Request.of(given))
         sys.stdout.flush()
     except BrokenPipeError:  # who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,101 @@
+"""The command ``run``: plans a run, prints it or does it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pipelines.execute import execute
+from pipelines.findings import DefinitionError, harmless
+from pipelines.jobfolder import Folders
+from pipelines.plan import Engine, Options, Plan, plan
+from pipelines.reader import Definition
+from shared.errors import NucleiError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes
+    ----------
+    file
+        The definition.
+    payload, output, engine, compat, config, models
+        See `pipelines.plan.Options`.
+    values
+        Of parameters.
+    dry
+        Only print the commands.
+    lenient
+        Unknown names in the definition are warnings.
+    """
+
+    file: Path
+    payload: Path
+    output: Path
+    values: Mapping[str, str]
+    engine: Engine
+    compat: bool
+    config: Path | None
+    models: Path | None
+    dry: bool
+    lenient: bool
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> Self:
+        """Return what a command line asks for."""
+        return cls(
+            given.file, given.input, given.output, dict(given.values), given.engine, given.compat == "cpost",
+            given.config, given.models, given.dry_run, given.lenient,
+        )  # fmt: skip
+
+    def options(self) -> Options:
+        """Return what the plan needs."""
+        return Options(
+            self.payload, self.output, self.engine, self.compat, self.config, self.models,
+            (os.getuid(), os.getgid()), os.environ,
+        )  # fmt: skip
+
+
+def run(request: Request) -> int:
+    """Run a pipeline, or print what that would be, and return the exit code."""
+    try:
+        pipeline = Definition(request.file, request.lenient).resolve(request.values)
+        made = plan(pipeline, request.options())
+        if request.dry:
+            for line in made.lines:
+                print(line)  # noqa: T201 - the command's result
+            return 0
+        return _run(request, made)
+    except DefinitionError as error:
+        for finding in error.findings:
+            say(str(finding))
+        return error.exit_code
+    except NucleiError as error:
+        say(str(error))
+        return error.exit_code
+
+
+def say(text: str) -> None:
+    """Tell the user something, on the standard error."""
+    print(harmless(text), file=sys.stderr, flush=True)  # noqa: T201 - the command's progress
+
+
+def _run(request: Request, made: Plan) -> int:
+    if request.compat:
+        raise UsageError("--compat cpost prints command lines, and does not run them: add --dry-run")
+    if made.services:
+        raise UsageError(
+            f"service {made.services[0].name}: services are not started in containers yet; add --dry-run for the "
+            "commands, use --engine process, or take a definition without services"
+        )
+    if shutil.which(made.steps[0].line[0]) is None:
+        raise UsageError(f"--engine {request.engine}: there is no {made.steps[0].line[0]} on this machine")
+    return execute(made, Folders(request.payload, request.output), request.config, say)

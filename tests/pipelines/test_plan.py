@@ -1,0 +1,268 @@
+"""What a run would do: command lines, folders, environment."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines import Container, Definition, Input, Model, Operator, Output, Pipeline
+from pipelines.cpost import step as cpost_step
+from pipelines.jobfolder import Folders
+from pipelines.local import MAIN
+from pipelines.model import MIB, Connection, Requests, Service
+from pipelines.plan import TRITON, Engine, Options, plan, quoted
+from shared.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+IN, OUT = Path("/data/in"), Path("/data/out")
+JOB = "/data/out/.job"
+UNSET = [word for name in TRITON for word in ("-u", name)]
+IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
+OURS = Operator("load", IMAGE, (Input(None, "", "", "/input"),), (Output("", "/output"),))
+
+
+def definition(name: str = "nuclei-segmentation", **values: str) -> Pipeline:
+    return Definition(ROOT / "pipelines" / f"{name}.yaml").resolve(values)
+
+
+def options(engine: Engine = "process", **more: object) -> Options:
+    return replace(Options(IN, OUT, engine), **more)
+
+
+def of(*operators: Operator) -> Pipeline:
+    return Pipeline("p", "0.4.0", "Clara", operators)
+
+
+def running(*command: str) -> Operator:
+    return replace(OURS, container=replace(IMAGE, command=command))
+
+
+def test_processes() -> None:
+    made = plan(definition("nuclei-segmentation-embedded", WORKERS="3"), options())
+    start = [
+        "env",
+        *UNSET,
+        "NVIDIA_CLARA_NOSYNCLOCK=TRUE",
+        f"NUCLEI_RUN_ID={made.run}",
+        sys.executable,
+        "-u",
+        str(MAIN),
+    ]
+    assert [list(one.line) for one in made.steps] == [
+        [*start, "load", "-w", "3", "-t", "256", "-o", "0", "--input-path", str(IN),
+         "--output-path", f"{JOB}/data/load", "--config-path", f"{JOB}/config"],
+        [*start, "filter", "-w", "3", "-m", "segmentation_unet_nuclei", "--input-path", f"{JOB}/inputs/filter",
+         "--output-path", f"{JOB}/data/filter", "--config-path", f"{JOB}/config"],
+        [*start, "stitch", "-w", "3", "--input-path", f"{JOB}/inputs/stitch",
+         "--output-path", f"{JOB}/data/stitch", "--config-path", f"{JOB}/config"],
+    ]  # fmt: skip
+    assert [one.upstream for one in made.steps] == [(), ("load",), ("load", "filter")]
+    assert made.steps[2].links == (
+        (f"{JOB}/inputs/stitch/slide", str(IN)),
+        (f"{JOB}/inputs/stitch/tiles", f"{JOB}/data/load"),
+        (f"{JOB}/inputs/stitch/masks", f"{JOB}/data/filter"),
+    )
+    assert made.results == ((f"{JOB}/data/stitch", str(OUT)),)
+    assert made.remarks == ()
+
+
+def test_a_server_for_processes() -> None:
+    given = {"NVIDIA_CLARA_TRTISURI": "gpu:8000"}
+    made = plan(definition(), options(environment=given))
+    load, infer, _ = (one.line for one in made.steps)
+    assert "NVIDIA_CLARA_TRTISURI=gpu:8000" in infer
+    assert "NVIDIA_CLARA_TRTISURI" in load, "who uses no service must not see the address: it is unset"
+    assert not made.remarks
+    (remark,) = plan(definition(), options()).remarks
+    assert remark.startswith(
+        "filter: infers by itself, since NVIDIA_CLARA_TRTISURI (host:port of a Triton server) is not set"
+    )
+
+
+def test_models_for_processes() -> None:
+    made = plan(definition("nuclei-segmentation-fastio"), options(environment={"NVIDIA_TRITON_HTTPURI": "a:1"}))
+    assert [name for name in TRITON if f"{name}=a:1" in made.steps[1].line] == list(TRITON[:3])
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (replace(OURS, container=Container("other/load", "1")), "not of this project"),
+        (replace(OURS, container=Container("nuclei/other", "1")), "not of this project"),
+        (running("/bin/bash", "-c", "python -u /app/main.py load; id"), "shell"),
+        (running("/bin/bash", "-c", "python -u /app/main.py load $X"), "shell"),
+        (running("/bin/bash", "-c", "python '"), "cannot be read"),
+        (running("/bin/bash", "-c", "rm -r /app/main.py"), "is not `python"),
+        (running("python", "-c", "1"), "is not `python"),
+        (replace(OURS, outputs=()), "no output has that path"),
+        (replace(OURS, inputs=(Input(None, "", "", "/elsewhere/a"),)), "not a folder right in /input"),
+        (replace(OURS, variables={"LD_PRELOAD": "/input/x.so"}), "LD_PRELOAD could"),
+        (replace(OURS, variables={"PYTHONPATH": "/input"}), "PYTHONPATH could"),
+    ],
+)  # fmt: skip
+def test_what_is_no_process(operator: Operator, message: str) -> None:
+    with pytest.raises(UsageError, match=r"^load: .*use --engine podman or docker$") as caught:
+        plan(of(operator), options())
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("python", "/app/main.py", "load"), ("bash", "-c", "python3 -u /app/main.py 'load'")]
+)
+def test_ways_to_write_a_command(command: tuple[str, ...]) -> None:
+    operator = replace(OURS, container=Container("ghcr.io/x/nuclei/load", "1", command))
+    line = plan(of(operator), options()).steps[0].line
+    assert line[line.index(str(MAIN)) + 1 :][:2] == ("load", "--input-path")
+
+
+def test_folders_that_the_command_names() -> None:
+    command = ("python", "/app/main.py", "load", "--input-path", "/a", "--output-path=/b")
+    operator = replace(
+        OURS, container=replace(IMAGE, command=command),
+        inputs=(Input(None, "", "", "/a"),), outputs=(Output("", "/b"),),
+    )  # fmt: skip
+    line = plan(of(operator), options()).steps[0].line
+    assert line[-7:] == (
+        "load", "--input-path", str(IN), "--output-path", f"{JOB}/data/load", "--config-path", f"{JOB}/config",
+    )  # fmt: skip
+
+
+DIAMOND = of(
+    Operator("a", Container("x/a", "1"), (Input(None, "", "", "/in"),), (Output("p", "/p"), Output("q", "/q"))),
+    Operator("b", Container("x/b", "2", ("run", "a b")), (Input("a", "p", "p", "/in"),), (Output("", "/out"),),
+             {"K": "v"}, Requests(1500, 64 * MIB, 2)),
+    Operator("c", Container("x/c", "3"), (Input("a", "q", "q", "/in"),), (Output("", "/out"),)),
+)  # fmt: skip
+
+
+def test_containers() -> None:
+    made = plan(DIAMOND, options("docker", user=(1000, 100), config=Path("/conf")))
+    always = f"--env NVIDIA_CLARA_NOSYNCLOCK=TRUE --env NUCLEI_RUN_ID={made.run}"
+    name = f"--name nuclei-{made.run}-operator"
+    rest = "--network none --cpus 2 --memory 1073741824 --user 1000:100"
+    assert made.lines == (
+        f"docker run --rm {name}-a {rest} {always} -v /data/in:/in:ro -v /conf:/config:ro "
+        f"-v {JOB}/data/a/p:/p -v {JOB}/data/a/q:/q x/a:1",
+        f"docker run --rm {name}-b --network none --cpus 1.5 --memory 67108864 --gpus 2 --user 1000:100 {always} "
+        f"--env K=v -v {JOB}/data/a/p:/in:ro -v /conf:/config:ro -v {JOB}/data/b:/out x/b:2 run 'a b'",
+        f"docker run --rm {name}-c {rest} {always} -v {JOB}/data/a/q:/in:ro -v /conf:/config:ro "
+        f"-v {JOB}/data/c:/out x/c:3",
+    )
+    assert made.results == ((f"{JOB}/data/b", f"{OUT}/b"), (f"{JOB}/data/c", f"{OUT}/c"))
+    podman = plan(DIAMOND, options("podman", user=(1000, 100))).steps[1].line
+    assert podman[:2] == ("podman", "run")
+    assert "--device nvidia.com/gpu=all --user 1000:100 --userns keep-id" in shlex.join(podman)
+
+
+def test_services() -> None:
+    made = plan(definition(), options("podman", user=(0, 0), models=Path("/models")))
+    name = f"nuclei-{made.run}-service-triton"
+    assert shlex.join(made.services[0].line) == (
+        f"podman run -d --rm --name {name} --network none --cpus 2 --memory 1073741824 --device nvidia.com/gpu=all "
+        "-v /models:/models:ro nvcr.io/nvidia/tritonserver:24.12-py3 tritonserver --model-repository=/models"
+    )
+    lines = [shlex.join(one.line) for one in made.steps]
+    assert [f"--network container:{name}" in line for line in lines] == [False, True, False]
+    assert ["NVIDIA_CLARA_TRTISURI=localhost:8000" in line for line in lines] == [False, True, False]
+
+
+def test_two_services_at_one_port() -> None:
+    http = (Connection("http", "A", 8000),)
+    services = (Service("one", Container("x", "1"), http), Service("two", Container("x", "2"), http))
+    with pytest.raises(UsageError, match="services one and two both listen at port 8000"):
+        plan(of(replace(OURS, services=services)), options("docker"))
+
+
+def test_a_folder_that_cannot_be_mounted() -> None:
+    with pytest.raises(UsageError, match="':' in its path"):
+        plan(DIAMOND, replace(options("docker"), payload=Path("/a:b")))
+
+
+BOX, RUN = Container("image", "tag"), Container("image", "tag", ("some", "command"))
+
+
+def folders(sources: str) -> tuple[Input, ...]:
+    parts = [one.split(":") for one in sources.split()]
+    return tuple(Input(source or None, name, name, path) for source, name, path in parts)
+
+
+@pytest.mark.parametrize(
+    ("operator", "rest"),
+    [  # the cases of the tool's own tests
+        (Operator("op", BOX, folders("::/input"), (Output("", "/output"),), {"V0": "2", "V1": "hi"}),
+         "--env V0=2 --env V1=hi -v IN:/input -v DATA/op:/output image:tag"),
+        (Operator("op", BOX), "image:tag"),
+        (Operator("op", BOX, folders("liver::/input")), "-v DATA/liver:/input image:tag"),
+        (Operator("op", BOX, folders("liver:classification:/input ::/dcm")),
+         "-v DATA/liver/classification:/input -v IN:/dcm image:tag"),
+        (Operator("op", RUN, folders("::/input"), (Output("logs", "/output"),)),
+         "-v IN:/input -v DATA/op/logs:/output image:tag some command"),
+        (Operator("op", BOX, models=(Model("m"),)),
+         "--env NVIDIA_TRITON_HTTPURI=localhost:8000 --env CLARA_TRITON_URI=localhost:8000 --env "
+         "NVIDIA_CLARA_TRTISURI=localhost:8000 --env NVIDIA_TRITON_GRPCURI=localhost:8001 image:tag"),
+        (Operator("op", RUN, folders("liver:classification:/input ::/dcm"),
+                  (Output("dicom", "/output"), Output("logs", "/logs")), {"VAR0": "2"}),
+         "--env VAR0=2 -v DATA/liver/classification:/input -v IN:/dcm -v DATA/op/dicom:/output -v DATA/op/logs:/logs "
+         "image:tag some command"),
+    ],
+)  # fmt: skip
+def test_lines_of_nvidias_tool(operator: Operator, rest: str) -> None:
+    line = shlex.join(cpost_step(operator, Folders(IN, OUT), "localhost").line)
+    rest = rest.replace("IN:", f"{IN}:").replace("DATA", f"{JOB}/data")
+    assert line == f"docker run -d --rm --env NVIDIA_CLARA_NOSYNCLOCK=1 {rest}"
+
+
+def test_a_whole_pipeline_as_nvidias_tool_has_it() -> None:
+    made = plan(definition(), options("docker", compat=True, models=Path("/m")))
+    start = "docker run -d --rm --env NVIDIA_CLARA_NOSYNCLOCK=1"
+    assert made.lines[0] == (
+        "docker run --gpus=1 --rm -d -p8000:8000 -p8001:8001 -p8002:8002 -v /m:/models "
+        "nvcr.io/nvidia/tritonserver:24.12-py3 tritonserver --model-repository=/models"
+    )
+    assert made.lines[2] == (
+        f"{start} --env NVIDIA_CLARA_TRTISURI=TRITON_IP:8000 -v {JOB}/data/load:/input/tiles "
+        f"-v {JOB}/data/filter:/output nuclei/filter:0.1.0 "
+        "/bin/bash -c 'python -u /app/main.py filter -w 2 -m segmentation_unet_nuclei'"
+    )
+
+
+def test_models_as_nvidias_tool_has_them() -> None:
+    (service,) = plan(
+        definition("nuclei-segmentation-fastio"), options("docker", compat=True, models=Path("/m"))
+    ).services
+    assert shlex.join(service.line[-5:]) == (
+        "nvcr.io/nvidia/tritonserver:20.07-v1-py3 tritonserver --model-repository=/models "
+        "--model-control-mode=explicit --load-model=segmentation_unet_nuclei"
+    )
+
+
+@pytest.mark.parametrize(("more", "message"), [({"engine": "podman"}, "--engine docker"), ({}, "--models")])
+def test_what_nvidias_tool_refuses(more: dict[str, Engine], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(definition(), options(**{"engine": "docker", "compat": True, **more}))
+
+
+def test_what_is_only_read_by_who_writes_nothing_is_a_result() -> None:
+    made = plan(definition("nuclei-segmentation-render"), options("docker"))
+    assert made.results == ((f"{JOB}/data/segmentation", str(OUT)),)
+
+
+def test_the_same_plan_has_the_same_hash(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.yaml"
+    copy.write_text("# moved down\n\n" + (ROOT / "pipelines" / "nuclei-segmentation.yaml").read_text())
+    first, second = plan(definition(), options()), plan(Definition(copy).resolve({}), options())
+    assert (first.hash, first.run) == (second.hash, second.run)
+    assert plan(definition(WORKERS="3"), options()).hash != first.hash
+
+
+def test_lines_are_for_a_shell() -> None:
+    words = ["a b", "'", "$X", "new\nline\t'\\", "\x1b[31m", "µ", ""]
+    line = quoted(words)
+    assert line.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == words

@@ -1,0 +1,315 @@
+"""Runs: of the project's definitions, and of plans whose operators are small scripts."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import execute, schedule
+from pipelines.jobfolder import Folders
+from pipelines.launch import Process, Running
+from pipelines.plan import Plan
+from pipelines.step import Step
+from shared.errors import InputError, OutputError
+from tests.stages.conftest import command, crop, dark_config, environment, small_slide
+
+__all__ = ["crop", "dark_config", "small_slide"]  # fixtures
+
+ROOT = Path(__file__).parents[2]
+
+
+def pipelines(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pipelines", *map(str, arguments)]
+
+
+def run(name: str, payload: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    line = pipelines("run", ROOT / "pipelines" / f"{name}.yaml", "--input", payload, "--output", output, *more)
+    return subprocess.run(line, capture_output=True, text=True, timeout=240, env=environment(), check=False)
+
+
+@pytest.fixture(scope="module")
+def expected(small_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """image.tif as `segmentation` writes it."""
+    out = tmp_path_factory.mktemp("expected")
+    line = command("segmentation", "--input-path", small_slide.parent, "--output-path", out, "-w", "2")
+    subprocess.run(line, check=True, capture_output=True, env=environment())
+    return (out / "image.tif").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["embedded", "fused", "fastio"])
+def test_the_definitions_give_the_bytes_of_segmentation(
+    name: str, small_slide: Path, expected: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=1")
+    assert done.returncode == 0, done.stderr
+    assert (out / "image.tif").read_bytes() == expected
+    assert sorted(one.name for one in out.iterdir()) == [".job", "config.meta", "config_render.json", "image.tif"]
+    assert sorted(one.name for one in (out / ".job").iterdir()) == ["lock", "logs", "state.json"]
+    assert done.stderr.splitlines()[-1] == f"{out} has the result: config.meta, config_render.json, image.tif"
+    again = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=1")
+    assert (again.returncode, "has the result of this run already" in again.stderr) == (0, True)
+    other = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=2")
+    assert (other.returncode, "holds the result of another run" in other.stderr) == (13, True)
+
+
+def test_a_config_folder(small_slide: Path, dark_config: Path, expected: bytes, tmp_path: Path) -> None:
+    line = command("segmentation", "--input-path", small_slide.parent, "--output-path", tmp_path / "one")
+    subprocess.run([*line, "--config-path", dark_config], check=True, capture_output=True, env=environment())
+    done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "two", "--config", str(dark_config))
+    assert done.returncode == 0, done.stderr
+    image = (tmp_path / "two" / "image.tif").read_bytes()
+    assert image == (tmp_path / "one" / "image.tif").read_bytes()
+    assert image != expected
+
+
+def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
+    done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "out", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert [line[line.index("-u", 9) + 2] for line in lines] == ["load", "filter", "stitch"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["-p", "WORKRES=1"], 2, "did you mean WORKERS?"),
+        (["-p", "WORKERS"], 2, "is not NAME=VALUE"),
+        (["--compat", "cpost"], 2, "add --engine docker"),
+        (["--compat", "cpost", "--engine", "docker"], 2, "add --dry-run"),
+        (["--input", "/nowhere"], 10, "/nowhere is no folder"),
+        (["--input", ""], 2, "a path is missing"),
+        (["-p", "WORKERS=0"], 2, "'0' is not a whole number from 1"),
+    ],
+)
+def test_what_is_refused(more: list[str], code: int, message: str, small_slide: Path, tmp_path: Path) -> None:
+    done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "out", *more)
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_services_in_containers_are_refused(small_slide: Path, tmp_path: Path) -> None:
+    done = run("nuclei-segmentation", small_slide.parent, tmp_path / "out", "--engine", "podman")
+    assert (done.returncode, "services are not started in containers yet" in done.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_is_not_there(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path / "out", "--engine", "docker")
+    assert (done.returncode, "there is no docker on this machine" in done.stderr) == (2, True)
+
+
+def test_an_output_folder_that_will_not_do(small_slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path)
+    assert (done.returncode, "is not empty (mine.txt)" in done.stderr) == (13, True)
+    done = run("nuclei-segmentation-fused", small_slide.parent, small_slide.parent / "out")
+    assert (done.returncode, "needs a folder of its own" in done.stderr) == (13, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_everything_and_the_next_run_goes_on(
+    number: int, code: int, sample_slide: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(sample_slide, tmp_path / "in")
+    definition = ROOT / "pipelines" / "nuclei-segmentation-embedded.yaml"
+    line = pipelines("run", definition, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as child:
+        assert child.stderr is not None
+        for text in child.stderr:
+            if text == "filter: starts\n":
+                break
+        time.sleep(0.5)
+        child.send_signal(number)
+        rest = child.stderr.read()
+    assert child.returncode == code, rest
+    assert "run the same command again to go on from here" in rest
+    assert not left(tmp_path)
+    done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=240, env=environment())
+    assert "load: is done already\n" in done.stderr
+    assert "load: starts" not in done.stderr
+    assert (tmp_path / "out" / "image.tif").is_file()
+
+
+def left(folder: Path) -> list[str]:
+    """Return the processes whose command lines name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in text:
+            found.append(text)
+    return found
+
+
+class Job:
+    """Runs plans whose operators are scripts for bash, in folders of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.folders = Folders(root / "in", root / "out")
+        self.folders.payload.mkdir()
+        (self.folders.payload / "slide").touch()
+        self.said: list[str] = []
+        self.plan = Plan("p", "r", ())
+
+    def step(self, name: str, script: str, *upstream: str) -> None:
+        out = self.folders.written(name, "")
+        step = Step(name, upstream, ("bash", "-c", script, name, str(out)), (str(out),))
+        ends = (str(out), str(self.folders.output))
+        self.plan = Plan("p", "r", (*self.plan.steps, step), (ends,))
+
+    def run(self, launch: Callable[[Step, Path], Running] = Process) -> int:
+        self.said.clear()
+        return execute.execute(self.plan, self.folders, None, self.said.append, launch)
+
+    def table(self) -> dict[str, str]:
+        """Return what the summary says of each operator."""
+        rows = [line.split() for line in self.said if line.startswith("  ")]
+        return {row[0]: " ".join(row[1:4]) for row in rows if row[0] in {one.name for one in self.plan.steps}}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)
+
+
+def diamond(job: Job, b: str = "true", c: str = "true") -> None:
+    job.step("a", "echo a > $1/a")
+    job.step("b", b, "a")
+    job.step("c", c, "a")
+    job.step("d", "echo d > $1/result", "b", "c")
+    job.step("e", "echo e > $1/result", "d")
+
+
+def test_a_failing_operator_in_a_diamond(job: Job) -> None:
+    diamond(job, b="for i in {1..40}; do echo line $i; done; echo wrong >&2; exit 15")
+    assert job.run() == 15
+    table = job.table()
+    assert [table["a"][:4], table["c"][:4]] == ["done", "done"]
+    assert table["b"].startswith("exit code 15")
+    assert (table["d"], table["e"]) == ("not run", "not run")
+    log = job.folders.log("b")
+    assert job.said[-16:] == [
+        f"b failed with exit code 15; the end of {log}:", *(f"  line {number}" for number in range(27, 41)), "  wrong",
+    ]  # fmt: skip
+    assert [one.name for one in job.folders.output.iterdir()] == [".job"]
+    assert job.run() == 15, "the next run goes on"
+    assert [line for line in job.said if line.endswith(": starts")] == ["b: starts"]
+
+
+def test_the_result_is_placed(job: Job) -> None:
+    diamond(job)
+    assert job.run() == 0
+    assert (job.folders.output / "result").read_text() == "e\n"
+    assert not job.folders.data.exists()
+    assert job.run() == 0
+    assert job.said == [f"{job.folders.output} has the result of this run already: result"]
+    (job.folders.output / "result").unlink()
+    assert job.run() == 0, "a result that was removed is made anew"
+    assert (job.folders.output / "result").read_text() == "e\n"
+
+
+def test_another_payload_is_another_run(job: Job) -> None:
+    diamond(job, c="exit 3")
+    assert job.run() == 3
+    (job.folders.payload / "slide").write_text("other")
+    assert job.run() == 3
+    assert "a: starts" in job.said
+    assert any("does not fit this one" in line for line in job.said)
+
+
+def test_independent_operators_run_side_by_side(job: Job, tmp_path: Path) -> None:
+    both = f"[ -e {tmp_path}/b -a -e {tmp_path}/c ]"
+    meet = f"touch {tmp_path}/$0; for i in {{1..200}}; do {both} && exit; sleep 0.1; done; exit 9"
+    diamond(job, b=meet, c=meet)
+    assert job.run() == 0
+
+
+def test_a_run_that_was_killed_while_the_result_was_placed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.step("a", "echo 1 > $1/one; echo 2 > $1/two")
+    replace = Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        if self.name == "two":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            job.run()
+    assert job.run() == 0
+    assert "a: is done already" in job.said
+    assert [(job.folders.output / name).read_text() for name in ("one", "two")] == ["1\n", "2\n"]
+
+
+def test_two_runs_at_once(job: Job) -> None:
+    job.step("a", "true")
+
+    def launch(step: Step, log: Path) -> Running:
+        with pytest.raises(OutputError, match="in use by another run"):
+            execute.execute(job.plan, job.folders, None, str)
+        return Process(step, log)
+
+    assert job.run(launch) == 0
+
+
+def test_no_payload(job: Job) -> None:
+    (job.folders.payload / "slide").unlink()
+    job.folders.payload.rmdir()
+    with pytest.raises(InputError):
+        job.run()
+
+
+def test_what_an_operator_leaves_running_is_ended(tmp_path: Path) -> None:
+    script = f"bash -c 'sleep 100; : {tmp_path}/mark' & echo started"
+    child = Process(Step("a", (), ("bash", "-c", script)), tmp_path / "log")
+    ended = child.wait()
+    assert ended.code == 0
+    assert ended.memory is not None
+    assert (tmp_path / "log").read_text() == "started\n"
+    child.terminate()  # too late, and no harm
+    limit = time.monotonic() + 10
+    while left(tmp_path / "mark") and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not left(tmp_path / "mark")
+
+
+def test_who_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "GRACE_SECONDS", 0.5)
+    deaf = Step("deaf", (), ("bash", "-c", "trap '' TERM; echo x; while true; do sleep 0.1; done"))
+    after = Step("after", ("deaf",), ("true",))
+    log = tmp_path / "deaf"
+    stops = lambda: int(log.is_file() and log.stat().st_size > 0)  # noqa: E731 - two words
+    (result,) = schedule.schedule(
+        [deaf, after], lambda step: Process(step, tmp_path / step.name), lambda _: None, (), stops
+    )
+    assert result.ended.code == 128 + signal.SIGKILL
+
+
+def test_an_error_of_the_runner_leaves_nothing_behind(tmp_path: Path) -> None:
+    children: list[Process] = []
+
+    def launch(step: Step) -> Running:
+        if step.name == "b":
+            raise OSError("no")
+        children.append(Process(step, tmp_path / step.name))
+        return children[0]
+
+    steps = [Step("a", (), ("sleep", "100")), Step("b", (), ("true",))]
+    with pytest.raises(OSError, match="no"):
+        schedule.schedule(steps, launch, lambda _: None)
+    assert children[0]._gone
