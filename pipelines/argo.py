@@ -18,6 +18,7 @@ from pipelines.model import Operator, Pipeline, Service
 from pipelines.plan import TRITON_HTTP
 from pipelines.pods import RUN, Object
 from shared.errors import UsageError, retryable
+from shared.shard import VARIABLE
 
 ENTRY = "pipeline"
 TRIES, PAUSE, FACTOR = "3", "10", "2"
@@ -190,7 +191,7 @@ class _Writer:
         if pooled and pods.own(one):
             given["NUCLEI_STORE_SHM"] = "TRUE"
         if one.name in self._sharded:
-            given["NUCLEI_SHARD"] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
+            given[VARIABLE] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
         if one.models:
             given |= dict.fromkeys(TRITON_HTTP, self._parameter("triton"))
         for service in one.services:

@@ -13,8 +13,7 @@ from pipelines.cluster import MODELS_CLAIM, Cluster
 from pipelines.names import IMAGE
 from shared.address import Address
 from shared.errors import UsageError
-
-MOST_SHARDS = 1024
+from shared.shard import MOST
 
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
@@ -59,7 +58,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the options that no other command has."""
     add, known = parser.add_argument, Cluster()
     add("-o", type=_output, dest="output", metavar="FILE", help="takes the workflow (default: the standard output)")
-    add("--shards", type=_number(1, MOST_SHARDS), default=known.shards, metavar="N",
+    add("--shards", type=_number(1, MOST), default=known.shards, metavar="N",
         help="into how many filter is divided (default: %(default)s); a parameter of the workflow, too")
     add("--payload-claim", type=_name, default=known.payload, metavar="CLAIM",
         help="PersistentVolumeClaim with the slides, which are only read (default: %(default)s)")
