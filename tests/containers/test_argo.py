@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,3 +65,76 @@ def test_filter_in_shards(run: Callable[..., Run], image: Image, outside: bytes)
         assert not facts["EffectiveCaps"]
         assert facts["HostConfig"]["Memory"] in (512 << 20, 768 << 20)
         assert facts["HostConfig"]["NanoCpus"] == 2e9
+
+
+def test_triton_as_a_daemon(run: Callable[..., Run], image: Image, outside: bytes, tmp_path: Path) -> None:
+    """NVIDIA's image cannot be had here: another server with the same model takes its place."""
+    for one in (*OPERATORS, "triton"):
+        image(one)
+    text = (
+        shipped("").read_text().replace("nvcr.io/nvidia/tritonserver", "nuclei/triton").replace("24.12-py3", "latest")
+    )
+    command = '["tritonserver", "--model-repository=$(NVIDIA_CLARA_SERVICE_DATA_PATH)/models"]'
+    assert command in text
+    text = text.replace(command, '["/bin/bash", "/server/serve.sh"]').replace("gpu: 1", "memory: 2048")
+    (tmp_path / "pipeline.yaml").write_text(text)
+    done = run(exported(tmp_path / "pipeline.yaml"))
+    done()
+    assert sorted(one.task for one in done.attempts) == ["filter-0", "filter-1", "load", "stitch"]
+    assert (result(done) / "image.tif").read_bytes() == outside
+    manifests = done.claims["nuclei-work"].glob("*/data/filter/**/manifest.json")
+    assert [json.loads(one.read_bytes())["model"]["engine"] for one in manifests] == ["triton", "triton"]
+
+
+def test_typed_is_one_pod_with_shared_memory(run: Callable[..., Run], image: Image, outside: bytes) -> None:
+    for one in OPERATORS:
+        image(one)
+    done = run(exported(shipped("-fastio")))
+    done()
+    (attempt,) = done.attempts
+    assert list(attempt.codes) == list(OPERATORS)
+    assert (result(done) / "image.tif").read_bytes() == outside
+    for store, kind in (("load/tiles-manifest", "tiles"), ("filter/masks-manifest", "masks")):
+        manifest = json.loads((done.claims["nuclei-work"] / done.name / "data" / store / "manifest.json").read_bytes())
+        assert manifest["arrays"][kind]["file"].startswith("/dev/shm/nuclei-")
+        assert manifest["run"] == done.name
+
+
+def toy(tmp_path: Path, command: str) -> Path:
+    """Return a definition with one operator of this project, which runs another command than its own."""
+    words = json.dumps(["/bin/bash", "-c", command])
+    (tmp_path / "toy.yaml").write_text(
+        "api-version: 0.4.0\nname: Toy_Pipeline\noperators:\n- name: Step_One\n"
+        f"  container: {{image: nuclei/load, tag: 0.1.0, command: {words}}}\n"
+        "  input: [{path: /input}]\n  output: [{path: /output}]\n"
+    )
+    return tmp_path / "toy.yaml"
+
+
+@pytest.mark.parametrize("code", [16, 17, 143])
+def test_tried_again_after_an_exit_code_that_is_worth_it(
+    run: Callable[..., Run], image: Image, tmp_path: Path, code: int
+) -> None:
+    image("load")
+    command = f"echo >> /output/tries; [ $(wc -l < /output/tries) = 3 ] || exit {code}; cat /input/* > /output/copy"
+    done = run(exported(toy(tmp_path, command)))
+    done()
+    assert [one.code for one in done.attempts] == [code, code, 0]
+    assert names(result(done)) == ["copy", "tries"]
+
+
+def test_tried_no_more_than_three_times_again(run: Callable[..., Run], image: Image, tmp_path: Path) -> None:
+    image("load")
+    done = run(exported(toy(tmp_path, "exit 16")))
+    with pytest.raises(Failed):
+        done()
+    assert [one.code for one in done.attempts] == [16, 16, 16, 16]
+
+
+@pytest.mark.parametrize("code", [1, 2, 11, 14, 18, 70, 137])
+def test_not_tried_again_where_that_is_no_use(run: Callable[..., Run], image: Image, tmp_path: Path, code: int) -> None:
+    image("load")
+    done = run(exported(toy(tmp_path, f"exit {code}")))
+    with pytest.raises(Failed):
+        done()
+    assert [one.code for one in done.attempts] == [code]
