@@ -18,6 +18,9 @@ from pipelines.model import Container, Operator, Pipeline, Service
 from pipelines.reader import Definition
 from shared.files import read_regular
 
+MOST_TRIES = 50
+"""How often a definition is read to see what can be kept; after that, nothing more is. Ten parameters need 20 at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -64,9 +67,13 @@ def keep(definition: Definition, values: Mapping[str, str]) -> Kept:
     except DefinitionError:
         definition.resolve(values)  # says which parameter has no value, if that is why
         raise
-    frame = _frame(plain)
+    frame, left = _frame(plain), MOST_TRIES
 
     def fits(names: Sequence[str]) -> bool:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            return False
         try:
             tried = definition.resolve({**wanted, **values, **{name: marks[name] for name in names}})
         except DefinitionError:

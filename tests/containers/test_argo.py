@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ OPERATORS = ("load", "filter", "stitch")
 
 def exported(definition: Path, *options: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "argo", definition, "--user", str(USER[0]), "-p", "WORKERS=1", *options],
+        [sys.executable, "-m", "pipelines", "argo", definition, "--user", str(USER[0]), *options],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -41,7 +43,8 @@ def run(engine: Engine, network: str, slide: Path, tmp_path: Path) -> Callable[.
     claims = {"nuclei-payload": slide.parent, "nuclei-work": folder(tmp_path / "work")}
 
     def make(document: dict[str, Any], **values: str) -> Run:
-        return Run(engine, network, claims, document, {"payload": slide.name, **values}, pause=lambda seconds: None)
+        given = {"payload": slide.name, "WORKERS": "1", **values}
+        return Run(engine, network, claims, document, given, pause=lambda seconds: None)
 
     return make
 
@@ -98,6 +101,12 @@ def test_typed_is_one_pod_with_shared_memory(run: Callable[..., Run], image: Ima
         manifest = json.loads((done.claims["nuclei-work"] / done.name / "data" / store / "manifest.json").read_bytes())
         assert manifest["arrays"][kind]["file"].startswith("/dev/shm/nuclei-")
         assert manifest["run"] == done.name
+
+    shutil.rmtree(result(done))
+    again = replace(done, attempts=[])
+    assert again.name == done.name
+    again()  # as after the loss of a pod, with which its memory went
+    assert (result(again) / "image.tif").read_bytes() == outside
 
 
 def toy(tmp_path: Path, command: str) -> Path:
