@@ -19,7 +19,7 @@ from pipelines.reader import Definition
 from shared.files import read_regular
 
 MOST_TRIES = 50
-"""How often a definition is read to see what can be kept; after that, nothing more is. Ten parameters need 20 at most."""
+"""How often a definition is read to see what can be kept; then no more is. Ten parameters need 20 at most."""
 
 
 @dataclass(frozen=True, slots=True)
