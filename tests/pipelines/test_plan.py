@@ -21,7 +21,7 @@ from shared.errors import UsageError
 ROOT = Path(__file__).parents[2]
 IN, OUT = Path("/data/in"), Path("/data/out")
 JOB = "/data/out/.job"
-UNSET = [word for name in TRITON for word in ("-u", name)]
+UNSET = [word for name in (*TRITON, "NUCLEI_STORE_SHM", "NUCLEI_SHARD") for word in ("-u", name)]
 IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
 OURS = Operator("load", IMAGE, (Input(None, "", "", "/input"),), (Output("", "/output"),))
 
@@ -163,7 +163,7 @@ def test_services() -> None:
     made = plan(definition(), options("podman", user=(0, 0), models=Path("/models")))
     name = f"nuclei-{made.run}-service-triton"
     assert shlex.join(made.services[0].line) == (
-        f"podman run -d --rm --name {name} --network none --cpus 2 --memory 1073741824 --device nvidia.com/gpu=all "
+        f"podman run --rm --name {name} --network none --device nvidia.com/gpu=all "
         "-v /models:/models:ro nvcr.io/nvidia/tritonserver:24.12-py3 tritonserver --model-repository=/models"
     )
     lines = [shlex.join(one.line) for one in made.steps]
