@@ -104,7 +104,7 @@ def test_containers_give_the_bytes_of_one_process(
     assert not left(engine)
     if "filter" in got.logs:
         assert f"by segmentation_unet_nuclei ({'triton' if served else 'embedded'})" in got.logs["filter"]
-        assert ("/dev/shm" in got.logs["filter"]) is (name == "-fastio")
+        assert ("in shared memory" in got.logs["filter"]) is (name == "-fastio")
     assert "MiB of memory" in got.said, "how much memory a container took is known"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import shutil
 import signal
@@ -136,6 +137,28 @@ def test_a_signal_ends_everything_and_the_next_run_goes_on(
     done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=240, env=environment())
     assert "load: is done already\n" in done.stderr
     assert "load: starts" not in done.stderr
+    assert (tmp_path / "out" / "image.tif").is_file()
+
+
+def test_arrays_in_memory_that_are_gone_are_made_again(sample_slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(sample_slide, tmp_path / "in")
+    definition = ROOT / "pipelines" / "nuclei-segmentation-fastio.yaml"
+    line = pipelines("run", definition, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as child:
+        assert child.stderr is not None
+        for text in child.stderr:
+            if text == "filter: starts\n":
+                break
+        child.send_signal(signal.SIGINT)
+        child.stderr.read()
+    store = tmp_path / "out" / ".job" / "data" / "load" / "tiles-manifest"
+    tiles = Path(json.loads((store / "manifest.json").read_text())["arrays"]["tiles"]["file"])
+    assert tiles.parent == Path("/dev/shm")
+    tiles.unlink()
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert not tiles.exists()
     assert (tmp_path / "out" / "image.tif").is_file()
 
 
