@@ -214,6 +214,12 @@ def _containers(pipeline: Pipeline, options: Options, folders: Folders, run: str
                 remarks.append(
                     f"{one.name}: is given no Triton server, since neither --triton-image nor {wanted} is set"
                 )
+        remarks += [
+            f"{one.name}: is given no folder of service {at.name} as {it.name}: what it would hold is not public"
+            for at in one.services
+            for it in at.connections
+            if it.kind == "volume"
+        ]
         if one.requests.cpu_millis > 1000 * options.cores and "cpu" in one.requests.given:
             remarks.append(f"{one.name}: asks for more cores than this machine has; it is given {options.cores}")
         shares = bool(shared) and uses_arrays(one)

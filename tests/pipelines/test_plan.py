@@ -135,7 +135,7 @@ def test_folders_that_the_command_names() -> None:
 DIAMOND = of(
     Operator("a", Container("x/a", "1"), (Input(None, "", "", "/in"),), (Output("p", "/p"), Output("q", "/q"))),
     Operator("b", Container("x/b", "2", ("run", "a b")), (Input("a", "p", "p", "/in"),), (Output("", "/out"),),
-             {"K": "v"}, Requests(1500, 64 * MIB, 2)),
+             {"K": "v"}, Requests(1500, 64 * MIB, 2, frozenset(("cpu", "memory", "gpu")))),
     Operator("c", Container("x/c", "3"), (Input("a", "q", "q", "/in"),), (Output("", "/out"),)),
 )  # fmt: skip
 
@@ -169,6 +169,72 @@ def test_services() -> None:
     lines = [shlex.join(one.line) for one in made.steps]
     assert [f"--network container:{name}" in line for line in lines] == [False, True, False]
     assert ["NVIDIA_CLARA_TRTISURI=localhost:8000" in line for line in lines] == [False, True, False]
+
+
+def test_shared_memory() -> None:
+    made = plan(definition("nuclei-segmentation-fastio"), options("docker", memory=Path("/dev/shm")))
+    assert made.shared == f"/dev/shm/nuclei-job-{made.run}/shm"
+    for one in made.steps:
+        assert f"-v {made.shared}:/dev/shm" in shlex.join(one.line)
+        assert "NUCLEI_STORE_SHM=TRUE" in one.line
+    assert [one.volatile for one in made.steps] == [True, True, False]
+    without = plan(definition("nuclei-segmentation-fastio"), options("docker"))
+    assert "/dev/shm" not in " ".join(without.lines)
+    by_folders = plan(definition("nuclei-segmentation-embedded"), options("docker", memory=Path("/dev/shm")))
+    assert "/dev/shm" not in " ".join(by_folders.lines)
+    served = plan(definition(), options("docker", memory=Path("/dev/shm"), models=Path("/m")))
+    assert [f"-v {served.shared}:/dev/shm" in line for line in served.lines] == [True, False, True, False]
+    assert "STORE_SHM" not in " ".join(served.lines)
+
+
+def test_shared_memory_of_processes() -> None:
+    made = plan(definition("nuclei-segmentation-fastio"), options(memory=Path("/dev/shm")))
+    assert all("NUCLEI_STORE_SHM=TRUE" in one.line for one in made.steps)
+    assert not made.shared
+
+
+@pytest.mark.parametrize("engine", ["process", "docker"])
+def test_a_pod(engine: Engine) -> None:
+    made = plan(definition("nuclei-segmentation-embedded"), options(engine, pod=True))
+    assert made.pod
+    for one in made.steps:
+        assert not [word for word in one.line if word.startswith("NVIDIA_CLARA_NOSYNCLOCK=")]
+        assert f"NUCLEI_RUN_ID={made.run}" in one.line
+        assert engine == "docker" or "NVIDIA_CLARA_NOSYNCLOCK" in one.line, "what the caller has of it is unset"
+
+
+def test_an_image_of_triton_for_models() -> None:
+    pipeline = definition("nuclei-segmentation-fastio")
+    made = plan(pipeline, options("docker", models=Path("/m"), triton_image="registry:5000/triton:1"))
+    name = f"nuclei-{made.run}-service-triton"
+    (service,) = made.services
+    assert (service.users, service.ports, service.container) == (("filter",), (8000, 8001), name)
+    assert shlex.join(service.line) == (
+        f"docker run --rm --name {name} --network none --gpus 1 -v /m:/models:ro registry:5000/triton:1 tritonserver "
+        "--model-repository=/models --model-control-mode=explicit --load-model=segmentation_unet_nuclei"
+    )
+    filter_ = made.steps[1].line
+    assert [f"{one}=localhost:8000" in filter_ for one in TRITON] == [True, True, True, False]
+    assert f"{TRITON[3]}=localhost:8001" in filter_
+    assert not made.remarks
+
+
+@pytest.mark.parametrize(("image", "message"), [("triton", "the tag is missing"), ("a:5000/b", "the tag is missing")])
+def test_an_image_without_a_tag(image: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(definition("nuclei-segmentation-fastio"), options("docker", triton_image=image))
+
+
+def test_no_more_than_the_machine_has() -> None:
+    made = plan(DIAMOND, options("docker", cores=1, gpus=False))
+    assert "--cpus 1 --memory 67108864 --user" in made.lines[1]
+    assert made.remarks == ("b: asks for more cores than this machine has; it is given 1",)
+
+
+def test_a_volume_of_a_service() -> None:
+    service = Service("s", Container("x", "1"), (Connection("volume", "MODELS", path="/models"),))
+    (remark,) = plan(of(replace(OURS, services=(service,))), options("docker")).remarks
+    assert remark.startswith("load: is given no folder of service s as MODELS")
 
 
 def test_two_services_at_one_port() -> None:
