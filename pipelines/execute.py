@@ -133,6 +133,8 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, ways: Ways) -> 
         view.say(f"{name}: is done already")
     folders.log("x").parent.mkdir(exist_ok=True)
     memory.share(plan.shared)
+    for step in plan.steps if plan.pod else ():  # an engine mounts no folder that is not there yet
+        _prepare(step)
     unanswered = None
     with _signals() as heard, Services(
         plan.services, state.done, folders.log, ways.launch, ways.patience, view.say
@@ -172,7 +174,9 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, ways: Ways) -> 
         view.say(f"{folders.output} has the result: {', '.join(state.placed) or 'nothing was written'}")
         return 0
     if kept := memory.kept(plan.shared):
-        view.say(f"{kept} stay in shared memory for the next run; `rm -r {plan.shared}` frees them")
+        view.say(f"{kept} stay in shared memory for the next run; `rm -r {Path(plan.shared).parent}` frees them")
+    else:
+        memory.free(plan.shared)
     if heard:
         stop = Interrupted(heard[0])
         view.say(str(stop))

@@ -70,11 +70,16 @@ def outcome(engine: Engine, out: Path, words: list[str]) -> Outcome:
     )
 
 
-def left(engine: Engine) -> list[str]:
-    """Return what a run left behind: containers, and folders in shared memory."""
-    containers = engine.call("ps", "-a", "--format", "{{.Names}}").out.split()
-    folders = [one.name for one in Path("/dev/shm").glob("nuclei-job-*")]
-    return [one for one in containers if "-operator-" in one or "-service-" in one] + folders
+@pytest.fixture
+def left(engine: Engine) -> Callable[[], set[str]]:
+    """Returns what a run left behind: containers, and folders in shared memory."""
+
+    def there() -> set[str]:
+        containers = engine.call("ps", "-a", "--format", "{{.Names}}").out.split()
+        return {*containers, *(one.name for one in Path("/dev/shm").glob("nuclei-job-*"))}
+
+    before = there()
+    return lambda: there() - before
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ def left(engine: Engine) -> list[str]:
 )
 def test_containers_give_the_bytes_of_one_process(
     name: str, more: tuple[str, ...], engine: Engine, ready: Callable[[], None], models: Path, slide: Path,
-    outside: bytes, tmp_path: Path,
+    outside: bytes, left: Callable[[], set[str]], tmp_path: Path,
 ) -> None:  # fmt: skip
     ready()
     out = tmp_path / "out"
@@ -101,14 +106,16 @@ def test_containers_give_the_bytes_of_one_process(
     assert got.code == 0, got.said + "".join(got.logs.values())
     assert (out / "image.tif").read_bytes() == outside
     assert [one for one in names(out) if not one.startswith(".")] == FILES
-    assert not left(engine)
+    assert not left()
     if "filter" in got.logs:
         assert f"by segmentation_unet_nuclei ({'triton' if served else 'embedded'})" in got.logs["filter"]
         assert ("in shared memory" in got.logs["filter"]) is (name == "-fastio")
     assert "MiB of memory" in got.said, "how much memory a container took is known"
 
 
-def test_a_service_that_cannot_start(engine: Engine, ready: Callable[[], None], slide: Path, tmp_path: Path) -> None:
+def test_a_service_that_cannot_start(
+    engine: Engine, ready: Callable[[], None], slide: Path, left: Callable[[], set[str]], tmp_path: Path
+) -> None:
     ready()
     (tmp_path / "models" / "empty").mkdir(parents=True)
     out = tmp_path / "out"
@@ -116,7 +123,7 @@ def test_a_service_that_cannot_start(engine: Engine, ready: Callable[[], None], 
     assert got.code == 16, got.said
     assert "service triton ended with exit code 1 before it answered" in got.said
     assert "failed to load" in got.said.lower()
-    assert not left(engine)
+    assert not left()
 
 
 def test_a_signal_leaves_no_container(engine: Engine, image: Image, sample_slide: Path, tmp_path: Path) -> None:
