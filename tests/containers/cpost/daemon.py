@@ -54,8 +54,13 @@ class Daemon:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For clients."""
-        return {**os.environ, "DOCKER_HOST": f"unix://{self.folder}/socket"}
+        """For clients, which see nothing of the user's own Docker."""
+        ours = {
+            "DOCKER_HOST": f"unix://{self.folder}/socket",
+            "DOCKER_CONFIG": str(self.folder),
+            "DOCKER_BUILDKIT": "0",
+        }
+        return {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")} | ours
 
     @property
     def log(self) -> str:
@@ -96,11 +101,12 @@ def daemon() -> Iterator[Daemon]:
 
     Its images stay, in `PLACE`.
     """
-    groups = _groups()
+    before = _traces()
     folder = Path(tempfile.mkdtemp(prefix="nuclei-"))  # a socket's path must be short
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # who lacks CAP_SYS_RESOURCE can give no more
     settings = {
         "data-root": str(PLACE / "data"), "exec-root": str(folder / "exec"), "pidfile": str(folder / "pid"),
+        "deprecated-key-path": str(folder / "key.json"),
         "hosts": [f"unix://{folder}/socket"], "storage-driver": "overlay2",
         "bridge": "none", "iptables": False, "ip6tables": False, "ip-forward": False, "userland-proxy": False,
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
@@ -129,12 +135,14 @@ def daemon() -> Iterator[Daemon]:
         except subprocess.TimeoutExpired:
             process.kill()  # and so everything in its namespaces
             process.wait()
-        for path in sorted(_groups() - groups, reverse=True):
-            with suppress(OSError):  # in use: the machine has another Docker
+        for path in sorted(_traces() - before, reverse=True):
+            with suppress(OSError):  # in use by another Docker
                 path.rmdir()
         shutil.rmtree(folder)
 
 
-def _groups() -> set[Path]:
-    """Return the control groups of Docker, which leaves them behind."""
-    return {path for pattern in ("*/docker", "*/docker/*") for path in GROUPS.glob(pattern) if path.is_dir()}
+def _traces() -> set[Path]:
+    """Return what Docker makes elsewhere, and leaves behind: control groups, and folders of containerd."""
+    found = [path for pattern in ("*/docker", "*/docker/*") for path in GROUPS.glob(pattern)]
+    found += [path for pattern in ("containerd", "containerd/*") for path in Path("/opt").glob(pattern)]
+    return {path for path in found if path.is_dir()}

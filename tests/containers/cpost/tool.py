@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -78,11 +80,17 @@ def size(
             "CLIENT": str(CLIENT), "IMAGE": image, "TRITON": triton,
         }  # fmt: skip
         more = ["--models_dir", str(models)] if models else []
-        done = subprocess.run(
-            [VENV / "bin" / "cpost", "--force=stop", *more, definition, payload], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=240, env=environment,
-        )  # fmt: skip
+        line = [VENV / "bin" / "cpost", "--force=stop", *more, definition, payload]
+        with subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True, env=environment,
+        ) as child:  # fmt: skip
+            try:
+                text, _ = child.communicate(timeout=150)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)  # it has processes of its own
+                raise
         all_lines = re.sub(rf"{work}/tmp\w+", DATA, lines.read_text()).splitlines()
     told = [json.loads(line) for line in all_lines]
     data = next((one for one in made.iterdir() if one.is_dir()), made)
-    return Told(done.returncode, done.stdout, [line for line in told if line[1] == "run"], data)
+    return Told(child.returncode, text, [line for line in told if line[1] == "run"], data)
