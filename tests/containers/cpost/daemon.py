@@ -129,7 +129,8 @@ def daemon() -> Iterator[Daemon]:
             time.sleep(0.1)
         yield started
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it did not start
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
