@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 IN, OUT = Path("/data/in"), Path("/data/out")
 JOB = "/data/out/.job"
 UNSET = [word for name in (*TRITON, "NUCLEI_STORE_SHM", "NUCLEI_SHARD") for word in ("-u", name)]
+BOX = Container("image", "tag")
 IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
 OURS = Operator("load", IMAGE, (Input(None, "", "", "/input"),), (Output("", "/output"),))
 
@@ -249,7 +250,7 @@ def test_a_folder_that_cannot_be_mounted() -> None:
         plan(DIAMOND, replace(options("docker"), payload=Path("/a:b")))
 
 
-BOX, RUN = Container("image", "tag"), Container("image", "tag", ("some", "command"))
+RUN = replace(BOX, command=("some", "command"))
 
 
 def folders(sources: str) -> tuple[Input, ...]:
@@ -297,14 +298,57 @@ def test_a_whole_pipeline_as_nvidias_tool_has_it() -> None:
     )
 
 
+def compat(*operators: Operator, **more: object) -> list[str]:
+    """Return the lines of NVIDIA's tool, without their beginnings."""
+    lines = plan(of(*operators), options("docker", compat=True, **more)).lines
+    return [line.removeprefix("docker run ") for line in lines]
+
+
 def test_models_as_nvidias_tool_has_them() -> None:
-    (service,) = plan(
-        definition("nuclei-segmentation-fastio"), options("docker", compat=True, models=Path("/m"))
-    ).services
-    assert shlex.join(service.line[-5:]) == (
-        "nvcr.io/nvidia/tritonserver:20.07-v1-py3 tritonserver --model-repository=/models "
-        "--model-control-mode=explicit --load-model=segmentation_unet_nuclei"
+    server, *_ = compat(replace(OURS, models=(Model("m"), Model("n"))), models=Path("/m"))
+    assert server == (
+        "--gpus=1 --rm -d -p8000:8000 -p8001:8001 -p8002:8002 -v /m:/models nvcr.io/nvidia/tritonserver:20.07-v1-py3 "
+        "tritonserver --model-repository=/models --model-control-mode=explicit --load-model=m --load-model=n"
     )
+
+
+def triton(name: str, image: str, *connections: str) -> Service:
+    ports = tuple(Connection("http", one, 8000) for one in connections)
+    return Service(name, Container(image, "1", ("serve",)), ports)
+
+
+def test_services_as_nvidias_tool_has_them() -> None:
+    """One server at a time, started anew if another was wanted in between; what is no Triton is left out."""
+    one, two, other = triton("trtis", "x", "ONE"), triton("my-triton", "y", "TWO"), triton("other", "z", "OTHER")
+    made = compat(
+        replace(OURS, name="a", services=(one,)),
+        replace(OURS, name="b", services=(one, two), variables={"V": "1"}),
+        replace(OURS, name="c", services=(other, one), variables={"ONE": "mine"}),
+        models=Path("/m"),
+    )
+    assert [line.split()[-2] for line in made if line.startswith("--gpus")] == ["x:1", "y:1", "x:1"]
+    environments = [line.partition("NOSYNCLOCK=1 ")[2].partition(" -v")[0] for line in made[3:]]
+    assert environments == [
+        "--env ONE=TRITON_IP:8000",
+        "--env TWO=TRITON_IP:8000 --env ONE=TRITON_IP:8000 --env V=1",
+        "--env ONE=mine",
+    ]
+    assert len(compat(replace(OURS, services=(other,)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (replace(OURS, outputs=(Output("o", None),)), "shared memory"),
+        (replace(OURS, services=(triton("other", "x"),)), "http connections"),
+        (replace(OURS, services=(Service("triton", BOX, (Connection("http", "A", None),)),)), "ports"),
+        (replace(OURS, services=(replace(triton("triton", "x", "A"), container=BOX),)), "without a command"),
+        (replace(OURS, models=(Model("m"),), services=(triton("triton", "x", "A"),)), "both models and services"),
+    ],
+)  # fmt: skip
+def test_what_nvidias_tool_breaks_off_at(operator: Operator, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compat(operator, models=Path("/m"))
 
 
 @pytest.mark.parametrize(("more", "message"), [({"engine": "podman"}, "--engine docker"), ({}, "--models")])
