@@ -13,6 +13,7 @@
     ├── NoSpace                 14  the result would not fit on the disk
     ├── ModelError              15  the model is missing, or does not fit the task
     ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
+    │   └── Unanswered          16  a service does not answer in time (of the package `pipelines`)
     ├── WaitedTooLong           17  the stage before this one made no progress (worth a retry)
     └── StoreError              18  a store is corrupt, or of another slide or run
 
@@ -133,8 +134,6 @@ class Interrupted(BaseException):
 
 def retryable() -> tuple[int, ...]:
     """Return the exit codes after which the same command is worth another try; docs/errors.md says why."""
-    kinds = [NucleiError]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
+    kinds = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, NucleiError))
     stopped = (Interrupted(number).exit_code for number in (signal.SIGINT, signal.SIGTERM))
     return tuple(sorted({kind.exit_code for kind in kinds if kind.passing} | set(stopped)))
