@@ -117,10 +117,16 @@ class Cluster:
 
     def volumes(self, used: set[str]) -> list[Object]:
         """Return the volumes of those names that pods do not bring themselves."""
-        claims = {PAYLOAD: self.payload, WORK: self.work, MODELS: self.models or MODELS_CLAIM}
         known: Object = {
-            **{name: {"persistentVolumeClaim": {"claimName": claim}} for name, claim in claims.items()},
+            PAYLOAD: _claim(self.payload, readOnly=True),
+            WORK: _claim(self.work),
+            MODELS: _claim(self.models or MODELS_CLAIM, readOnly=True),
             CONFIG: {"configMap": {"name": self.config}},
             TEMPORARY: {"emptyDir": {}},
         }
         return [{"name": name, **source} for name, source in known.items() if name in used - {SHARED}]
+
+
+def _claim(name: str, **more: bool) -> Object:
+    """Return a claim. Of one that is only read, Kubernetes also leaves groups and permissions of files as they are."""
+    return {"persistentVolumeClaim": {"claimName": name, **more}}

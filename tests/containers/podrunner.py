@@ -250,7 +250,9 @@ class Run:
             if mount["name"] not in sources:
                 raise Unsupported(f"{one['name']}: there is no volume {mount['name']}")
             name = used.setdefault((mount["name"], mount.get("subPath", "")), f"volume-{len(used)}")
-            mounts.append({"name": name, "mountPath": mount["mountPath"], "readOnly": mount.get("readOnly", False)})
+            claim = sources[mount["name"]].get("persistentVolumeClaim", {})
+            only_read = mount.get("readOnly", False) or claim.get("readOnly", False)
+            mounts.append({"name": name, "mountPath": mount["mountPath"], "readOnly": only_read})
         made = {key: value for key, value in one.items() if key != "readinessProbe"}
         return {**made, "imagePullPolicy": "Never", "volumeMounts": mounts}
 
@@ -264,7 +266,7 @@ class Run:
             made.chmod(0o1777)
             self.folders.append(made)
             return made
-        only(source["persistentVolumeClaim"], "claimName")
+        only(source["persistentVolumeClaim"], "claimName", "readOnly")
         path = self.claims[source["persistentVolumeClaim"]["claimName"]]
         for part in inside.split("/") if inside else ():
             if part in ("", ".", ".."):

@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,27 @@ def test_not_tried_again_where_that_is_no_use(run: Callable[..., Run], image: Im
     with pytest.raises(Failed):
         done()
     assert [one.code for one in done.attempts] == [code]
+
+
+def test_a_pod_that_is_stopped_goes_on_where_it_was(
+    run: Callable[..., Run], image: Image, sample_slide: Path, tmp_path: Path
+) -> None:
+    """As where a node is drained: the operator gets SIGTERM, ends with 143, and is started again."""
+    for one in OPERATORS:
+        image(one)
+    shutil.copy(sample_slide, folder(tmp_path / "payload"))
+    done = run(exported(shipped("-embedded")), payload="payload", shards="1")
+    done.claims = {**done.claims, "nuclei-payload": tmp_path}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(done)
+        ledgers = done.claims["nuclei-work"] / done.name / "data" / "filter"
+        while not any(ledger.stat().st_size > 100 for ledger in ledgers.glob("**/ledger")):
+            assert not running.done(), running.exception()
+            time.sleep(0.02)
+        done.engine.call("kill", "--signal", "TERM", f"{done.name}-filter-0-0-main")
+        running.result()
+    first, second = (one for one in done.attempts if one.task == "filter-0")
+    assert (first.code, second.code) == (143, 0)
+    assert "stopped by SIGTERM" in first.logs["main"]
+    assert "already inferred" in second.logs["main"]
+    assert names(result(done)) == FILES

@@ -237,9 +237,9 @@ def test_the_clusters_own(export: Export) -> None:
     assert container_of(document, "triton")["image"] == "nvcr.io/nvidia/tritonserver:24.12-py3"
     volumes = {one.pop("name"): one for one in document["spec"]["volumes"]}
     assert volumes == {
-        "payload": {"persistentVolumeClaim": {"claimName": "slides"}},
+        "payload": {"persistentVolumeClaim": {"claimName": "slides", "readOnly": True}},
         "work": {"persistentVolumeClaim": {"claimName": "scratch"}},
-        "models": {"persistentVolumeClaim": {"claimName": "zoo"}},
+        "models": {"persistentVolumeClaim": {"claimName": "zoo", "readOnly": True}},
         "config": {"configMap": {"name": "settings"}},
         "tmp": {"emptyDir": {}},
     }
