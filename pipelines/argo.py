@@ -15,7 +15,7 @@ from pipelines.expressions import filled, refuse, tag
 from pipelines.keep import Kept, parts
 from pipelines.labels import Labels, label
 from pipelines.model import Operator, Pipeline, Service
-from pipelines.plan import TRITON_HTTP
+from pipelines.plan import ALONE, SHARED, TRITON_HTTP
 from pipelines.pods import RUN, Object
 from shared.errors import UsageError, retryable
 from shared.shard import VARIABLE
@@ -23,7 +23,7 @@ from shared.shard import VARIABLE
 ENTRY = "pipeline"
 TRIES, PAUSE, FACTOR = "3", "10", "2"
 """How often a step is tried again, seconds before the first time, and how these grow."""
-SHARED = "1Gi"
+TRITON_MEMORY = "1Gi"
 """Shared memory of a Triton server: what NVIDIA's own examples give it."""
 
 
@@ -68,7 +68,7 @@ def remarks(pipeline: Pipeline, cluster: Cluster) -> Iterator[str]:
             )
     for operator in pipeline.operators:
         if operator.models and not operator.services and not cluster.triton:
-            yield f"{operator.name}: is given no Triton server, since there is no --triton"
+            yield f"{operator.name}: is given no Triton server, since there is neither --triton nor --triton-image"
 
 
 class _Writer:
@@ -90,7 +90,7 @@ class _Writer:
         operators = self._pipeline.operators
         if any(item.source is None and item.path for one in operators for item in one.inputs):
             self._ours["payload"] = ""
-        if any(one.models for one in operators):
+        if any(one.models and not one.services for one in operators):
             self._ours["triton"] = cluster.triton
         self._sharded = {one.name for one in operators if _divisible(one, self._pipeline)}
         if self._sharded:
@@ -146,7 +146,7 @@ class _Writer:
         return {
             "name": self._services[one.identity],
             **self._context([one]),
-            **_if({"volumes": [pods.shared(SHARED)] if memory else []}),
+            **_if({"volumes": [pods.shared(TRITON_MEMORY)] if memory else []}),
             "daemon": True,
             "container": {
                 **self._image(one),
@@ -187,12 +187,12 @@ class _Writer:
         }
 
     def _container(self, one: Operator, *, pooled: bool) -> Object:
-        given = {"NVIDIA_CLARA_NOSYNCLOCK": "TRUE", "NUCLEI_RUN_ID": RUN}
+        given = {ALONE: "TRUE", "NUCLEI_RUN_ID": RUN}
         if pooled and pods.own(one):
-            given["NUCLEI_STORE_SHM"] = "TRUE"
+            given[SHARED] = "TRUE"
         if one.name in self._sharded:
             given[VARIABLE] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
-        if one.models:
+        if one.models and not one.services:
             given |= dict.fromkeys(TRITON_HTTP, self._parameter("triton"))
         for service in one.services:
             host = tag(f"inputs.parameters.{_address(self._services[service.identity])}")

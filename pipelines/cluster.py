@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pipelines.boxes import DATA
 from pipelines.model import Container, Operator, Service
-from pipelines.pods import CONFIG, DATA, MODELS, PAYLOAD, SHARED, TEMPORARY, WORK, Object, own, place
+from pipelines.pods import CONFIG, MODELS, PAYLOAD, SHARED, TEMPORARY, WORK, Object, own, place
 
 MODELS_CLAIM = "nuclei-models"
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipelines.check import ERRORS, USAGE
 from pipelines.exportoptions import Export
 from pipelines.findings import DefinitionError, harmless
 from pipelines.keep import keep
+from pipelines.plan import served
 from pipelines.reader import Definition
 from shared.disk import writing
 from shared.errors import NucleiError, OutputError
@@ -29,6 +31,8 @@ def export(asked: Export) -> int:
     definition = Definition(asked.file, asked.lenient)
     try:
         kept = keep(definition, asked.values)
+        if asked.triton_image:
+            kept = replace(kept, pipeline=served(kept.pipeline, asked.triton_image))
         text = f"{_head(kept.pipeline.name, asked.file)}{dumped(workflow(kept, asked.cluster))}"
         if asked.output is None:
             sys.stdout.write(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pipelines.cluster import MODELS_CLAIM, Cluster
-from pipelines.names import IMAGE
+from pipelines.names import IMAGE, bad_image, bad_tag
 from shared.address import Address
 from shared.errors import UsageError
 from shared.shard import MOST
@@ -34,6 +34,8 @@ class Export:
         That the workflow is for.
     lenient
         Unknown names in the definition are warnings.
+    triton_image
+        Of a Triton server for operators that list `models`; '' for none.
     """
 
     file: Path
@@ -41,6 +43,7 @@ class Export:
     values: Mapping[str, str]
     cluster: Cluster
     lenient: bool
+    triton_image: str = ""
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Self:
@@ -50,7 +53,7 @@ class Export:
             given.registry or "", given.triton or "", given.shards, given.user,
             frozenset(name.lower() for name in given.unrestricted),
         )  # fmt: skip
-        return cls(given.file, given.output, dict(given.values), cluster, given.lenient)
+        return cls(given.file, given.output, dict(given.values), cluster, given.lenient, given.triton_image or "")
 
 
 # fmt: off
@@ -71,6 +74,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--registry", type=_registry, metavar="NAME", help="put before images that name no registry")
     add("--triton", type=_address, metavar="HOST:PORT",
         help="Triton server for operators that list models; a parameter of the workflow, too")
+    add("--triton-image", type=_image, metavar="NAME:TAG",
+        help="start a Triton server for operators that list models, from this image")
     add("--user", type=_number(1, 2**31 - 1), default=known.user, metavar="ID",
         help="user and group that containers run as (default: %(default)s)")
     add("--unrestricted", action="append", default=[], metavar="NAME",
@@ -94,6 +99,13 @@ def _registry(text: str) -> str:
     if not IMAGE.fullmatch(text.rstrip("/")):
         raise argparse.ArgumentTypeError(f"{text!r} is no registry, such as registry.example/team")
     return text.rstrip("/")
+
+
+def _image(text: str) -> str:
+    name, _, tag = text.rpartition(":")
+    if bad_image(name) or bad_tag(tag):
+        raise argparse.ArgumentTypeError(f"{text!r} is no image's NAME:TAG")
+    return text
 
 
 def _address(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.boxes import DATA
 from pipelines.jobfolder import Folders
 from pipelines.local import COMMANDS
 from pipelines.model import MIB, Operator, Pipeline, Requests, Service
@@ -17,8 +18,6 @@ RUN = "{{workflow.name}}"
 """Names a run: its folder in the work volume, and what `NUCLEI_RUN_ID` says."""
 PAYLOAD, WORK, MODELS, CONFIG, TEMPORARY, SHARED = "payload", "work", "models", "config", "tmp", "shm"
 """Volumes."""
-DATA = "$(NVIDIA_CLARA_SERVICE_DATA_PATH)"
-"""In commands of services: where Clara mounts its common volume. Here that is the root, so models lie in /models."""
 
 SHARED_MOUNT: Object = {"name": SHARED, "mountPath": "/dev/shm"}  # noqa: S108 - of a pod, where nobody else is
 
@@ -81,10 +80,11 @@ def probe(service: Service) -> Object:
 
 def ready(service: Service) -> str:
     """Return the path at which a Triton server, of either protocol, says that it is ready; '' if it is none."""
-    name, tag = service.container.image.rpartition("/")[2], service.container.tag
-    if name in ("tensorrtserver", "trtserver") or ("triton" in name and "-v1" in tag):
+    container = service.container
+    name, program = container.image.rpartition("/")[2], (container.command or ("",))[0].rpartition("/")[2]
+    if name == "tensorrtserver" or program == "trtserver" or ("triton" in name and "-v1" in container.tag):
         return "/api/health/ready"
-    return "/v2/health/ready" if "triton" in name else ""
+    return "/v2/health/ready" if "triton" in name or program == "tritonserver" else ""
 
 
 def place(path: str) -> str:

@@ -188,8 +188,9 @@ class Run:
         address: str = networks[self.network]["IPAddress"]
         until = time.monotonic() + READY_SECONDS
         while not ready(step["container"].get("readinessProbe", {}), address):
-            if time.monotonic() > until:
-                raise Failed(f"{pod} is never ready:\n" + self.engine.call("logs", f"{pod}-{name}").err)
+            runs = self.engine.call("inspect", "--format", "{{.State.Running}}", f"{pod}-{name}").out.strip()
+            if runs != "true" or time.monotonic() > until:
+                raise Failed(f"{pod} is not ready:\n" + self.engine.call("logs", f"{pod}-{name}").err)
             time.sleep(0.3)
         return address
 

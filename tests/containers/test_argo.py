@@ -19,8 +19,10 @@ import yaml
 from tests.containers.engine import ROOT, USER, Engine, folder
 from tests.containers.podrunner import Failed, Run
 from tests.stages.test_segmentation import FILES, names
+from tests.triton.harness import add_shipped_model
 
 Image = Callable[[str], str]
+NVIDIAS = "nvcr.io/nvidia/tritonserver:24.12-py3"
 OPERATORS = ("load", "filter", "stitch")
 
 
@@ -72,23 +74,28 @@ def test_filter_in_shards(run: Callable[..., Run], image: Image, outside: bytes)
         assert facts["HostConfig"]["NanoCpus"] == 2e9
 
 
-def test_triton_as_a_daemon(run: Callable[..., Run], image: Image, outside: bytes, tmp_path: Path) -> None:
-    """NVIDIA's image cannot be had here: another server with the same model takes its place."""
-    for one in (*OPERATORS, "triton"):
+@pytest.mark.parametrize(("name", "options"), [("", ()), ("-fastio", ("--triton-image", NVIDIAS))])
+def test_triton_as_a_daemon(
+    name: str, options: tuple[str, ...], run: Callable[..., Run], engine: Engine, image: Image, outside: bytes,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Another server takes the place of NVIDIA's, which cannot be had here; nor is there a GPU."""
+    for one in OPERATORS:
         image(one)
-    text = (
-        shipped("").read_text().replace("nvcr.io/nvidia/tritonserver", "nuclei/triton").replace("24.12-py3", "latest")
-    )
-    command = '["tritonserver", "--model-repository=$(NVIDIA_CLARA_SERVICE_DATA_PATH)/models"]'
-    assert command in text
-    text = text.replace(command, '["/bin/bash", "/server/serve.sh"]').replace("gpu: 1", "memory: 2048")
-    (tmp_path / "pipeline.yaml").write_text(text)
-    done = run(exported(tmp_path / "pipeline.yaml"))
+    engine.call("tag", image("triton"), NVIDIAS)
+    add_shipped_model(tmp_path / "models", ROOT / "models" / "segmentation_unet_nuclei" / "1" / "model.onnx")
+    document = exported(shipped(name), *options)
+    (daemon,) = (one for one in document["spec"]["templates"] if one.get("daemon"))
+    for amounts in daemon["container"]["resources"].values():
+        assert amounts.pop("nvidia.com/gpu") == "1"
+    done = run(document)
+    done.claims = {**done.claims, "nuclei-models": tmp_path / "models"}
     done()
-    assert sorted(one.task for one in done.attempts) == ["filter-0", "filter-1", "load", "stitch"]
+    tasks = sorted(one.task for one in done.attempts)
+    assert tasks == (["operators"] if name else ["filter-0", "filter-1", "load", "stitch"])
     assert (result(done) / "image.tif").read_bytes() == outside
-    manifests = done.claims["nuclei-work"].glob("*/data/filter/**/manifest.json")
-    assert [json.loads(one.read_bytes())["model"]["engine"] for one in manifests] == ["triton", "triton"]
+    manifests = (done.claims["nuclei-work"] / done.name / "data" / "filter").glob("**/manifest.json")
+    assert {json.loads(one.read_bytes())["model"]["engine"] for one in manifests} == {"triton"}
 
 
 def test_typed_is_one_pod_with_shared_memory(run: Callable[..., Run], image: Image, outside: bytes) -> None:

@@ -163,6 +163,19 @@ def test_typed_is_one_pod(export: Export) -> None:
     assert "NVIDIA_TRITON_HTTPURI" not in env(inside["load"])
 
 
+def test_typed_with_a_triton_of_its_own(export: Export) -> None:
+    document = export(SHIPPED["nuclei-segmentation-fastio"], "--triton-image", "registry.example/inference:7")
+    triton = template(document, "triton")
+    assert triton["daemon"] is True
+    assert triton["container"]["command"][-1] == "--load-model={{workflow.parameters.MODEL_NAME}}"
+    assert triton["container"]["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    assert task(document, "operators")["dependencies"] == ["triton"]
+    (one,) = (one for one in document["spec"]["templates"] if "containerSet" in one)
+    assert env(containers(one)[1])["NVIDIA_TRITON_GRPCURI"] == "{{inputs.parameters.triton-ip}}:8001"
+    assert "triton" not in [one["name"] for one in document["spec"]["arguments"]["parameters"]]
+    assert list(problems(document)) == []
+
+
 def test_many_outputs_and_results(export: Export) -> None:
     document = export(SPLIT)
     split = mounts(container_of(document, "split"))

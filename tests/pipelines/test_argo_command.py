@@ -69,6 +69,7 @@ REFUSED = {
     "missing port": (
         "parameters: {A: }\n" + ONE % "x" + "  requests: {cpu: '${{A}}'}\n", [], 1, "neither value nor default",
     ),
+    "models of nobody": (ONE % "x", ["--triton-image", "a:1"], 2, "whose operators list `models`; this one has none"),
     "nobody of that name": (ONE % "x", ["--unrestricted", "p"], 2, "--unrestricted p: there is no such operator"),
 }  # fmt: skip
 
@@ -91,7 +92,17 @@ def test_braces_that_would_join_an_expression(export: Export) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ["--shards 0", "--shards x", "--work-claim A_b", "--registry a:b:c", "--triton gpu", "--user 0", "-p A", "-o ''"],
+    [
+        "--shards 0",
+        "--shards x",
+        "--work-claim A_b",
+        "--registry a:b:c",
+        "--triton gpu",
+        "--triton-image a",
+        "--user 0",
+        "-p A",
+        "-o ''",
+    ],
 )
 def test_a_wrong_command_line(options: str, argo: Callable[..., Done]) -> None:
     with pytest.raises(SystemExit) as ended:
