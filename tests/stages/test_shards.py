@@ -144,9 +144,7 @@ def test_a_slide_without_tissue(
     assert content(whole) == content(tmp_path / "out")
 
 
-def test_shards_made_in_folders_of_their_own_and_put_together(
-    do: Do, inputs: Path, made: Path, tmp_path: Path
-) -> None:
+def test_shards_made_in_folders_of_their_own_and_put_together(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
     (inputs / "masks").mkdir()
     for number in range(3):
         good(do("filter", f"{number}/3", write=tmp_path / f"node-{number}"))
@@ -264,9 +262,7 @@ MIXED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", MIXED)
-def test_shards_that_do_not_go_together(
-    do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str
-) -> None:
+def test_shards_that_do_not_go_together(do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str) -> None:
     breaks, words = MIXED[case]
     masks = in_shards(3)
     breaks(masks)
