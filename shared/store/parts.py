@@ -116,9 +116,14 @@ class Parts:
             raise unreadable
         return bool(self.found)
 
-    def progress(self) -> int:
-        """Return how many masks the ledgers name, of all parts that are there: it grows while anybody works."""
+    @property
+    def count_there(self) -> int:
+        """Masks that the ledgers name, of all parts that are there."""
         return sum(min(part.manifest.n, records(part.folder / LEDGER)) for part in list(self.found.values()))
+
+    def progress(self) -> int:
+        """Return a number that grows whenever a part comes, or anybody works on one."""
+        return len(self.found) + sum(records(part.folder / LEDGER) for part in self.found.values())
 
     @property
     def complete(self) -> bool:
