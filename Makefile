@@ -77,7 +77,7 @@ $(SAMPLE): | $(VENV)/bin/python
 	@rm -r .cache/wheel
 
 lock:  ## renew the hashed requirements (needs uv): one version of each package, whichever list names it
-	cd requirements && for name in dev run load filter stitch build bench triton; do \
+	cd requirements && for name in dev run load filter stitch build bench triton cpost; do \
 		case $$name in \
 			dev) options="--universal --python-version 3.11" ;; \
 			triton) options="--python-version 3.11 --python-platform x86_64-manylinux_2_28" ;; \

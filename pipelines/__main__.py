@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from pipelines.plan import ENGINES
 from pipelines.run import Request, run
 
 RUN = """Runs a pipeline. Exit code 0: the result is there; that of the first operator that failed; 2: the command line
-or the definition is wrong; 10: no input; 13: the output folder cannot be used; 130 and 143: stopped by a signal."""
+or the definition is wrong; 10: no input; 13: the output folder cannot be used; 16: a service does not answer; 124: the
+time is up; 130 and 143: stopped by a signal."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +50,18 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     add("-p", action="append", default=[], type=_pair, dest="values", metavar="NAME=VALUE", help="a parameter's value")
     add("--engine", choices=ENGINES, default="process", help="what runs the operators (default: process)")
     add("--config", type=_folder, metavar="DIR", help="folder with config.yaml, in place of the operators' /config")
-    add("--models", type=_folder, metavar="DIR", help="folder with the models of Triton servers in containers")
+    add("--models", type=_folder, metavar="DIR", help="folder with the models of Triton servers that are started")
+    add(
+        "--triton-image",
+        default="",
+        metavar="NAME:TAG",
+        help="for `models`: a Triton server of their own, and its image",
+    )
+    add("--no-gpu", action="store_true", help="give containers no GPU, whatever they ask for")
+    add("--pod", action="store_true", help="start all operators at once, as Clara does: they wait for one another")
+    add("--time-limit", type=_seconds, metavar="TIME", help="of the whole run: 90, 90s, 15m, 2h (default: none)")
+    add("--operator-time-limit", type=_seconds, metavar="TIME", help="of each operator (default: none)")
+    add("--service-wait", type=_seconds, default=300.0, metavar="TIME", help="for a service to answer (default: 5m)")
     add("--compat", choices=["cpost"], help="the command lines of NVIDIA's sizing tool, of docker")
     add("--dry-run", action="store_true", help="print the commands, one a line, and do nothing")
     add("--lenient", action="store_true", help="names that the language does not know are warnings")
@@ -58,6 +71,13 @@ def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("a path is missing; the current folder is '.'")
     return Path(os.path.abspath(text))  # noqa: PTH100 - links are kept as they are given
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text)
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90, 90s, 15m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _pair(text: str) -> tuple[str, str]:

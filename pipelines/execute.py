@@ -6,17 +6,20 @@ import os
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines import jobstate
+from pipelines import jobstate, memory
 from pipelines.jobfolder import Folders
 from pipelines.jobstate import State
 from pipelines.launch import Launch, Running, launch
 from pipelines.plan import Plan
-from pipelines.schedule import Result, schedule
+from pipelines.schedule import Limits, Result, Schedule
+from pipelines.services import Services, Unanswered
 from pipelines.step import Step
+from pipelines.view import View
 from shared.disk import writing
 from shared.errors import InputError, Interrupted, OutputError
 from shared.lock import FolderLock
@@ -25,27 +28,46 @@ from shared.resources import human
 
 LAST_LINES = 15
 """Of the log of an operator that failed."""
+LATE = 124
+"""Exit code of a run whose time was up; the command `timeout` has it too."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How a plan is done, without any change of its result.
+
+    Attributes
+    ----------
+    limits
+        Of time.
+    patience
+        Seconds that a service has until it answers.
+    launch
+        Starts operators and services.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    patience: float = 300.0
+    launch: Launch = launch
 
 
-def execute(plan: Plan, folders: Folders, config: Path | None, say: Say, launch: Launch = launch) -> int:
+def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways: Ways = Ways()) -> int:
     """Run a plan and return the exit code: that of the first operator that failed, or 0.
 
     Parameters
     ----------
     plan
-        Without services.
+        What to do.
     folders
         Of the run.
     config
         Folder with config.yaml, if any.
-    say
-        Takes a line for the user.
-    launch
-        Starts operators.
+    view
+        Shows what happens.
+    ways
+        How to do it.
 
     Raises
     ------
@@ -60,11 +82,14 @@ def execute(plan: Plan, folders: Folders, config: Path | None, say: Say, launch:
     with writing(folders.output):
         folders.job.mkdir(parents=True, exist_ok=True)
         with FolderLock(folders.job, folders.output):
-            state = _state(plan, folders, config, say)
+            state = _state(plan, folders, config, view)
             if state.whole:
-                say(f"{folders.output} has the result of this run already: {', '.join(state.placed)}")
+                view.say(f"{folders.output} has the result of this run already: {', '.join(state.placed)}")
                 return 0
-            return _run(plan, folders, state, say, launch)
+            try:
+                return _run(plan, folders, state, view, ways)
+            finally:
+                view.close()
 
 
 def _check(folders: Folders) -> None:
@@ -75,7 +100,7 @@ def _check(folders: Folders) -> None:
         raise OutputError(f"{folders.output} is the input folder or lies in it; the result needs a folder of its own")
 
 
-def _state(plan: Plan, folders: Folders, config: Path | None, say: Say) -> State:
+def _state(plan: Plan, folders: Folders, config: Path | None, view: View) -> State:
     """Return how far this run is; what is there of another one gives way, if it is no result."""
     key = jobstate.key(plan.hash, folders.payload, *([] if config is None else [config]))
     before = jobstate.load(folders.job)
@@ -91,7 +116,7 @@ def _state(plan: Plan, folders: Folders, config: Path | None, say: Say) -> State
     if before is not None and same and (not before.whole or placed == before.placed):
         return before
     if before is not None and before.done:
-        say("what is there of an earlier run does not fit this one: all operators are run")
+        view.say("what is there of an earlier run does not fit this one: all operators are run")
     for name in ("data", "inputs", "logs", "config"):
         shutil.rmtree(folders.job / name, ignore_errors=True)
     state = State(key, placed=placed)
@@ -99,45 +124,84 @@ def _state(plan: Plan, folders: Folders, config: Path | None, say: Say) -> State
     return state
 
 
-def _run(plan: Plan, folders: Folders, state: State, say: Say, launch: Launch) -> int:
+def _run(plan: Plan, folders: Folders, state: State, view: View, ways: Ways) -> int:
     for one in plan.remarks:
-        say(one)
-    done: set[str] = set()
-    for step in plan.steps:
-        if step.name in state.done and done.issuperset(step.upstream) and all(Path(one).is_dir() for one in step.makes):
-            done.add(step.name)
-            say(f"{step.name}: is done already")
-    state.done = set(done)
-    log = folders.log("x").parent
-    log.mkdir(exist_ok=True)
-
-    def start(step: Step) -> Running:
+        view.say(one)
+    state.done = _done(plan, state)
+    for name in sorted(state.done):
+        view.ended(name, "done before")
+        view.say(f"{name}: is done already")
+    folders.log("x").parent.mkdir(exist_ok=True)
+    memory.share(plan.shared)
+    for step in plan.steps if plan.pod else ():  # an engine mounts no folder that is not there yet
         _prepare(step)
-        say(f"{step.name}: starts")
-        return launch(step, folders.log(step.name))
+    unanswered = None
+    with _signals() as heard, Services(
+        plan.services, state.done, folders.log, ways.launch, ways.patience, view.say
+    ) as services:  # fmt: skip
 
-    def report(result: Result) -> None:
-        state.took(result)
-        state.save(folders.job)
-        memory = "" if result.ended.memory is None else f", at most {human(result.ended.memory)} of memory"
-        say(f"{result.name}: exit code {result.ended.code} after {duration(result.seconds)}{memory}")
+        def start(step: Step) -> Running:
+            _prepare(step)
+            view.say(f"{step.name}: starts")
+            log = folders.log(step.name)
+            running = ways.launch(services.fill(step), log)
+            view.started(step.name, log)
+            return running
 
-    with _signals() as heard:
-        results = schedule(plan.steps, start, report, done, lambda: len(heard))
-    failed = [one for one in results if one.ended.code]
-    if not heard and not failed:
+        def report(result: Result) -> None:
+            state.took(result)
+            state.save(folders.job)
+            view.ended(result.name, _word(result))
+            taken = "" if result.ended.memory is None else f", at most {human(result.ended.memory)} of memory"
+            view.say(f"{result.name}: {_word(result)} after {duration(result.seconds)}{taken}")
+
+        schedule = Schedule(
+            plan.steps, start, report, done=frozenset(state.done), together=plan.pod, limits=ways.limits,
+            stops=lambda: len(heard), ready=services.ready, tick=view.tick,
+        )  # fmt: skip
+        try:
+            schedule.run()
+        except Unanswered as error:
+            unanswered = error
+    view.close()
+    failed = next((one for one in schedule.results if one.ended.code and not one.cut), None)
+    if len(schedule.well) == len(plan.steps):
         _place(plan, folders, state)
-    for line in summary(plan, results, done):
-        say(line)
+    for line in summary(plan, schedule.results, schedule.done):
+        view.say(line)
+    if state.whole:
+        memory.free(plan.shared)
+        view.say(f"{folders.output} has the result: {', '.join(state.placed) or 'nothing was written'}")
+        return 0
+    if kept := memory.kept(plan.shared):
+        view.say(f"{kept} stay in shared memory for the next run; `rm -r {Path(plan.shared).parent}` frees them")
+    else:
+        memory.free(plan.shared)
     if heard:
         stop = Interrupted(heard[0])
-        say(str(stop))
+        view.say(str(stop))
         return stop.exit_code
-    if failed:
-        _tell(failed[0], folders, say)
-        return failed[0].ended.code
-    say(f"{folders.output} has the result: {', '.join(state.placed) or 'nothing was written'}")
-    return 0
+    if schedule.late:
+        view.say("the time is up (--time-limit, --operator-time-limit); the same command again goes on from here")
+        return LATE
+    if unanswered is not None:
+        view.say(str(unanswered))
+        _tell(unanswered.service, folders, view)
+        return unanswered.exit_code
+    assert failed is not None, "a run that neither succeeded nor failed"
+    view.say(f"{failed.name} failed with exit code {failed.ended.code}; the end of {folders.log(failed.name)}:")
+    _tell(failed.name, folders, view)
+    return failed.ended.code
+
+
+def _done(plan: Plan, state: State) -> set[str]:
+    """Return the operators that need not be run again."""
+    done: set[str] = set()
+    for step in plan.steps:
+        there = not step.volatile and all(Path(one).is_dir() for one in step.makes)
+        if step.name in state.done and there and done.issuperset(step.upstream):
+            done.add(step.name)
+    return done
 
 
 def _prepare(step: Step) -> None:
@@ -168,7 +232,7 @@ def _place(plan: Plan, folders: Folders, state: State) -> None:
         shutil.rmtree(folders.job / name, ignore_errors=True)
 
 
-def summary(plan: Plan, results: Sequence[Result], done: set[str]) -> Iterator[str]:
+def summary(plan: Plan, results: Sequence[Result], done: Collection[str]) -> Iterator[str]:
     """Yield a table: what became of each operator, its time and memory."""
     found = {one.name: one for one in results}
     wide = max(len(step.name) for step in plan.steps)
@@ -177,17 +241,19 @@ def summary(plan: Plan, results: Sequence[Result], done: set[str]) -> Iterator[s
         if result is None:
             yield f"  {step.name:<{wide}}  {'done before' if step.name in done else 'not run'}"
             continue
-        state = "done" if result.ended.code == 0 else f"exit code {result.ended.code}"
-        memory = "" if result.ended.memory is None else human(result.ended.memory)
-        yield f"  {step.name:<{wide}}  {state:<13}  {result.seconds:8.1f} s  {memory:>10}".rstrip()
+        taken = "" if result.ended.memory is None else human(result.ended.memory)
+        state = "done" if result.ended.code == 0 else _word(result)
+        yield f"  {step.name:<{wide}}  {state:<13}  {result.seconds:8.1f} s  {taken:>10}".rstrip()
 
 
-def _tell(result: Result, folders: Folders, say: Say) -> None:
-    path = folders.log(result.name)
-    say(f"{result.name} failed with exit code {result.ended.code}; the end of {path}:")
-    with path.open(encoding="utf-8", errors="replace") as lines:
+def _word(result: Result) -> str:
+    return f"ended, since {result.cut}" if result.cut else f"exit code {result.ended.code}"
+
+
+def _tell(name: str, folders: Folders, view: View) -> None:
+    with folders.log(name).open(encoding="utf-8", errors="replace") as lines:
         for line in deque(lines, LAST_LINES):
-            say(f"  {line.rstrip()}")
+            view.say(f"  {line.rstrip()}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipelines.footprint import Footprint
 from pipelines.step import Step
 
 
@@ -116,12 +117,14 @@ class Box(Process):
         self._engine, self._name = step.line[0], step.container
         self._remove()  # a run that was killed may have left it
         super().__init__(step, log)
+        self._footprint = Footprint(self._engine, self._name)
 
     def wait(self) -> Ended:
-        """Wait until the container is gone. Its memory is not known: the engine's own would say nothing."""
+        """Wait until the container is gone. Its memory is what was seen of it: the engine's own says nothing."""
         code = super().wait().code
+        self._footprint.stop()
         self._remove()
-        return Ended(code)
+        return Ended(code, self._footprint.peak)
 
     def kill(self) -> None:
         """End it. The container first: without the engine's process nobody would."""

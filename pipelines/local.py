@@ -28,6 +28,12 @@ _STEERS = re.compile(r"(?:LD_|DYLD_|PYTHON|GCONV_|OPENSSL_).*|PATH|BASH_ENV|ENV|
 _OTHER = "use --engine podman or docker"
 
 
+def models() -> Path | None:
+    """Return the folder of models that comes with this installation, if it has one."""
+    folder = MAIN.parents[1] / "models"
+    return folder if folder.is_dir() else None
+
+
 def step(
     operator: Operator,
     folders: Folders,

@@ -9,15 +9,15 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines import cpost, local
-from pipelines.boxes import Boxes
+from pipelines import cpost, local, model
+from pipelines.boxes import DATA, Boxes, uses_arrays, writes_arrays
 from pipelines.jobfolder import Folders
-from pipelines.model import Operator, Pipeline
-from pipelines.step import Service, Step
+from pipelines.model import Connection, Container, Operator, Pipeline, Requests
+from pipelines.step import PORT, Service, Step
 from shared.errors import UsageError
 
 Engine = Literal["process", "podman", "docker"]
@@ -27,6 +27,11 @@ TRITON_HTTP = ("NVIDIA_TRITON_HTTPURI", "CLARA_TRITON_URI", "NVIDIA_CLARA_TRTISU
 """Under which names an operator that lists `models` finds Triton's HTTP address."""
 TRITON_GRPC = "NVIDIA_TRITON_GRPCURI"
 TRITON = (*TRITON_HTTP, TRITON_GRPC)
+
+ALONE = "NVIDIA_CLARA_NOSYNCLOCK"
+SHARED = "NUCLEI_STORE_SHM"
+_SET = (ALONE, "NUCLEI_RUN_ID", SHARED, "NUCLEI_SHARD")
+"""What the caller's environment has of these must not reach operators by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,18 @@ class Options:
         Who the containers run as: user and group.
     environment
         Of the caller; servers' addresses are taken from it.
+    pod
+        All operators start at once and wait for one another by themselves, as in Clara's pod.
+    memory
+        Folder of shared memory on this machine, if it has one.
+    cores
+        Of this machine.
+    gpus
+        Whether containers get the GPUs that they ask for.
+    tritonserver
+        The program, if this machine has it.
+    triton_image
+        Image of a Triton server for operators that list `models`, if any.
     """
 
     payload: Path
@@ -61,6 +78,12 @@ class Options:
     models: Path | None = None
     user: tuple[int, int] = (1000, 1000)
     environment: Mapping[str, str] = field(default_factory=dict)
+    pod: bool = False
+    memory: Path | None = None
+    cores: int = 1024
+    gpus: bool = True
+    tritonserver: str = ""
+    triton_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +104,10 @@ class Plan:
         That must answer before their operators start.
     remarks
         What the user should know, a line each.
+    pod
+        Whether all steps start at once.
+    shared
+        Folder that containers have in common at /dev/shm; '' if there is none.
     """
 
     name: str
@@ -89,6 +116,8 @@ class Plan:
     results: tuple[tuple[str, str], ...] = ()
     services: tuple[Service, ...] = ()
     remarks: tuple[str, ...] = ()
+    pod: bool = False
+    shared: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -129,30 +158,48 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
             raise UsageError("--compat cpost gives command lines of docker: add --engine docker")
         steps = tuple(cpost.step(one, folders) for one in pipeline.operators)
         return Plan(pipeline.name, run, steps, results, cpost.services(pipeline, options.models))
-    remarks: list[str] = []
     if options.engine == "process":
-        steps = _processes(pipeline, options, folders, run, remarks)
-        return Plan(pipeline.name, run, steps, results, (), tuple(remarks))
-    boxes = Boxes(options.engine, run, options.user, folders, options.config, options.models)
-    steps = _containers(pipeline, options, boxes, remarks)
-    return Plan(pipeline.name, run, steps, results, boxes.services(pipeline), tuple(remarks))
+        return replace(_processes(pipeline, options, folders, run), results=results)
+    return replace(_containers(pipeline, options, folders, run), results=results)
 
 
-def _processes(
-    pipeline: Pipeline, options: Options, folders: Folders, run: str, remarks: list[str]
-) -> tuple[Step, ...]:
-    steps = []
+def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str) -> Plan:
+    remarks, steps, users = [], [], []
+    repository = options.models or local.models()
     for one in pipeline.operators:
         servers, wanted = _given(one, options.environment)
-        if wanted and not servers:
-            remarks.append(f"{one.name}: infers by itself, since {wanted} (host:port of a Triton server) is not set")
-        values = {**_always(run), **servers, **one.variables}
-        absent = [name for name in TRITON if name not in values]
-        steps.append(local.step(one, folders, options.config or folders.config, values, absent))
-    return tuple(steps)
+        if wanted and not servers and options.tritonserver and repository:
+            servers = dict.fromkeys((wanted, TRITON_HTTP[-1]), f"127.0.0.1:{PORT}")
+            users.append(one.name)
+        elif wanted and not servers:
+            remarks.append(
+                f"{one.name}: infers by itself, since {wanted} (host:port of a Triton server) is not set, and there is "
+                "no tritonserver on this machine"
+            )
+        shares = uses_arrays(one) and options.memory is not None
+        values = {**_always(run, options, shares), **servers, **one.variables}
+        absent = [name for name in (*TRITON, *_SET) if name not in values]
+        made = local.step(one, folders, options.config or folders.config, values, absent)
+        steps.append(replace(made, volatile=shares and writes_arrays(one)))
+    services: tuple[Service, ...] = ()
+    if users:
+        remarks.append(f"{', '.join(users)}: served by {options.tritonserver}, with the models in {repository}")
+        line = (options.tritonserver, f"--model-repository={repository}", "--http-address=127.0.0.1",
+                f"--http-port={PORT}", "--allow-grpc=false", "--allow-metrics=false")  # fmt: skip
+        services = (Service("tritonserver", line, tuple(users)),)
+    return Plan(pipeline.name, run, tuple(steps), (), services, tuple(remarks), options.pod)
 
 
-def _containers(pipeline: Pipeline, options: Options, boxes: Boxes, remarks: list[str]) -> tuple[Step, ...]:
+def _containers(pipeline: Pipeline, options: Options, folders: Folders, run: str) -> Plan:
+    remarks = []
+    if options.triton_image:
+        pipeline = served(pipeline, options.triton_image)
+    sharing = options.memory is not None and any(uses_arrays(one) or one.services for one in pipeline.operators)
+    shared = str(options.memory / f"nuclei-job-{run}" / "shm") if options.memory is not None and sharing else ""
+    boxes = Boxes(
+        options.engine, run, options.user, folders, options.config, options.models or local.models(), shared,
+        options.cores, options.gpus,
+    )  # fmt: skip
     steps = []
     for one in pipeline.operators:
         servers: dict[str, str] = {}
@@ -164,13 +211,53 @@ def _containers(pipeline: Pipeline, options: Options, boxes: Boxes, remarks: lis
             servers, wanted = _given(one, options.environment)
             network = "" if servers else "none"
             if not servers:
-                remarks.append(f"{one.name}: is given no Triton server, since {wanted} is not set in the environment")
-        steps.append(boxes.step(one, {**_always(boxes.run), **servers, **one.variables}, network))
-    return tuple(steps)
+                remarks.append(
+                    f"{one.name}: is given no Triton server, since neither --triton-image nor {wanted} is set"
+                )
+        remarks += [
+            f"{one.name}: is given no folder of service {at.name} as {it.name}: what it would hold is not public"
+            for at in one.services
+            for it in at.connections
+            if it.kind == "volume"
+        ]
+        if one.requests.cpu_millis > 1000 * options.cores and "cpu" in one.requests.given:
+            remarks.append(f"{one.name}: asks for more cores than this machine has; it is given {options.cores}")
+        shares = bool(shared) and uses_arrays(one)
+        values = {**_always(run, options, shares), **servers, **one.variables}
+        steps.append(boxes.step(one, values, network, shares=shares or bool(one.services)))
+    services = boxes.services(pipeline)
+    return Plan(pipeline.name, run, tuple(steps), (), services, tuple(remarks), options.pod, shared)
 
 
-def _always(run: str) -> dict[str, str]:
-    return {"NVIDIA_CLARA_NOSYNCLOCK": "TRUE", "NUCLEI_RUN_ID": run}
+def served(pipeline: Pipeline, image: str) -> Pipeline:
+    """Return a pipeline in which a Triton server of its own serves the operators that list `models`.
+
+    Raises
+    ------
+    UsageError
+        `image` has no tag, or no operator lists models.
+    """
+    name, colon, tag = image.rpartition(":")
+    if not colon or "/" in tag:
+        raise UsageError(f"--triton-image {image}: the tag is missing: NAME:TAG")
+    names = list(dict.fromkeys(it.name for one in pipeline.operators for it in one.models))
+    if not names:
+        raise UsageError("--triton-image is for definitions whose operators list `models`; this one has none")
+    command = ("tritonserver", f"--model-repository={DATA}/models", "--model-control-mode=explicit",
+               *(f"--load-model={one}" for one in names))  # fmt: skip
+    http = tuple(Connection("http", it, 8000) for it in TRITON_HTTP)
+    grpc = Connection("http", TRITON_GRPC, 8001)
+    triton = model.Service("triton", Container(name, tag, command), (*http, grpc), requests=Requests(gpu=1))
+    operators = [replace(one, services=(*one.services, triton)) if one.models else one for one in pipeline.operators]
+    return replace(pipeline, operators=tuple(operators))
+
+
+def _always(run: str, options: Options, shares: bool) -> dict[str, str]:
+    values = {} if options.pod else {ALONE: "TRUE"}
+    values["NUCLEI_RUN_ID"] = run
+    if shares:
+        values[SHARED] = "TRUE"
+    return values
 
 
 def _given(operator: Operator, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pipelines.execute import execute
+from pipelines.execute import Ways, execute
 from pipelines.findings import DefinitionError, harmless
 from pipelines.jobfolder import Folders
 from pipelines.plan import Engine, Options, Plan, plan
 from pipelines.reader import Definition
+from pipelines.schedule import Limits
+from pipelines.view import View
 from shared.errors import NucleiError, UsageError
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - this is what shm_open(3) means, not a temporary file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class Request:
         Only print the commands.
     lenient
         Unknown names in the definition are warnings.
+    pod, gpus, triton_image
+        See `pipelines.plan.Options`.
+    limits, patience
+        See `pipelines.execute.Ways`.
     """
 
     file: Path
@@ -47,20 +55,27 @@ class Request:
     models: Path | None
     dry: bool
     lenient: bool
+    pod: bool
+    gpus: bool
+    triton_image: str
+    limits: Limits
+    patience: float
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Self:
         """Return what a command line asks for."""
         return cls(
             given.file, given.input, given.output, dict(given.values), given.engine, given.compat == "cpost",
-            given.config, given.models, given.dry_run, given.lenient,
+            given.config, given.models, given.dry_run, given.lenient, given.pod, not given.no_gpu, given.triton_image,
+            Limits(given.time_limit, given.operator_time_limit), given.service_wait,
         )  # fmt: skip
 
     def options(self) -> Options:
         """Return what the plan needs."""
         return Options(
             self.payload, self.output, self.engine, self.compat, self.config, self.models,
-            (os.getuid(), os.getgid()), os.environ,
+            (os.getuid(), os.getgid()), os.environ, self.pod, MEMORY if MEMORY.is_dir() else None,
+            os.cpu_count() or 1, self.gpus, shutil.which("tritonserver") or "", self.triton_image,
         )  # fmt: skip
 
 
@@ -91,11 +106,9 @@ def say(text: str) -> None:
 def _run(request: Request, made: Plan) -> int:
     if request.compat:
         raise UsageError("--compat cpost prints command lines, and does not run them: add --dry-run")
-    if made.services:
-        raise UsageError(
-            f"service {made.services[0].name}: services are not started in containers yet; add --dry-run for the "
-            "commands, use --engine process, or take a definition without services"
-        )
-    if shutil.which(made.steps[0].line[0]) is None:
-        raise UsageError(f"--engine {request.engine}: there is no {made.steps[0].line[0]} on this machine")
-    return execute(made, Folders(request.payload, request.output), request.config, say)
+    program = made.steps[0].line[0]
+    if shutil.which(program) is None:
+        raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")
+    view = View([one.name for one in made.steps], sys.stderr)
+    ways = Ways(request.limits, request.patience)
+    return execute(made, Folders(request.payload, request.output), request.config, view, ways)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PORT = "PORT"
+"""In the words of a command: the port of a server on this machine, which is chosen when it is started."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -14,7 +17,7 @@ class Step:
     name
         Of the operator.
     upstream
-        Operators that must have ended before.
+        Operators that must have ended before; in a pod, operators that it waits for by itself.
     line
         The command, word by word.
     makes
@@ -23,6 +26,8 @@ class Step:
         Links to folders, and where they lead.
     container
         Name of the container that the command runs; '' if it runs none.
+    volatile
+        Some of what it makes lies in memory, and may be gone when it is needed again.
     """
 
     name: str
@@ -31,11 +36,29 @@ class Step:
     makes: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     container: str = ""
+    volatile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: its name and the command that starts it."""
+    """What must answer before some operators start.
+
+    Attributes
+    ----------
+    name
+        Of the service.
+    line
+        The command that runs it until it is ended.
+    users
+        Names of the operators that need it.
+    ports
+        Where it listens in its container. A process listens at `PORT`.
+    container
+        Name of the container that the command runs; '' if it runs none.
+    """
 
     name: str
     line: tuple[str, ...]
+    users: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    container: str = ""

@@ -34,12 +34,17 @@ main.py [-h] [-d DEBUG_LEVEL] [--input-path INPUT_PATH] [--output-path OUTPUT_PA
                [--mask-pixel-count-limit MASK_PIXEL_COUNT_LIMIT] [-t TILE_SIZE] [-m MODEL_NAME] [-o OVERLAP]
                command"""
 
+SHM_VARIABLE = "NUCLEI_STORE_SHM"
+"""As `store.shm` of config.yaml, which wins: for who starts containers that share memory and have no file to give."""
+
 TRITON_VARIABLES = ("NVIDIA_CLARA_TRTISURI", "NVIDIA_TRITON_HTTPURI", "CLARA_TRITON_URI")
 
 GRACE_SECONDS = 8.0
 """After a signal, the process ends at the latest after so long."""
 
 MOST_WORKERS = 1024
+
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 _heard: list[int] = []
 """Signals that `_interrupt` was called for."""
@@ -92,7 +97,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     ConfigError
         config.yaml is wrong.
     UsageError
-        An environment variable is wrong.
+        A variable of the environment is wrong.
     """
     paths = {name: getattr(arguments, name) for name in ("input_path", "output_path") if getattr(arguments, name)}
     settings = Settings(
@@ -104,6 +109,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         overlap=arguments.overlap,
         triton=_servers(environment),
         run=environment.get("NUCLEI_RUN_ID", "").strip(),
+        shared_memory=_switch(environment, SHM_VARIABLE),
     )
     settings = replace(
         settings,
@@ -242,6 +248,13 @@ def _shard(environment: Mapping[str, str]) -> Shard | None:
     if text and shard is None:
         raise UsageError(f"{VARIABLE}: {text!r:.60} is not {EXPECTS}")
     return shard
+
+
+def _switch(environment: Mapping[str, str], variable: str) -> bool:
+    text = environment.get(variable, "").strip()
+    if text.lower() not in (*_ON, *_OFF, ""):
+        raise UsageError(f"{variable}: {text!r} is neither TRUE nor FALSE (nor 1, 0, yes, no, on, off)")
+    return text.lower() in _ON
 
 
 def _path(text: str) -> Path:

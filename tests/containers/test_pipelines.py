@@ -6,64 +6,146 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pipelines import Definition
-from pipelines.plan import Options, plan
 from tests.containers.engine import ROOT, Engine
 from tests.stages.conftest import environment
 from tests.stages.test_segmentation import FILES, names
+from tests.triton.harness import add_shipped_model
 
 Image = Callable[[str], str]
 
 
-def line(engine: Engine, name: str, payload: Path, output: Path) -> list[str]:
-    definition = ROOT / "pipelines" / f"nuclei-segmentation-{name}.yaml"
+STAGES = ("load", "filter", "stitch")
+NVIDIAS = "nvcr.io/nvidia/tritonserver:24.12-py3"
+"""What the definition names; here it is the name of an image with the same server from a Python package."""
+
+
+def line(engine: Engine, name: str, payload: Path, output: Path, *more: str) -> list[str]:
+    definition = ROOT / "pipelines" / f"nuclei-segmentation{name}.yaml"
     return [
         sys.executable, "-m", "pipelines", "run", str(definition), "--engine", engine.program,
-        "--input", str(payload), "--output", str(output), "-p", "WORKERS=1",
+        "--input", str(payload), "--output", str(output), "-p", "WORKERS=1", *more,
     ]  # fmt: skip
 
 
+@pytest.fixture
+def ready(engine: Engine, image: Image) -> Callable[[], None]:
+    """Builds all images that definitions name."""
+
+    def make() -> None:
+        for one in (*STAGES, "segmentation"):
+            image(one)
+        engine.call("tag", image("triton"), NVIDIAS)
+
+    return make
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository that the server without ONNX Runtime's backend can serve."""
+    folder = tmp_path / "models"
+    add_shipped_model(folder, ROOT / "models" / "segmentation_unet_nuclei" / "1" / "model.onnx")
+    return folder
+
+
+@dataclass
+class Outcome:
+    code: int
+    said: str
+    logs: dict[str, str]
+
+
+def outcome(engine: Engine, out: Path, words: list[str]) -> Outcome:
+    environment_ = environment(**engine.environment)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240, env=environment_)
+    return Outcome(
+        done.returncode, done.stderr, {log.stem: log.read_text() for log in (out / ".job" / "logs").glob("*")}
+    )
+
+
+@pytest.fixture
+def left(engine: Engine) -> Callable[[], set[str]]:
+    """Returns what a run left behind: containers, and folders in shared memory."""
+
+    def there() -> set[str]:
+        containers = engine.call("ps", "-a", "--format", "{{.Names}}").out.split()
+        return {*containers, *(one.name for one in Path("/dev/shm").glob("nuclei-job-*"))}
+
+    before = there()
+    return lambda: there() - before
+
+
 @pytest.mark.parametrize(
-    ("name", "operators"), [("embedded", ("load", "filter", "stitch")), ("fused", ("segmentation",))]
+    ("name", "more"),
+    [
+        ("-embedded", ()),
+        ("-embedded", ("--pod",)),
+        ("-fused", ()),
+        ("-fastio", ()),
+        ("-fastio", ("--pod",)),
+        ("-fastio", ("--triton-image", NVIDIAS, "--pod")),
+        ("", ()),
+    ],
 )
 def test_containers_give_the_bytes_of_one_process(
-    name: str, operators: tuple[str, ...], engine: Engine, image: Image, slide: Path, outside: bytes, tmp_path: Path
-) -> None:
-    for one in operators:
-        image(one)
+    name: str, more: tuple[str, ...], engine: Engine, ready: Callable[[], None], models: Path, slide: Path,
+    outside: bytes, left: Callable[[], set[str]], tmp_path: Path,
+) -> None:  # fmt: skip
+    ready()
     out = tmp_path / "out"
-    done = subprocess.run(
-        line(engine, name, slide, out), capture_output=True, text=True, check=False, timeout=240,
-        env=environment(**engine.environment),
-    )  # fmt: skip
-    logs = "".join(log.read_text() for log in (out / ".job" / "logs").glob("*"))
-    assert done.returncode == 0, done.stderr + logs
+    served = not name or "--triton-image" in more
+    options = [*more, *(["--no-gpu", "--models", str(models)] if served else [])]
+    got = outcome(engine, out, line(engine, name, slide, out, *options))
+    assert got.code == 0, got.said + "".join(got.logs.values())
     assert (out / "image.tif").read_bytes() == outside
     assert [one for one in names(out) if not one.startswith(".")] == FILES
+    assert not left()
+    if "filter" in got.logs:
+        assert f"by segmentation_unet_nuclei ({'triton' if served else 'embedded'})" in got.logs["filter"]
+        assert ("in shared memory" in got.logs["filter"]) is (name == "-fastio")
+    assert "MiB of memory" in got.said, "how much memory a container took is known"
 
 
-def test_a_signal_leaves_no_container(engine: Engine, image: Image, sample_slide: Path, tmp_path: Path) -> None:
-    image("segmentation")
+def test_a_service_that_cannot_start(
+    engine: Engine, ready: Callable[[], None], slide: Path, left: Callable[[], set[str]], tmp_path: Path
+) -> None:
+    ready()
+    (tmp_path / "models" / "empty").mkdir(parents=True)
+    out = tmp_path / "out"
+    got = outcome(engine, out, line(engine, "", slide, out, "--no-gpu", "--models", str(tmp_path / "models")))
+    assert got.code == 16, got.said
+    assert "service triton ended with exit code 1 before it answered" in got.said
+    assert "failed to load" in got.said.lower()
+    assert not left()
+
+
+@pytest.mark.parametrize(("name", "more"), [("-fused", ()), ("", ("--pod", "--no-gpu"))])
+def test_a_signal_leaves_no_container(
+    name: str, more: tuple[str, ...], engine: Engine, ready: Callable[[], None], models: Path, sample_slide: Path,
+    left: Callable[[], set[str]], tmp_path: Path,
+) -> None:  # fmt: skip
+    ready()
     payload, out = tmp_path / "in", tmp_path / "out"
     payload.mkdir()
     shutil.copy(sample_slide, payload)
-    pipeline = Definition(ROOT / "pipelines" / "nuclei-segmentation-fused.yaml").resolve({"WORKERS": "1"})
-    name = plan(pipeline, Options(payload, out, "podman")).steps[0].container
-
-    def there() -> bool:
-        return name in engine.call("ps", "-a", "--format", "{{.Names}}").out
-
+    words = line(engine, name, payload, out, *more, *(["--models", str(models)] if more else []))
     started = environment(**engine.environment)
-    with subprocess.Popen(line(engine, "fused", payload, out), stderr=subprocess.PIPE, text=True, env=started) as child:
-        while child.poll() is None and not there():
-            pass
-        child.send_signal(signal.SIGINT)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=started) as child:
         assert child.stderr is not None
-        told = child.stderr.read()
+        told = ""
+        while child.poll() is None and not any("-operator-" in one for one in left()):
+            time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        told += child.stderr.read()
     assert child.returncode == 130, told
-    assert not there()
+    assert not [one for one in left() if not one.startswith("nuclei-job-")]
+    if folders := left():  # shared memory that holds something is kept for the next run, which is told
+        assert all(one in told for one in folders)
+        for one in folders:
+            shutil.rmtree(Path("/dev/shm", one))

@@ -21,7 +21,8 @@ from shared.errors import UsageError
 ROOT = Path(__file__).parents[2]
 IN, OUT = Path("/data/in"), Path("/data/out")
 JOB = "/data/out/.job"
-UNSET = [word for name in TRITON for word in ("-u", name)]
+UNSET = [word for name in (*TRITON, "NUCLEI_STORE_SHM", "NUCLEI_SHARD") for word in ("-u", name)]
+BOX = Container("image", "tag")
 IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
 OURS = Operator("load", IMAGE, (Input(None, "", "", "/input"),), (Output("", "/output"),))
 
@@ -135,7 +136,7 @@ def test_folders_that_the_command_names() -> None:
 DIAMOND = of(
     Operator("a", Container("x/a", "1"), (Input(None, "", "", "/in"),), (Output("p", "/p"), Output("q", "/q"))),
     Operator("b", Container("x/b", "2", ("run", "a b")), (Input("a", "p", "p", "/in"),), (Output("", "/out"),),
-             {"K": "v"}, Requests(1500, 64 * MIB, 2)),
+             {"K": "v"}, Requests(1500, 64 * MIB, 2, frozenset(("cpu", "memory", "gpu")))),
     Operator("c", Container("x/c", "3"), (Input("a", "q", "q", "/in"),), (Output("", "/out"),)),
 )  # fmt: skip
 
@@ -163,12 +164,78 @@ def test_services() -> None:
     made = plan(definition(), options("podman", user=(0, 0), models=Path("/models")))
     name = f"nuclei-{made.run}-service-triton"
     assert shlex.join(made.services[0].line) == (
-        f"podman run -d --rm --name {name} --network none --cpus 2 --memory 1073741824 --device nvidia.com/gpu=all "
+        f"podman run --rm --name {name} --network none --device nvidia.com/gpu=all "
         "-v /models:/models:ro nvcr.io/nvidia/tritonserver:24.12-py3 tritonserver --model-repository=/models"
     )
     lines = [shlex.join(one.line) for one in made.steps]
     assert [f"--network container:{name}" in line for line in lines] == [False, True, False]
     assert ["NVIDIA_CLARA_TRTISURI=localhost:8000" in line for line in lines] == [False, True, False]
+
+
+def test_shared_memory() -> None:
+    made = plan(definition("nuclei-segmentation-fastio"), options("docker", memory=Path("/dev/shm")))
+    assert made.shared == f"/dev/shm/nuclei-job-{made.run}/shm"
+    for one in made.steps:
+        assert f"-v {made.shared}:/dev/shm" in shlex.join(one.line)
+        assert "NUCLEI_STORE_SHM=TRUE" in one.line
+    assert [one.volatile for one in made.steps] == [True, True, False]
+    without = plan(definition("nuclei-segmentation-fastio"), options("docker"))
+    assert "/dev/shm" not in " ".join(without.lines)
+    by_folders = plan(definition("nuclei-segmentation-embedded"), options("docker", memory=Path("/dev/shm")))
+    assert "/dev/shm" not in " ".join(by_folders.lines)
+    served = plan(definition(), options("docker", memory=Path("/dev/shm"), models=Path("/m")))
+    assert [f"-v {served.shared}:/dev/shm" in line for line in served.lines] == [True, False, True, False]
+    assert "STORE_SHM" not in " ".join(served.lines)
+
+
+def test_shared_memory_of_processes() -> None:
+    made = plan(definition("nuclei-segmentation-fastio"), options(memory=Path("/dev/shm")))
+    assert all("NUCLEI_STORE_SHM=TRUE" in one.line for one in made.steps)
+    assert not made.shared
+
+
+@pytest.mark.parametrize("engine", ["process", "docker"])
+def test_a_pod(engine: Engine) -> None:
+    made = plan(definition("nuclei-segmentation-embedded"), options(engine, pod=True))
+    assert made.pod
+    for one in made.steps:
+        assert not [word for word in one.line if word.startswith("NVIDIA_CLARA_NOSYNCLOCK=")]
+        assert f"NUCLEI_RUN_ID={made.run}" in one.line
+        assert engine == "docker" or "NVIDIA_CLARA_NOSYNCLOCK" in one.line, "what the caller has of it is unset"
+
+
+def test_an_image_of_triton_for_models() -> None:
+    pipeline = definition("nuclei-segmentation-fastio")
+    made = plan(pipeline, options("docker", models=Path("/m"), triton_image="registry:5000/triton:1"))
+    name = f"nuclei-{made.run}-service-triton"
+    (service,) = made.services
+    assert (service.users, service.ports, service.container) == (("filter",), (8000, 8001), name)
+    assert shlex.join(service.line) == (
+        f"docker run --rm --name {name} --network none --gpus 1 -v /m:/models:ro registry:5000/triton:1 tritonserver "
+        "--model-repository=/models --model-control-mode=explicit --load-model=segmentation_unet_nuclei"
+    )
+    filter_ = made.steps[1].line
+    assert [f"{one}=localhost:8000" in filter_ for one in TRITON] == [True, True, True, False]
+    assert f"{TRITON[3]}=localhost:8001" in filter_
+    assert not made.remarks
+
+
+@pytest.mark.parametrize(("image", "message"), [("triton", "the tag is missing"), ("a:5000/b", "the tag is missing")])
+def test_an_image_without_a_tag(image: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(definition("nuclei-segmentation-fastio"), options("docker", triton_image=image))
+
+
+def test_no_more_than_the_machine_has() -> None:
+    made = plan(DIAMOND, options("docker", cores=1, gpus=False))
+    assert "--cpus 1 --memory 67108864 --user" in made.lines[1]
+    assert made.remarks == ("b: asks for more cores than this machine has; it is given 1",)
+
+
+def test_a_volume_of_a_service() -> None:
+    service = Service("s", Container("x", "1"), (Connection("volume", "MODELS", path="/models"),))
+    (remark,) = plan(of(replace(OURS, services=(service,))), options("docker")).remarks
+    assert remark.startswith("load: is given no folder of service s as MODELS")
 
 
 def test_two_services_at_one_port() -> None:
@@ -183,7 +250,7 @@ def test_a_folder_that_cannot_be_mounted() -> None:
         plan(DIAMOND, replace(options("docker"), payload=Path("/a:b")))
 
 
-BOX, RUN = Container("image", "tag"), Container("image", "tag", ("some", "command"))
+RUN = replace(BOX, command=("some", "command"))
 
 
 def folders(sources: str) -> tuple[Input, ...]:
@@ -231,14 +298,57 @@ def test_a_whole_pipeline_as_nvidias_tool_has_it() -> None:
     )
 
 
+def compat(*operators: Operator, **more: object) -> list[str]:
+    """Return the lines of NVIDIA's tool, without their beginnings."""
+    lines = plan(of(*operators), options("docker", compat=True, **more)).lines
+    return [line.removeprefix("docker run ") for line in lines]
+
+
 def test_models_as_nvidias_tool_has_them() -> None:
-    (service,) = plan(
-        definition("nuclei-segmentation-fastio"), options("docker", compat=True, models=Path("/m"))
-    ).services
-    assert shlex.join(service.line[-5:]) == (
-        "nvcr.io/nvidia/tritonserver:20.07-v1-py3 tritonserver --model-repository=/models "
-        "--model-control-mode=explicit --load-model=segmentation_unet_nuclei"
+    server, *_ = compat(replace(OURS, models=(Model("m"), Model("n"))), models=Path("/m"))
+    assert server == (
+        "--gpus=1 --rm -d -p8000:8000 -p8001:8001 -p8002:8002 -v /m:/models nvcr.io/nvidia/tritonserver:20.07-v1-py3 "
+        "tritonserver --model-repository=/models --model-control-mode=explicit --load-model=m --load-model=n"
     )
+
+
+def triton(name: str, image: str, *connections: str) -> Service:
+    ports = tuple(Connection("http", one, 8000) for one in connections)
+    return Service(name, Container(image, "1", ("serve",)), ports)
+
+
+def test_services_as_nvidias_tool_has_them() -> None:
+    """One server at a time, started anew if another was wanted in between; what is no Triton is left out."""
+    one, two, other = triton("trtis", "x", "ONE"), triton("my-triton", "y", "TWO"), triton("other", "z", "OTHER")
+    made = compat(
+        replace(OURS, name="a", services=(one,)),
+        replace(OURS, name="b", services=(one, two), variables={"V": "1"}),
+        replace(OURS, name="c", services=(other, one), variables={"ONE": "mine"}),
+        models=Path("/m"),
+    )
+    assert [line.split()[-2] for line in made if line.startswith("--gpus")] == ["x:1", "y:1", "x:1"]
+    environments = [line.partition("NOSYNCLOCK=1 ")[2].partition(" -v")[0] for line in made[3:]]
+    assert environments == [
+        "--env ONE=TRITON_IP:8000",
+        "--env TWO=TRITON_IP:8000 --env ONE=TRITON_IP:8000 --env V=1",
+        "--env ONE=mine",
+    ]
+    assert len(compat(replace(OURS, services=(other,)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (replace(OURS, outputs=(Output("o", None),)), "shared memory"),
+        (replace(OURS, services=(triton("other", "x"),)), "http connections"),
+        (replace(OURS, services=(Service("triton", BOX, (Connection("http", "A", None),)),)), "ports"),
+        (replace(OURS, services=(replace(triton("triton", "x", "A"), container=BOX),)), "without a command"),
+        (replace(OURS, models=(Model("m"),), services=(triton("triton", "x", "A"),)), "both models and services"),
+    ],
+)  # fmt: skip
+def test_what_nvidias_tool_breaks_off_at(operator: Operator, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        compat(operator, models=Path("/m"))
 
 
 @pytest.mark.parametrize(("more", "message"), [({"engine": "podman"}, "--engine docker"), ({}, "--models")])

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines import execute, schedule
-from pipelines.jobfolder import Folders
 from pipelines.launch import Process, Running
-from pipelines.plan import Plan
+from pipelines.local import MAIN
 from pipelines.step import Step
+from pipelines.view import View
 from shared.errors import InputError, OutputError
+from tests.pipelines.job import Job, left
 from tests.stages.conftest import command, crop, dark_config, environment, small_slide
 
 __all__ = ["crop", "dark_config", "small_slide"]  # fixtures
@@ -75,7 +77,7 @@ def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
     done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "out", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert [line[line.index("-u", 9) + 2] for line in lines] == ["load", "filter", "stitch"]
+    assert [line[line.index(str(MAIN)) + 1] for line in lines] == ["load", "filter", "stitch"]
     assert not list(tmp_path.iterdir())
 
 
@@ -88,6 +90,8 @@ def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
         (["--compat", "cpost", "--engine", "docker"], 2, "add --dry-run"),
         (["--input", "/nowhere"], 10, "/nowhere is no folder"),
         (["--input", ""], 2, "a path is missing"),
+        (["--time-limit", "soon"], 2, "'soon' is not a time such as 90, 90s, 15m or 2h"),
+        (["--triton-image", "x:1", "--engine", "docker"], 2, "this one has none"),
         (["-p", "WORKERS=0"], 2, "'0' is not a whole number from 1"),
     ],
 )
@@ -95,12 +99,6 @@ def test_what_is_refused(more: list[str], code: int, message: str, small_slide: 
     done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "out", *more)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_services_in_containers_are_refused(small_slide: Path, tmp_path: Path) -> None:
-    done = run("nuclei-segmentation", small_slide.parent, tmp_path / "out", "--engine", "podman")
-    assert (done.returncode, "services are not started in containers yet" in done.stderr) == (2, True)
-    assert not (tmp_path / "out").exists()
 
 
 def test_an_engine_that_is_not_there(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,43 +140,26 @@ def test_a_signal_ends_everything_and_the_next_run_goes_on(
     assert (tmp_path / "out" / "image.tif").is_file()
 
 
-def left(folder: Path) -> list[str]:
-    """Return the processes whose command lines name a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = path.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if str(folder) in text:
-            found.append(text)
-    return found
-
-
-class Job:
-    """Runs plans whose operators are scripts for bash, in folders of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.folders = Folders(root / "in", root / "out")
-        self.folders.payload.mkdir()
-        (self.folders.payload / "slide").touch()
-        self.said: list[str] = []
-        self.plan = Plan("p", "r", ())
-
-    def step(self, name: str, script: str, *upstream: str) -> None:
-        out = self.folders.written(name, "")
-        step = Step(name, upstream, ("bash", "-c", script, name, str(out)), (str(out),))
-        ends = (str(out), str(self.folders.output))
-        self.plan = Plan("p", "r", (*self.plan.steps, step), (ends,))
-
-    def run(self, launch: Callable[[Step, Path], Running] = Process) -> int:
-        self.said.clear()
-        return execute.execute(self.plan, self.folders, None, self.said.append, launch)
-
-    def table(self) -> dict[str, str]:
-        """Return what the summary says of each operator."""
-        rows = [line.split() for line in self.said if line.startswith("  ")]
-        return {row[0]: " ".join(row[1:4]) for row in rows if row[0] in {one.name for one in self.plan.steps}}
+def test_arrays_in_memory_that_are_gone_are_made_again(sample_slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(sample_slide, tmp_path / "in")
+    definition = ROOT / "pipelines" / "nuclei-segmentation-fastio.yaml"
+    line = pipelines("run", definition, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as child:
+        assert child.stderr is not None
+        for text in child.stderr:
+            if text == "filter: starts\n":
+                break
+        child.send_signal(signal.SIGINT)
+        child.stderr.read()
+    store = tmp_path / "out" / ".job" / "data" / "load" / "tiles-manifest"
+    tiles = Path(json.loads((store / "manifest.json").read_text())["arrays"]["tiles"]["file"])
+    assert tiles.parent == Path("/dev/shm")
+    tiles.unlink()
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert not tiles.exists()
+    assert (tmp_path / "out" / "image.tif").is_file()
 
 
 @pytest.fixture
@@ -240,12 +221,12 @@ def test_independent_operators_run_side_by_side(job: Job, tmp_path: Path) -> Non
 
 def test_a_run_that_was_killed_while_the_result_was_placed(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     job.step("a", "echo 1 > $1/one; echo 2 > $1/two")
-    replace = Path.replace
+    move = Path.replace
 
     def stop(self: Path, target: Path) -> Path:
         if self.name == "two":
             raise KeyboardInterrupt
-        return replace(self, target)
+        return move(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", stop)
@@ -261,7 +242,7 @@ def test_two_runs_at_once(job: Job) -> None:
 
     def launch(step: Step, log: Path) -> Running:
         with pytest.raises(OutputError, match="in use by another run"):
-            execute.execute(job.plan, job.folders, None, str)
+            execute.execute(job.plan, job.folders, None, View([], io.StringIO()))
         return Process(step, log)
 
     assert job.run(launch) == 0
@@ -294,10 +275,11 @@ def test_who_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
     after = Step("after", ("deaf",), ("true",))
     log = tmp_path / "deaf"
     stops = lambda: int(log.is_file() and log.stat().st_size > 0)  # noqa: E731 - two words
-    (result,) = schedule.schedule(
-        [deaf, after], lambda step: Process(step, tmp_path / step.name), lambda _: None, (), stops
+    made = schedule.Schedule(
+        [deaf, after], lambda step: Process(step, tmp_path / step.name), lambda _: None, stops=stops
     )
-    assert result.ended.code == 128 + signal.SIGKILL
+    made.run()
+    assert [one.ended.code for one in made.results] == [128 + signal.SIGKILL]
 
 
 def test_an_error_of_the_runner_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -311,5 +293,5 @@ def test_an_error_of_the_runner_leaves_nothing_behind(tmp_path: Path) -> None:
 
     steps = [Step("a", (), ("sleep", "100")), Step("b", (), ("true",))]
     with pytest.raises(OSError, match="no"):
-        schedule.schedule(steps, launch, lambda _: None)
+        schedule.Schedule(steps, launch, lambda _: None).run()
     assert children[0]._gone

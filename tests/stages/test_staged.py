@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Prepare, list[str], str]] = {
     "fill": (tissue, [], "overlay: {style: fill, color: [255, 0, 0], opacity: 0.5}\n"),
     "render settings": (with_render_settings, [], ""),
     "shared memory": (tissue, [], "store: {shm: true}\n"),
+    "shared memory by a variable": (tissue, [], ""),
 }
 
 
@@ -80,9 +81,12 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_apart_or_in_one_process_the_bytes_are_the_same(
-    case: str, crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+    case: str, crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     prepare, options, text = CASES[case]
+    if case == "shared memory by a variable":
+        monkeypatch.setenv("NUCLEI_STORE_SHM", "TRUE")
     slide, config, inputs = (tmp_path / name for name in ("slide", "config", "in"))
     for folder in (slide, config, inputs):
         folder.mkdir()
@@ -123,7 +127,7 @@ def test_apart_or_in_one_process_the_bytes_are_the_same(
     for manifest in arrays:
         assert manifest is not None
         large = Path(manifest.arrays[manifest.kind].file)
-        assert large.is_absolute() == (case == "shared memory")
+        assert large.is_absolute() == case.startswith("shared memory")
         assert not large.is_absolute() or not large.exists(), "shared memory was not given back"
 
 

@@ -178,6 +178,26 @@ def test_an_address_that_is_none_is_refused(value: str) -> None:
         cli.settings_from(cli.parser({}).parse_args(["x"]), {"NVIDIA_CLARA_TRTISURI": value})
 
 
+@pytest.mark.parametrize(
+    ("value", "shared"),
+    [(None, False), ("", False), ("TRUE", True), (" on ", True), ("1", True), ("no", False), ("False", False)],
+)
+def test_shared_memory_from_the_environment(value: str | None, shared: bool) -> None:
+    environment = {} if value is None else {"NUCLEI_STORE_SHM": value}
+    assert cli.settings_from(cli.parser({}).parse_args(["x"]), environment).shared_memory is shared
+
+
+def test_the_file_wins_over_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("store: {shm: false}\n")
+    given = cli.parser({}).parse_args(["--config-path", str(tmp_path), "x"])
+    assert not cli.settings_from(given, {"NUCLEI_STORE_SHM": "1"}).shared_memory
+
+
+def test_a_switch_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="NUCLEI_STORE_SHM: 'maybe' is neither TRUE nor FALSE"):
+        cli.settings_from(cli.parser({}).parse_args(["x"]), {"NUCLEI_STORE_SHM": "maybe"})
+
+
 @pytest.mark.parametrize("folder", ["/", str(ROOT), str(ROOT / "operators")])
 def test_the_launcher_works_from_any_folder(folder: str) -> None:
     done = subprocess.run(

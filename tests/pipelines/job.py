@@ -1,0 +1,59 @@
+"""Runs of plans whose operators are small scripts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines import execute
+from pipelines.jobfolder import Folders
+from pipelines.launch import Process, Running
+from pipelines.plan import Plan
+from pipelines.step import Step
+from pipelines.view import View
+
+
+def left(folder: Path) -> list[str]:
+    """Return the processes whose command lines name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in text:
+            found.append(text)
+    return found
+
+
+class Job:
+    """Runs plans whose operators are scripts for bash, in folders of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.folders = Folders(root / "in", root / "out")
+        self.folders.payload.mkdir()
+        (self.folders.payload / "slide").touch()
+        self.said: list[str] = []
+        self.plan = Plan("p", "r", ())
+        self.ways = execute.Ways()
+
+    def step(self, name: str, script: str, *upstream: str) -> None:
+        out = self.folders.written(name, "")
+        step = Step(name, upstream, ("bash", "-c", script, name, str(out)), (str(out),))
+        ends = (str(out), str(self.folders.output))
+        self.plan = replace(self.plan, steps=(*self.plan.steps, step), results=(ends,))
+
+    def run(self, launch: Callable[[Step, Path], Running] = Process) -> int:
+        shown = io.StringIO()
+        view = View([one.name for one in self.plan.steps], shown)
+        try:
+            return execute.execute(self.plan, self.folders, None, view, replace(self.ways, launch=launch))
+        finally:
+            self.said = shown.getvalue().splitlines()
+
+    def table(self) -> dict[str, str]:
+        """Return what the summary says of each operator."""
+        rows = [line.split() for line in self.said if line.startswith("  ")]
+        return {row[0]: " ".join(row[1:4]) for row in rows if row[0] in {one.name for one in self.plan.steps}}

@@ -1,0 +1,106 @@
+"""Services of runs: a real Triton server that is found on the machine, and small servers that fail."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.step import PORT, Service
+from tests.pipelines.job import Job, left
+from tests.pipelines.test_run import ROOT, expected, job, pipelines
+from tests.stages.conftest import crop, environment, small_slide
+from tests.triton.harness import VENV, add_shipped_model, is_installed
+
+__all__ = ["crop", "expected", "job", "small_slide"]  # fixtures
+
+SERVER = """
+import http.server, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+time.sleep(float(sys.argv[2]))
+print("listens", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1].split("=")[1])), Handler).serve_forever()
+"""
+ASK = "import urllib.request as u; u.urlopen('http://{}/v2/health/ready')"
+
+
+def served(job: Job, script: str, *words: str) -> None:
+    """Give a job a service, and an operator that asks it."""
+    line = (sys.executable, "-c", script, f"--http-port={PORT}", *words, str(job.folders.job))
+    ask = f'"{sys.executable}" -c "{ASK.format("${ADDRESS}")}" && touch $1/result'
+    job.step("first", "true")
+    job.step("asks", ask, "first")
+    asks = replace(job.plan.steps[1], line=("env", f"ADDRESS=127.0.0.1:{PORT}", *job.plan.steps[1].line))
+    job.plan = replace(job.plan, steps=(job.plan.steps[0], asks), services=(Service("server", line, ("asks",)),))
+
+
+def test_who_uses_a_service_starts_when_it_answers(job: Job) -> None:
+    served(job, SERVER, "1.5")
+    assert job.run() == 0
+    assert (job.folders.output / "result").exists()
+    said = [line.split(" after")[0] for line in job.said]
+    assert said.index("first: starts") < said.index("service server: answers") < said.index("asks: starts")
+    assert not left(job.folders.job)
+
+
+def test_a_service_that_ends(job: Job) -> None:
+    served(job, "import sys; print('no memory'); sys.exit(3)")
+    assert job.run() == 16
+    assert job.said[-2:] == ["service server ended with exit code 3 before it answered", "  no memory"]
+    assert job.table()["asks"] == "not run"
+
+
+def test_a_service_that_does_not_answer(job: Job) -> None:
+    served(job, SERVER, "100")
+    job.ways = replace(job.ways, patience=1.0)
+    assert job.run() == 16
+    assert "has not answered for" in job.said[-1]
+    assert not left(job.folders.job)
+
+
+def test_a_service_is_not_started_for_what_is_done(job: Job) -> None:
+    served(job, SERVER, "0")
+    job.step("last", "exit 5", "asks")
+    job.plan = replace(job.plan, results=())
+    assert job.run() == 5
+    assert job.run() == 5
+    assert not [line for line in job.said if line.startswith("service")]
+
+
+@pytest.mark.skipif(not is_installed(), reason="no Triton server here: make triton")
+@pytest.mark.parametrize("how", ["service", "models"])
+def test_a_triton_server_that_is_found_on_the_machine(
+    how: str, small_slide: Path, expected: bytes, tmp_path: Path
+) -> None:
+    models, programs, out = tmp_path / "models", tmp_path / "bin", tmp_path / "out"
+    add_shipped_model(models, ROOT / "models" / "segmentation_unet_nuclei" / "1" / "model.onnx")
+    programs.mkdir()
+    site = next((VENV / "lib").glob("python3.*/site-packages"))
+    real = site / "pytriton" / "tritonserver" / "bin" / "tritonserver"
+    libraries = f"{sysconfig.get_config_var('LIBDIR')}:{site / 'nvidia_pytriton.libs'}"
+    program = programs / "tritonserver"
+    program.write_text(
+        f"#!/bin/bash\nexport PATH={VENV / 'bin'}:$PATH LD_LIBRARY_PATH={shlex.quote(libraries)}\n"
+        f'exec {shlex.quote(str(real))} --backend-directory={VENV / "backends"} "$@"\n'
+    )
+    program.chmod(0o755)
+    definition = ROOT / "pipelines" / f"nuclei-segmentation{'' if how == 'service' else '-fastio'}.yaml"
+    line = pipelines("run", definition, "--input", small_slide.parent, "--output", out, "--models", models)
+    path = f"{programs}:{os.environ['PATH']}"
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240, env=environment(PATH=path))
+    assert done.returncode == 0, done.stderr
+    assert f"filter: served by {program}, with the models in {models}" in done.stderr
+    log = (out / ".job" / "logs" / "filter.log").read_text()
+    assert "by segmentation_unet_nuclei (triton)" in log
+    assert (out / "image.tif").read_bytes() == expected
+    assert not left(models)
