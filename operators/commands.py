@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from shared import cli, config
 from shared.driver import run_stage
 from shared.settings import Settings
+from shared.shard import VARIABLE
+
+log = logging.getLogger("nuclei")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,7 +36,7 @@ def _segmentation(settings: Callable[[], Settings]) -> None:
 def _load(settings: Callable[[], Settings]) -> None:
     from operators.load.command import run
 
-    run_stage(settings(), run)
+    run_stage(_whole(settings(), "load reads all tiles"), run)
 
 
 def _filter(settings: Callable[[], Settings]) -> None:
@@ -44,7 +48,14 @@ def _filter(settings: Callable[[], Settings]) -> None:
 def _stitch(settings: Callable[[], Settings]) -> None:
     from operators.stitch.command import run
 
-    run_stage(settings(), run)
+    run_stage(_whole(settings(), "stitch draws all shards"), run)
+
+
+def _whole(settings: Settings, what: str) -> Settings:
+    """Return the settings; say that a shard, which may be set for all stages, is none of this one's concern."""
+    if settings.shard is not None:
+        log.info("%s, whatever %s or `shard` says: that is for filter", what, VARIABLE)
+    return settings
 
 
 def _config(settings: Callable[[], Settings]) -> None:

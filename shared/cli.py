@@ -24,6 +24,7 @@ from shared.address import Address
 from shared.errors import ConfigError, Interrupted, NucleiError, UsageError
 from shared.resources import usable_cpus
 from shared.settings import Settings
+from shared.shard import EXPECTS, VARIABLE, Shard
 
 log = logging.getLogger("nuclei")
 
@@ -115,7 +116,8 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         mask=replace(settings.mask, pixel_limit=arguments.mask_pixel_count_limit),
         model=replace(settings.model, name=arguments.model_name),
     )
-    return config.read_config(arguments.config_path, settings)
+    settings = config.read_config(arguments.config_path, settings)
+    return replace(settings, shard=_shard(environment) or settings.shard)
 
 
 def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) -> int:
@@ -238,6 +240,14 @@ def _servers(environment: Mapping[str, str]) -> tuple[str, ...]:
         if servers:
             return servers
     return ()
+
+
+def _shard(environment: Mapping[str, str]) -> Shard | None:
+    text = environment.get(VARIABLE, "").strip()
+    shard = Shard.parse(text)
+    if text and shard is None:
+        raise UsageError(f"{VARIABLE}: {text!r:.60} is not {EXPECTS}")
+    return shard
 
 
 def _switch(environment: Mapping[str, str], variable: str) -> bool:

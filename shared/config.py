@@ -17,6 +17,7 @@ import yaml
 
 from shared.errors import ConfigError
 from shared.settings import InferenceSettings, JpegSettings, MaskSettings, ModelSettings, OverlaySettings, Settings
+from shared.shard import EXPECTS, VARIABLE, Shard
 
 NAME = "config.yaml"
 LARGEST = 1024 * 1024
@@ -91,6 +92,10 @@ def _switch() -> tuple[str, Callable[[Any], bool | None]]:
 
 def _folder() -> tuple[str, Callable[[Any], Path | None]]:
     return "the path of a folder", lambda value: Path(value) if isinstance(value, str) and value else None
+
+
+def _shard() -> tuple[str, Callable[[Any], Shard | None]]:
+    return EXPECTS, lambda value: Shard.parse(value) if isinstance(value, str) else None
 
 
 _OVERLAY, _JPEG, _MASK = OverlaySettings(), JpegSettings(), MaskSettings()
@@ -186,6 +191,12 @@ KEYS = (
         *_switch(),
         _ALL.overwrite,
         "Replace another result in the output folder; without it such a folder is refused.",
+    ),
+    Key(
+        "shard",
+        *_shard(),
+        _ALL.shard,
+        f"Which share of the tiles filter infers; all of them without it. The variable {VARIABLE} wins over it.",
     ),
 )
 
@@ -331,4 +342,5 @@ def _settings(values: Mapping[str, Any], settings: Settings) -> Settings:
         overwrite=values.get("overwrite", settings.overwrite),
         shared_memory=values.get("store.shm", settings.shared_memory),
         patience=values.get("wait.limit", settings.patience),
+        shard=values.get("shard", settings.shard),
     )

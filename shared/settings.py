@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from shared.shard import Shard
+
 
 @dataclass(frozen=True, slots=True)
 class OverlaySettings:
@@ -70,7 +72,8 @@ class Settings:
 
     Of a stage that runs apart: `more_inputs`, folders besides `input_path`; `run`, the run that it belongs to
     (``NUCLEI_RUN_ID``); `shared_memory`, whether stores have their arrays there; `patience`, seconds without progress
-    after which it gives up waiting for the stage before it, None for no waiting.
+    after which it gives up waiting for the stage before it, None for no waiting; `shard`, the share of the tiles that
+    filter infers, None for all.
 
     Of a stage that NVIDIA's driver starts: `named_paths`, which of `input_path` and `output_path` the command line
     names, so that they win over the driver's; `fastio`, its `clara.FastIOContext`, if it has one.
@@ -94,6 +97,7 @@ class Settings:
     run: str = ""
     shared_memory: bool = False
     patience: float | None = 300.0
+    shard: Shard | None = None
     named_paths: frozenset[str] = frozenset()
     fastio: Any = None
 

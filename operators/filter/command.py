@@ -27,6 +27,7 @@ from shared.store import (
     ArrayFacts,
     Manifest,
     ModelFacts,
+    ShardFacts,
     StoreFolder,
     StoreReader,
     StoreWriter,
@@ -53,9 +54,11 @@ def run(settings: Settings) -> None:
     start = time.perf_counter()
     patience = Patience(settings.patience)
     with ExitStack() as stack:
-        folder = stack.enter_context(StoreFolder(settings.output_path))  # first: nobody waits for what must fail
+        # first: nobody waits for what must fail
+        folder = stack.enter_context(StoreFolder(settings.output_path, settings.shard))
         source, tiles = find_store(settings, "tiles", patience)
-        refuse_as_output(source, "tiles", settings.output_path)
+        for output in {settings.output_path, folder.path}:
+            refuse_as_output(source, "tiles", output)
         log.info("%s: %d tiles of %d of %s", source, tiles.n, tiles.tile, tiles.slide.name)
         settings = _as_loaded(settings, tiles)
         engine, memory = stack.enter_context(open_engine(settings)), stack.enter_context(MemoryPeak())
@@ -64,21 +67,30 @@ def run(settings: Settings) -> None:
         explain_overlap(tiles.grid, model)
         key = filter_key(tiles.key, model.name, model.engine, model.identity, settings)
         log.debug("key of the maps %s", key)
-        if not folder.claim("masks", key, settings.run, overwrite=settings.overwrite):
+        if not folder.claim("masks", key, settings.run, overwrite=settings.overwrite, fastio=settings.fastio):
             log.info("already done: %s holds the maps of these very tiles, model and settings", folder.path)
             return
-        shape = (max(1, tiles.n), tiles.tile, tiles.tile, len(model.channels))
+        shard = settings.shard
+        first, stop = (0, tiles.n) if shard is None else shard.range(tiles.n)
+        n = stop - first
+        share = f"{shard}, {f'tiles {first} to {stop - 1}' if n else 'none'} of {tiles.n}" if shard else ""
+        if share:
+            log.info("shard %s", share)
+        shape = (max(1, n), tiles.tile, tiles.tile, len(model.channels))
         manifest = replace(
             tiles,
             kind="masks",
             run=settings.run,
             key=key,
             source=tiles.key,
+            n=n,
+            shard=None if shard is None else ShardFacts(shard.number, shard.count, first, tiles.n),
             model=ModelFacts(model.name, model.engine, model.identity),
             arrays={"masks": ArrayFacts("", shape, "uint8", model.channels)},
         )
         with StoreReader(source, tiles, patience, settings.fastio) as reader:
-            small = {"index": reader.small("index")}
+            # an array has at least one item, if there are none
+            small = {"index": reader.small("index")[first:stop] if n else np.zeros((1, 2), np.int32)}
             with (
                 StoreWriter(
                     folder.path,
@@ -94,19 +106,20 @@ def run(settings: Settings) -> None:
                 resumed = len(store.entries)
                 log.info(
                     "%d tiles to infer%s, %s in %s",
-                    tiles.n - resumed,
+                    n - resumed,
                     f", {resumed} already inferred" if resumed else "",
                     human(math.prod(shape)),
                     "shared memory" if settings.shared_memory else folder.path,
                 )
-                damaged = _fill(reader, store, engine, crew)
+                damaged = _fill(reader, store, first, engine, crew)
                 reader.wait_until_complete()
                 store.finish({"damaged": damaged})
         folder.finish()
     answer([
         *finished({
             "slide": f"{tiles.slide.name}  ({tiles.slide.width} x {tiles.slide.height} pixels)",
-            "tiles": f"{tiles.n} inferred by {model.name} ({model.engine})"
+            "shard": share,
+            "tiles": f"{n} inferred by {model.name} ({model.engine})"
                      + (f", {resumed} of them kept from an earlier run" if resumed else ""),
             "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
         }),
@@ -114,15 +127,17 @@ def run(settings: Settings) -> None:
             time.perf_counter() - start, settings.workers, memory.peak, crew.clock, patience.waited
         ),
         *finished({"result": f"{folder.path}  ({human(math.prod(shape))})",
-                   "next": "stitch, with the slide, the tiles' folder and that folder as its inputs"}),
+                   "next": "stitch, with the slide, the tiles' folder and that folder as its inputs" if not shard else
+                           f"the other shards; then stitch, with the slide, the tiles' folder and "
+                           f"{settings.output_path} as its inputs"}),
     ])  # fmt: skip
 
 
 class _Kept:
     """What filter keeps maps in: the store that it writes."""
 
-    def __init__(self, store: StoreWriter) -> None:
-        self._store = store
+    def __init__(self, store: StoreWriter, first: int) -> None:
+        self._store, self._first = store, first
 
     def get(self, index: int) -> Pixels | None:
         """Return nothing: tiles whose maps are there are not read again."""
@@ -130,7 +145,7 @@ class _Kept:
 
     def add(self, index: int, maps: Pixels) -> None:
         """Keep the maps of a tile."""
-        self._store.put([index], maps[np.newaxis])
+        self._store.put([index - self._first], maps[np.newaxis])
 
 
 def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
@@ -143,20 +158,20 @@ def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
     return replace(settings, tile=tiles.tile, overlap=tiles.overlap)
 
 
-def _fill(reader: StoreReader, store: StoreWriter, engine: Engine, crew: Crew) -> int:
-    """Infer the tiles that the store lacks; return how many of all could not be read from the slide."""
-    n = reader.manifest.n
+def _fill(reader: StoreReader, store: StoreWriter, first: int, engine: Engine, crew: Crew) -> int:
+    """Infer the tiles from `first` on that the store lacks; return how many of its could not be read from the slide."""
+    n = store.manifest.n
     there = {item: entry.flags for item, entry in store.entries.items()}
-    wanted = np.array([item for item in range(n) if item not in there], np.int64)
+    wanted = np.array([first + item for item in range(n) if item not in there], np.int64)
     damaged = sum(1 for flags in there.values() if flags & DAMAGED)
     done = len(there)
     with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
-        for batch in infer(_tiles(reader, wanted, engine.info.batch, crew), engine, _Kept(store), crew):
+        for batch in infer(_tiles(reader, wanted, engine.info.batch, crew), engine, _Kept(store, first), crew):
             done += len(batch)
             bad = np.flatnonzero(batch.tiles.damaged)
             if len(bad):
                 damaged += len(bad)
-                store.put(batch.index[bad].tolist(), batch.maps[bad], DAMAGED)
+                store.put((batch.index[bad] - first).tolist(), batch.maps[bad], DAMAGED)
     return damaged
 
 

@@ -23,12 +23,14 @@ from shared.batches import MaskBatch
 from shared.clock import Clock
 from shared.crew import Crew
 from shared.disk import writing
+from shared.errors import UsageError
 from shared.geometry import TileGrid
 from shared.inputs import slide_of
 from shared.progress import Progress, duration
 from shared.resources import MemoryPeak
 from shared.runkey import filter_key, load_key, stitch_key
 from shared.settings import Settings
+from shared.shard import VARIABLE
 from shared.slides import fingerprint, open_slide, stat_of
 from shared.slides.describe import describe
 
@@ -52,6 +54,11 @@ def segment(settings: Settings) -> None:
     NucleiError
         One of its kinds; see `shared.errors`.
     """
+    if settings.shard is not None:
+        raise UsageError(
+            f"segmentation does the whole slide, never shard {settings.shard} of it: unset {VARIABLE} (or `shard` in "
+            "config.yaml), or run load, filter and stitch, of which filter can be divided"
+        )
     start = time.perf_counter()
     path = slide_of(settings)
     before = stat_of(path)

@@ -27,7 +27,7 @@ from shared.runkey import stitch_key
 from shared.settings import Settings
 from shared.slides import SlideInfo, fingerprint, open_slide, stat_of
 from shared.slides.describe import describe
-from shared.store import Manifest, StoreReader, find_store, free, refuse_as_output
+from shared.store import Manifest, Parts, StoreReader, WholeReader, find_store, free, refuse_as_output
 from shared.store.manifest import is_complete
 from shared.waiting import Patience
 
@@ -60,30 +60,32 @@ def run(settings: Settings) -> None:
         try:
             at, tiles = find_store(settings, "tiles", patience, lambda it: _of_slide(it, identity, slide.info))
             refuse_as_output(at, "tiles", settings.output_path)
-            of, masks = find_store(settings, "masks", patience, lambda it: _of_tiles(it, tiles))
-            refuse_as_output(of, "masks", settings.output_path)
-            assert masks.model is not None
-            key = stitch_key(masks.key, settings)
+            masks = Parts(settings, patience, lambda it: _of_tiles(it, tiles))
+            for folder in masks.folders:
+                refuse_as_output(folder, "masks", settings.output_path)
+            assert masks.one.model is not None
+            key = stitch_key(masks.one.key, settings)
             if not claim(work, key, settings, path, at):
                 done = True
-                if is_complete(at, tiles) and is_complete(of, masks):  # else somebody still works on them
-                    _free(settings, tiles, masks)
+                masks.look()
+                if is_complete(at, tiles) and masks.complete:  # else somebody still works on them
+                    _free(settings, tiles, *masks.manifests)
                 return
             with (
                 writing(work.output),
                 StoreReader(at, tiles, patience, settings.fastio) as first,
-                StoreReader(of, masks, patience, settings.fastio) as second,
+                WholeReader(masks, patience, settings.fastio) as second,
                 Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
             ):
-                job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.model.name, before, (at,))
-                result = _run(job, _Stores(first, second), crew)
+                job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.one.model.name, before, (at,))
+                result = _run(job, _Stores(first, second), masks.one, crew)
                 first.wait_until_complete()
                 second.wait_until_complete()
                 job.publish(result)
             done = True
         finally:
             work.close(remove=done)
-    _free(settings, tiles, masks)
+    _free(settings, tiles, *masks.manifests)
     outcome = Outcome(
         info=slide.info,
         output=work.output,
@@ -103,17 +105,16 @@ def run(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """The two stores, read together."""
+    """Tiles and their maps, read together."""
 
     tiles: StoreReader
-    masks: StoreReader
+    masks: WholeReader
 
     def batches(self, crew: Crew) -> Iterator[MaskBatch]:
         """Yield all maps in order, with their tiles' pixels where the image takes them from there."""
         manifest = self.tiles.manifest
         side = manifest.tile
         same = side == SIDE and manifest.overlap == 0  # else the image's tiles are read from the slide
-        wanted = np.arange(manifest.n, dtype=np.int64)
 
         def read(span: tuple[int, int]) -> MaskBatch:
             index = np.arange(*span, dtype=np.int64)
@@ -125,7 +126,7 @@ class _Stores:
             return MaskBatch(index, maps, TileBatch(index, pixels, damaged | not_inferred))
 
         def spans() -> Iterator[tuple[int, int]]:
-            for span in self.masks.ranges(wanted, max(1, BATCH_BYTES // (side * side * 3))):
+            for span in self.masks.ranges(max(1, BATCH_BYTES // (side * side * 3))):
                 self.tiles.wait_for(*span)
                 yield span
 
@@ -146,13 +147,13 @@ def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
 
 
 def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
-    same = (masks.source, masks.n, masks.grid) == (tiles.key, tiles.n, tiles.grid)
+    same = (masks.source, masks.total, masks.grid) == (tiles.key, tiles.n, tiles.grid)
     return "" if same else "it was made from another store of tiles than the one that is given here"
 
 
-def _run(job: ImageJob, stores: _Stores, crew: Crew) -> StitchResult:
+def _run(job: ImageJob, stores: _Stores, masks: Manifest, crew: Crew) -> StitchResult:
     grid, tiles = job.grid, stores.tiles.manifest
-    channels = stores.masks.manifest.arrays["masks"].shape[-1]
+    channels = masks.arrays["masks"].shape[-1]
     needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, crew)
     batch = 2 * crew.workers * BATCH_BYTES // 3 * (3 + channels)
     drawing = memory_needed(grid.width, grid.tile, crew.workers, channels=channels)

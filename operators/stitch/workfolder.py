@@ -19,6 +19,7 @@ from shared.inputs import IMAGE
 from shared.lock import FolderLock
 from shared.render_config import RENDER
 from shared.store.manifest import WORK, read_manifest
+from shared.store.shards import shard_folders
 
 META_LIMIT = 1 << 20
 """Most bytes of a config.meta; ours have a few hundred."""
@@ -159,8 +160,11 @@ class WorkFolder:
 
 
 def _store_in(folder: Path) -> str | None:
-    try:
-        manifest = read_manifest(folder)
-    except StoreError:  # somebody else's manifest.json
-        return None
-    return None if manifest is None else manifest.kind
+    for place in (folder, *(shard for _, shard in shard_folders(folder))):
+        try:
+            manifest = read_manifest(place)
+        except StoreError:  # somebody else's manifest.json
+            continue
+        if manifest is not None:
+            return manifest.kind
+    return None

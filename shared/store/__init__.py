@@ -3,8 +3,10 @@
 from shared.store.clean import free
 from shared.store.find import find_store, refuse_as_output
 from shared.store.folder import StoreFolder
-from shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, SlideFacts
+from shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, ShardFacts, SlideFacts
+from shared.store.parts import Parts
 from shared.store.reader import StoreReader
+from shared.store.whole import WholeReader
 from shared.store.writer import StoreWriter
 
 __all__ = [
@@ -12,10 +14,13 @@ __all__ = [
     "Kind",
     "Manifest",
     "ModelFacts",
+    "Parts",
+    "ShardFacts",
     "SlideFacts",
     "StoreFolder",
     "StoreReader",
     "StoreWriter",
+    "WholeReader",
     "find_store",
     "free",
     "refuse_as_output",

@@ -73,6 +73,12 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Co
             path.unlink(missing_ok=True)
 
 
+def remove(folder: Path, work: Path, fastio: Context = None) -> None:
+    """Remove the store in a folder, whole or not, for good; see `make_room`."""
+    make_room(folder, work, "masks", fastio=fastio)
+    settle(work)
+
+
 def settle(work: Path) -> None:
     """Note that the manifest names from now on what was announced."""
     with writing(work):

@@ -40,8 +40,7 @@ def find_store(
     StoreError
         A manifest is there and cannot be understood, or the store is not the right one.
     """
-    roots = [root.parent if root.is_file() else root for root in settings.inputs]
-    places = [folder for root in roots for folder in (root, root / kind)]
+    places = places_of(settings, kind)
     while True:
         other, unreadable = "", None
         for folder in places:
@@ -54,7 +53,7 @@ def find_store(
                 continue
             other = refuse(manifest)
             if not other and patience.waits:
-                other = _belongs_elsewhere(settings, manifest)
+                other = belongs_elsewhere(settings, manifest)
             if not other:
                 return folder, manifest
             if not patience.waits:
@@ -68,7 +67,13 @@ def find_store(
         patience.wait(lambda text=text: text)  # type: ignore[misc] # mypy cannot infer a lambda's default
 
 
-def _belongs_elsewhere(settings: Settings, manifest: Manifest) -> str:
+def places_of(settings: Settings, kind: Kind) -> list[Path]:
+    """Return the folders in which a store may lie."""
+    roots = [root.parent if root.is_file() else root for root in settings.inputs]
+    return [folder for root in roots for folder in (root, root / kind)]
+
+
+def belongs_elsewhere(settings: Settings, manifest: Manifest) -> str:
     """Return why who waits goes on waiting in spite of a store that is there; empty if it will do."""
     if settings.run not in ("", manifest.run):
         return f"it belongs to run {manifest.run or '(unnamed)'}, not to {settings.run}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,15 @@ from shared.closing import Closing
 from shared.disk import writing
 from shared.errors import OutputError, StoreError
 from shared.lock import FolderLock
+from shared.shard import Shard
 from shared.store import ledger
-from shared.store.clean import clear
+from shared.store.clean import clear, remove
+from shared.store.fastio import Context
 from shared.store.files import force, put_file
 from shared.store.ledger import MISSING, Entry, LedgerWriter
 from shared.store.manifest import COMPLETE, FASTIO, FILE, WORK, Kind, Manifest, is_complete, read_manifest
 from shared.store.reader import StoreReader
+from shared.store.shards import holds_store, rivals
 from shared.store.writer import keep_files
 from shared.waiting import Patience
 
@@ -29,7 +33,14 @@ class StoreFolder(Closing):
     Parameters
     ----------
     output
-        The folder; made if it does not exist.
+        The output folder; made if it does not exist.
+    shard
+        Which share of a store is made, in a folder of its own in the output folder; None for the whole.
+
+    Attributes
+    ----------
+    path, work
+        The store's folder, and its folder of work.
 
     Raises
     ------
@@ -37,8 +48,10 @@ class StoreFolder(Closing):
         It cannot be written, or another run holds it.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.path, self.work = output, output / WORK
+    def __init__(self, output: Path, shard: Shard | None = None) -> None:
+        self._output, self._shard = output, shard
+        self.path = output = output if shard is None else output / shard.folder
+        self.work = output / WORK
         if self.work.is_symlink():
             raise OutputError(f"{self.work} is a link; a run works there, and removes what it finds: delete the link")
         self._finished = self._claimed = False
@@ -48,7 +61,14 @@ class StoreFolder(Closing):
             self._lock = FolderLock(self.work, output)
 
     def claim(
-        self, kind: Kind, key: str, run: str, *, overwrite: bool, files: Mapping[str, bytes] | None = None
+        self,
+        kind: Kind,
+        key: str,
+        run: str,
+        *,
+        overwrite: bool,
+        files: Mapping[str, bytes] | None = None,
+        fastio: Context = None,
     ) -> bool:
         """Begin or continue the store `key`.
 
@@ -60,6 +80,8 @@ class StoreFolder(Closing):
             Replace another store.
         files
             What travels with tiles, by name; renewed in a store that is complete.
+        fastio
+            The FastIO context of NVIDIA's driver, where it runs this stage.
 
         Returns
         -------
@@ -70,12 +92,11 @@ class StoreFolder(Closing):
         OutputError
             The folder holds another store or an unfinished run, and `overwrite` is off.
         """
-        if (self.work / "key").exists():
-            raise OutputError(
-                f"{self.path} holds an unfinished run of stitch or segmentation; repeat that one, or use another folder"
-            )
+        self._refuse_image()
+        self._make_way(overwrite, fastio)
         there = self._there(overwrite)
-        if there is not None and (there.kind, there.key) == (kind, key):
+        shard = None if there is None or there.shard is None else there.shard.shard
+        if there is not None and (there.kind, there.key, shard) == (kind, key, self._shard):
             if self._whole(there):
                 if kind == "tiles":
                     keep_files(self.path, self.work, files or {})
@@ -101,11 +122,46 @@ class StoreFolder(Closing):
         with writing(self.work):
             if self._finished or (self._claimed and not (self.path / FILE).exists()):
                 clear(self.work)
-                self._lock.remove()
-            elif self._fresh and not any(entry.name != "lock" for entry in self.work.iterdir()):
-                self._lock.remove()
-            else:
+            elif not self._fresh or any(entry.name != "lock" for entry in self.work.iterdir()):
                 self._lock.close()
+                return
+            self._lock.remove()
+        if Shard.named(self.path.name) is not None:
+            with suppress(OSError):  # it is not empty
+                self.path.rmdir()
+
+    def _refuse_image(self) -> None:
+        if (self.work / "key").exists():
+            raise OutputError(
+                f"{self.path} holds an unfinished run of stitch or segmentation; repeat that one, or use another folder"
+            )
+
+    def _make_way(self, overwrite: bool, fastio: Context) -> None:
+        """Refuse, or remove, what would not go with this store. Other shards of it may do so at the same time."""
+        there = rivals(self._output, self._shard)
+        one = "an undivided one" if self._shard is None else f"shard {self._shard}"
+        for certain in (False, True):  # nothing is removed if anything must stay
+            for rival in there:
+                stands = f"{rival} holds a store that does not go with {one} in {self._output}; "
+                if rival != self._output and rival.is_symlink():
+                    raise OutputError(f"{stands}it is a link: delete that, or use an empty folder")
+                try:
+                    with StoreFolder(rival) as held:
+                        held._refuse_image()
+                        if not overwrite and not held._only_locked():
+                            raise OutputError(
+                                f"{stands}use an empty folder, or set `overwrite: true` in config.yaml to replace it"
+                            )
+                        if certain:
+                            remove(held.path, held.work, fastio)
+                            held.finish()
+                except OutputError:
+                    if holds_store(rival):  # else another shard has just removed it
+                        raise
+
+    def _only_locked(self) -> bool:
+        """Tell whether nothing is here but our lock: who had it before has died, and left nothing."""
+        return not (self.path / FILE).exists() and all(entry.name == "lock" for entry in self.work.iterdir())
 
     def _whole(self, manifest: Manifest) -> bool:
         """Tell whether a store is complete and sound; what is not is struck from it, to be made again."""

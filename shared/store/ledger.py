@@ -188,6 +188,14 @@ class LedgerReader(Closing):
             raise StoreError(f"{self._path} cannot be read: {error.strerror}; make the store again") from error
 
 
+def records(path: Path) -> int:
+    """Return about how many records a ledger has, by its length; none where there is no such file."""
+    try:
+        return max(0, path.stat().st_size - HEADER) // _RECORD.size
+    except OSError:
+        return 0
+
+
 def parse(data: bytes) -> list[Entry]:
     """Return the records up to the first that is not whole and valid."""
     found = []

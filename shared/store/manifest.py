@@ -17,6 +17,7 @@ import numpy as np
 
 from shared.errors import StoreError
 from shared.geometry import TileGrid
+from shared.shard import MOST, Shard
 from shared.store.array import SHARED
 from shared.store.files import read_small
 
@@ -27,7 +28,7 @@ WORK = ".run"
 FORMAT = "nuclei-store"
 FASTIO = "fastio:"
 """Marks an array that lies in memory of NVIDIA's driver; its id follows."""
-VERSION = (1, 0)
+VERSION = (1, 1)
 LIMIT = 1 << 20
 """Most bytes of a manifest; ours have two thousand."""
 
@@ -86,6 +87,31 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """The share of all tiles that a store of masks has: shard `number` of `count`.
+
+    Attributes
+    ----------
+    number, count
+        As in `Shard`.
+    first
+        The store's first tile, among all.
+    total
+        Number of all tiles, those of the other shards included.
+    """
+
+    number: int
+    count: int
+    first: int
+    total: int
+
+    @property
+    def shard(self) -> Shard:
+        """Which shard it is."""
+        return Shard(self.number, self.count)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a store says of itself.
 
@@ -106,11 +132,13 @@ class Manifest:
     tile, overlap
         Of the grid, pixels.
     n
-        Number of tiles with tissue. Arrays have one item where there are none.
+        Number of tiles with tissue; of a shard, of those that are its own. Arrays have one item where there are none.
     mask
         How the tissue was found: ``tissue`` or ``none``.
     model
         Of masks.
+    shard
+        Of a store of masks that has a share of the tiles; None where it has all.
     arrays
         By name: ``tiles`` or ``masks``, ``index`` and, where there is a tissue mask, ``tissue``.
     """
@@ -126,12 +154,18 @@ class Manifest:
     n: int
     mask: str
     model: ModelFacts | None = None
+    shard: ShardFacts | None = None
     arrays: Mapping[str, ArrayFacts] = field(default_factory=dict)
 
     @property
     def grid(self) -> TileGrid:
         """The slide's tiles."""
         return TileGrid(self.slide.width, self.slide.height, self.tile, self.overlap)
+
+    @property
+    def total(self) -> int:
+        """Number of tiles with tissue, whatever part of them is in this store."""
+        return self.n if self.shard is None else self.shard.total
 
     def to_json(self) -> bytes:
         """Return the file's content."""
@@ -240,6 +274,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     if objective is not None and not _is_number(objective):
         raise _Wrong(f'"objective" is {objective!r:.60}')
     model = _take(document, "model", (dict, type(None)))
+    shard = _take(document, "shard", (dict, type(None))) if "shard" in document else None  # 1.0 had none
     tile = _whole(document, "tile", 16, 8192)
     return Manifest(
         kind=kind,
@@ -257,12 +292,22 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         overlap=_whole(document, "overlap", 0, tile - 1),
         n=_whole(document, "n", 0),
         model=None if model is None else ModelFacts(**{f.name: _take(model, f.name, str) for f in fields(ModelFacts)}),
+        shard=None if shard is None else _shard(shard),
         arrays={
             name: _array(name, facts, generation)
             for name, facts in _take(document, "arrays", dict).items()
             if name in ARRAYS  # a later minor version may have more
         },
         **{name: _take(document, name, str) for name in ("run", "key", "mask")},
+    )
+
+
+def _shard(facts: Mapping[str, Any]) -> ShardFacts:
+    return ShardFacts(
+        number=_whole(facts, "number", 0, MOST - 1),
+        count=_whole(facts, "count", 1, MOST),
+        first=_whole(facts, "first", 0),
+        total=_whole(facts, "total", 0),
     )
 
 
@@ -304,8 +349,13 @@ def _check(manifest: Manifest) -> None:
     tile, items = manifest.tile, max(1, manifest.n)
     if tile % 16 or manifest.overlap % 16:
         raise _Wrong(f'"tile" and "overlap" are {tile} and {manifest.overlap}, not multiples of 16')
-    if manifest.n > len(manifest.grid):
-        raise _Wrong(f'"n" is {manifest.n}, of a slide with {len(manifest.grid)} tiles')
+    if manifest.total > len(manifest.grid):
+        raise _Wrong(f'"n" is {manifest.total}, of a slide with {len(manifest.grid)} tiles')
+    if (part := manifest.shard) is not None:
+        if manifest.kind != "masks" or part.number >= part.count:
+            raise _Wrong(f'"shard" is {part.number} of {part.count}, in a store of {manifest.kind}')
+        if (part.first, part.first + manifest.n) != part.shard.range(part.total):
+            raise _Wrong(f'"shard" and "n" do not fit: {part.shard} of {part.total} tiles has others than it says')
     if (manifest.model is None) != (manifest.kind == "tiles"):
         raise _Wrong('"model" must be there for masks, and for nothing else')
     masks = manifest.arrays.get("masks")

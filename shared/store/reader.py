@@ -12,6 +12,7 @@ import numpy.typing as npt
 from shared.closing import Closing
 from shared.errors import InputError, StoreError
 from shared.lock import held
+from shared.shard import VARIABLE as SHARD
 from shared.store import ledger
 from shared.store.array import Array, ArrayReader, ReadableArray
 from shared.store.fastio import Context, FastIOReader
@@ -65,9 +66,10 @@ class StoreReader(Closing):
             raise
         if not self._finished and not patience.waits:
             self.close()
+            maker = f"filter with {SHARD}={shard.shard}" if (shard := manifest.shard) else "the stage that makes it"
             raise InputError(
-                f"the store of {self._kind} in {folder} is not complete ({self.count} of {manifest.n}): run the stage "
-                f"that makes it to its end, or unset {VARIABLE} to run the two together"
+                f"the store of {self._kind} in {folder} is not complete ({self.count} of {manifest.n}): run {maker} "
+                f"to its end, or unset {VARIABLE} to run the two together"
             )
 
     @property
@@ -181,9 +183,10 @@ class StoreReader(Closing):
 
     def _wait(self) -> None:
         self.check_same()
-        self._patience.wait(self._lacking)
+        self._patience.wait(self.lacking)
 
-    def _lacking(self) -> str:
+    def lacking(self) -> str:
+        """Say what is waited for."""
         idle = "" if held(self.folder / WORK) else ", on which nobody works at the moment"
         return f"store of {self._kind} in {self.folder} ({self.count} of {self.manifest.n}){idle}"
 

@@ -269,7 +269,7 @@ class StoreWriter(Closing):
         """Open the store that is there; return whether it is the wanted one, and can be gone on with."""
         try:
             there = read_manifest(self._folder)
-            if there is None or there.key != wanted.key or there.kind != wanted.kind:
+            if there is None or (there.key, there.kind, there.shard) != (wanted.key, wanted.kind, wanted.shard):
                 return False
             facts = there.arrays[there.kind]
             if facts.file.startswith(FASTIO):

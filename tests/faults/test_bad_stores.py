@@ -169,7 +169,7 @@ def long_number(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    text = (folder / "manifest.json").read_text().replace('"1.0"', '"2.0"')
+    text = (folder / "manifest.json").read_text().replace('"1.1"', '"2.0"')
     (folder / "manifest.json").write_text(text)
 
 

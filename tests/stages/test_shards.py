@@ -1,0 +1,367 @@
+"""filter in shards: whatever their number, order and folders, stitch makes the bytes of an undivided run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from operators.commands import run as run_here
+from shared.shard import Shard
+from shared.store import Manifest, ledger
+from shared.store.manifest import COMPLETE, FILE, read_manifest
+from tests.faults.test_bad_input import refused
+from tests.stages.conftest import Done
+from tests.stages.test_segmentation import FILES, names
+from tests.stages.test_staged import glass, tissue
+
+Do = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def made(crop: np.ndarray, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a slide, its tiles, and in ``out`` the image of an undivided run; nobody changes it."""
+    root = tmp_path_factory.mktemp("made")
+    (root / "slide").mkdir()
+    tissue(crop, root / "slide")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NVIDIA_CLARA_NOSYNCLOCK", "1")
+        assert run_here(arguments("load", root, root / "tiles", dark_config)) == 0
+        assert run_here(arguments("segmentation", root / "slide", root / "out", dark_config)) == 0
+    return root
+
+
+@pytest.fixture
+def inputs(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "in", ignore=shutil.ignore_patterns("out")))
+
+
+def arguments(command: str, read: Path, write: Path, config: Path) -> list[str]:
+    return [
+        command, "--input-path", str(read), "--output-path", str(write), "--config-path", str(config), "-w", "2",
+        *(["-t", "128"] if command in ("load", "segmentation") else []),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def do(
+    dark_config: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Do:
+    """Run a command that does not wait, in this process; filter in a shard if one is named."""
+    monkeypatch.setenv("NVIDIA_CLARA_NOSYNCLOCK", "1")
+    folder = tmp_path / "config"
+    folder.mkdir()
+
+    def start(command: str, shard: str = "", *, write: Path | None = None, text: str = "", run: str = "") -> Done:
+        write = write or {"load": inputs / "tiles", "filter": inputs / "masks", "stitch": tmp_path / "out"}[command]
+        (folder / "config.yaml").write_text((dark_config / "config.yaml").read_text() + text)
+        monkeypatch.setenv("NUCLEI_SHARD", shard)
+        monkeypatch.setenv("NUCLEI_RUN_ID", run)
+        capsys.readouterr()
+        code = run_here(arguments(command, inputs, write, folder))
+        shown = capsys.readouterr()
+        return Done(code, shown.out, shown.err)
+
+    return start
+
+
+def good(done: Done) -> Done:
+    assert done.code == 0, done.err
+    return done
+
+
+def manifest(folder: Path) -> Manifest:
+    found = read_manifest(folder)
+    assert found is not None
+    return found
+
+
+def rewrite(folder: Path, **facts: object) -> None:
+    (folder / FILE).write_bytes(replace(manifest(folder), **facts).to_json())  # type: ignore[arg-type]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def in_shards(do: Do, inputs: Path) -> Callable[[int], Path]:
+    def make(count: int) -> Path:
+        for number in range(count):
+            good(do("filter", f"{number}/{count}"))
+        return inputs / "masks"
+
+    return make
+
+
+@pytest.mark.parametrize("shm", [False, True], ids=["disk", "shared memory"])
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_any_number_of_shards_gives_the_same_files(
+    do: Do, inputs: Path, made: Path, tmp_path: Path, count: int, shm: bool
+) -> None:
+    text = f"store: {{shm: {str(shm).lower()}}}\n"
+    for number in reversed(range(count)):  # stitch does not mind the order
+        done = good(do("filter", f"{number}/{count}", text=text))
+        assert f"shard {number}/{count}, " in done.err
+    folders = [inputs / "masks" / Shard(number, count).folder for number in range(count)]
+    assert sorted(inputs.joinpath("masks").iterdir()) == sorted(folders)
+    shards, tiles = [manifest(folder) for folder in folders], manifest(inputs / "tiles")
+    assert 3 < tiles.n < 40
+    index = [np.load(folder / "index.npy")[: shard.n] for folder, shard in zip(folders, shards, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(index), np.load(inputs / "tiles" / "index.npy"))
+    arrays = [folder / shard.arrays["masks"].file for folder, shard in zip(folders, shards, strict=True)]
+    assert len(set(arrays)) == count
+    assert all((path.parent == Path("/dev/shm")) == shm and path.exists() for path in arrays)
+    before = [content(folder) for folder in folders]
+
+    good(do("stitch", text=text))
+    assert content(tmp_path / "out") == content(made / "out"), "image.tif and its two files"
+    assert [path for path in arrays if path.exists() == shm] == [], "shared memory is given back, files are kept"
+    for folder, files in zip(folders, before, strict=True):
+        assert COMPLETE in files
+        assert not (folder / ".run").exists()
+        assert content(folder) == files
+
+
+def test_a_slide_without_tissue(
+    do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path], crop: np.ndarray
+) -> None:
+    glass(crop, inputs / "slide")
+    good(do("load", text="overwrite: true\n"))
+    masks = in_shards(3)
+    assert [manifest(folder).n for folder in sorted(masks.iterdir())] == [0, 0, 0]
+    assert "0 pixels" in good(do("stitch")).out
+    whole = tmp_path / "whole"
+    shutil.rmtree(masks)
+    good(do("filter"))
+    good(do("stitch", write=whole))
+    assert content(whole) == content(tmp_path / "out")
+
+
+def test_shards_made_in_folders_of_their_own_and_put_together(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
+    (inputs / "masks").mkdir()
+    for number in range(3):
+        good(do("filter", f"{number}/3", write=tmp_path / f"node-{number}"))
+        (shard,) = (tmp_path / f"node-{number}").iterdir()
+        (inputs / "masks" / shard.name).symlink_to(shard)
+    good(do("stitch"))
+    assert content(tmp_path / "out") == content(made / "out")
+    refused(do("filter", text="overwrite: true\n"), 13, "shard-0-of-3 holds", "it is a link: delete that")
+    assert all((inputs / "masks" / f"shard-{number}-of-3" / COMPLETE).exists() for number in range(3))
+
+
+def test_of_two_undivided_stores_the_first_is_taken(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
+    good(do("filter"))
+    good(do("filter", write=inputs))
+    good(do("stitch"))
+    assert content(tmp_path / "out") == content(made / "out")
+
+
+def test_a_shard_goes_on_where_it_was_and_touches_no_other(
+    do: Do, inputs: Path, made: Path, tmp_path: Path, in_shards: Callable[[int], Path]
+) -> None:
+    masks = in_shards(3)
+    shard, others = masks / "shard-1-of-3", [masks / "shard-0-of-3", masks / "shard-2-of-3"]
+    before, array = [content(folder) for folder in others], (shard / "masks.npy").read_bytes()
+    generation, n = manifest(shard).generation, manifest(shard).n
+    (shard / COMPLETE).unlink()  # as if it had been killed when its ledger named two tiles
+    os.truncate(shard / ledger.FILE, ledger.HEADER + 2 * 20 + 7)
+    refused(do("stitch"), 10, "shard-1-of-3 is not complete (2 of ", "run filter with NUCLEI_SHARD=1/3 to its end")
+    done = good(do("filter", "1/3"))
+    assert f"{n - 2} tiles to infer, 2 already inferred" in done.err
+    assert "2 of them kept from an earlier run" in done.out
+    assert manifest(shard).generation == generation
+    assert (shard / "masks.npy").read_bytes() == array
+    assert [content(folder) for folder in others] == before
+    assert "already done" in good(do("filter", "1/3")).err
+    good(do("stitch"))
+    assert content(tmp_path / "out") == content(made / "out")
+    assert "already done" in good(do("stitch")).err
+
+
+def test_a_wrong_tile_is_named_with_its_shard_which_alone_is_made_good(
+    do: Do, made: Path, tmp_path: Path, in_shards: Callable[[int], Path]
+) -> None:
+    shard = in_shards(3) / "shard-2-of-3"
+    array = bytearray((shard / "masks.npy").read_bytes())
+    array[-5] ^= 1
+    (shard / "masks.npy").write_bytes(array)
+    refused(do("stitch"), 18, f"{shard / 'masks.npy'}: tile {manifest(shard).n - 1} is damaged")
+    assert "1 tiles to infer" in good(do("filter", "2/3")).err
+    good(do("stitch"))
+    assert content(tmp_path / "out") == content(made / "out")
+
+
+def test_a_missing_shard(do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path]) -> None:
+    refused(do("stitch"), 10, "no store of masks", f"-v <folder that filter wrote>:{inputs}/masks:ro")
+    masks = in_shards(3)
+    shutil.rmtree(masks / "shard-1-of-3")
+    words = f"the masks in {masks} are in 3 shards, of which 1/3 is missing; run filter with NUCLEI_SHARD=1/3"
+    refused(do("stitch"), 10, words)
+    shutil.rmtree(masks / "shard-0-of-3")
+    refused(do("stitch"), 10, "of which 0/3 and 1 more are missing; run filter with NUCLEI_SHARD=0/3")
+    assert not (tmp_path / "out" / "image.tif").exists()
+    (masks / "shard-0-of-3").mkdir()
+    (masks / "shard-0-of-3" / FILE).write_text("{")
+    refused(do("stitch"), 18, f"{masks / 'shard-0-of-3' / FILE} is not JSON")
+
+
+def of_another_run(masks: Path) -> None:
+    rewrite(masks / "shard-1-of-3", run="yesterday")
+
+
+def with_another_model(masks: Path) -> None:
+    rewrite(masks / "shard-1-of-3", key="another")
+
+
+def of_other_tiles(masks: Path) -> None:
+    rewrite(masks / "shard-1-of-3", source="others")
+
+
+def of_another_slide(masks: Path) -> None:
+    slide = manifest(masks / "shard-1-of-3").slide
+    rewrite(masks / "shard-1-of-3", slide=replace(slide, width=slide.width + 128))
+
+
+def twice(masks: Path) -> None:
+    shutil.copytree(masks / "shard-1-of-3", masks.parent / "shard-1-of-3")
+
+
+def of_another_number(masks: Path) -> None:
+    facts = manifest(masks / "shard-1-of-3")
+    assert facts.shard is not None
+    other = replace(facts.shard, count=2, number=0, first=0, total=2 * facts.n)
+    folder = shutil.copytree(masks / "shard-1-of-3", masks / "shard-0-of-2")
+    rewrite(Path(folder), shard=other)
+
+
+def with_a_range_of_its_own(masks: Path) -> None:
+    facts = manifest(masks / "shard-1-of-3")
+    assert facts.shard is not None
+    rewrite(masks / "shard-1-of-3", shard=replace(facts.shard, first=0))
+
+
+def with_an_undivided_one(masks: Path) -> None:
+    facts = manifest(masks / "shard-1-of-3")
+    assert facts.shard is not None
+    shape = (facts.total, *facts.arrays["masks"].shape[1:])
+    index = replace(facts.arrays["index"], shape=(facts.total, 2))
+    arrays = {"masks": replace(facts.arrays["masks"], shape=shape), "index": index}
+    shutil.copytree(masks / "shard-1-of-3", masks, dirs_exist_ok=True)
+    rewrite(masks, shard=None, n=facts.total, arrays=arrays)
+
+
+AGAIN = "run filter again with NUCLEI_SHARD=1/3"
+MIXED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
+    "another run": (of_another_run, ["shard 1/3 in", "belongs to run yesterday", "to (unnamed)", AGAIN]),
+    "another model": (with_another_model, ["shard 1/3 in", "another model, settings or version", AGAIN]),
+    "other tiles": (of_other_tiles, ["shard-1-of-3 does not fit", "another store of tiles", AGAIN]),
+    "another slide": (of_another_slide, ["shard-1-of-3", "does not fit", AGAIN]),
+    "twice": (twice, ["shard 1/3 is there twice", "remove one"]),
+    "two numbers": (of_another_number, ["shard-0-of-2 does not fit", "or remove it"]),
+    "another range": (with_a_range_of_its_own, ["shard-1-of-3", '"shard" and "n" do not fit']),
+    "undivided as well": (with_an_undivided_one, ["holds all masks", "a shard of them; remove one of the two"]),
+}
+
+
+@pytest.mark.parametrize("case", MIXED)
+def test_shards_that_do_not_go_together(do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str) -> None:
+    breaks, words = MIXED[case]
+    masks = in_shards(3)
+    breaks(masks)
+    refused(do("stitch"), 18, *words)
+    assert not (tmp_path / "out" / "image.tif").exists()
+
+
+def test_sound_shards_of_two_numbers_are_not_mixed(
+    do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path]
+) -> None:
+    """filter would not put them into one folder, but a person may."""
+    masks = in_shards(3)
+    good(do("filter", "1/2", write=tmp_path / "elsewhere"))
+    shutil.move(tmp_path / "elsewhere" / "shard-1-of-2", masks)
+    refused(do("stitch"), 18, "shard 1/2 in", "does not go with shard 0/3", "remove those of the other")
+    shutil.rmtree(masks / "shard-0-of-3")
+    shutil.rmtree(masks / "shard-2-of-3")
+    refused(do("stitch"), 18, "all shards must be of one number")
+
+
+def test_another_division_in_the_same_folder_is_refused_or_replaced(
+    do: Do, inputs: Path, made: Path, tmp_path: Path, in_shards: Callable[[int], Path]
+) -> None:
+    masks = in_shards(2)
+    before = {folder: content(folder) for folder in masks.iterdir()}
+    for shard, words in (("2/3", "does not go with shard 2/3"), ("", "does not go with an undivided one")):
+        refused(do("filter", shard), 13, f"{masks / 'shard-0-of-2'} holds a store that {words}", "overwrite: true")
+    assert {folder: content(folder) for folder in masks.iterdir()} == before
+    (masks / "shard-0-of-2" / "notes.txt").write_text("somebody's")
+    for number in range(3):
+        good(do("filter", f"{number}/3", text="overwrite: true\nstore: {shm: true}\n"))
+    assert names(masks / "shard-0-of-2") == ["notes.txt"], "nobody else's file is touched"
+    assert not (masks / "shard-1-of-2").exists()
+    arrays = [Path(manifest(masks / f"shard-{number}-of-3").arrays["masks"].file) for number in range(3)]
+    assert all(path.exists() for path in arrays)
+
+    good(do("filter", text="overwrite: true\n"))
+    assert not any(path.exists() for path in arrays), "shared memory was not given back"
+    assert sorted(path.name for path in masks.iterdir() if path.is_dir()) == ["shard-0-of-2"]
+    refused(do("filter", "0/1"), 13, f"{masks} holds a store that does not go with shard 0/1")
+    assert not (masks / "shard-0-of-1").exists()
+    good(do("filter", "0/1", text="overwrite: true\n"))
+    assert sorted(names(masks)) == ["shard-0-of-1", "shard-0-of-2"]
+    good(do("stitch"))
+    assert content(tmp_path / "out") == content(made / "out")
+
+
+def test_a_folder_that_bears_another_shards_name(do: Do, in_shards: Callable[[int], Path]) -> None:
+    """Renamed by hand: stitch goes by the manifests; filter does not take one shard for another."""
+    masks = in_shards(2)
+    (masks / "shard-0-of-2").rename(masks / "x")
+    (masks / "shard-1-of-2").rename(masks / "shard-0-of-2")
+    (masks / "x").rename(masks / "shard-1-of-2")
+    good(do("stitch"))
+    refused(do("filter", "0/2"), 13, "holds another store of masks")
+
+
+def test_the_image_needs_another_folder(do: Do, in_shards: Callable[[int], Path]) -> None:
+    masks = in_shards(2)
+    for write in (masks, masks / "shard-0-of-2"):
+        refused(do("stitch", write=write), 13, "holds the store of masks that is read")
+    other = Path(shutil.copytree(masks, masks.parent / "other"))
+    for command in ("stitch", "segmentation"):
+        refused(do(command, write=other), 13, f"{other} holds a store of masks; the image needs a folder of its own")
+    refused(do("load", write=other), 13, f"{other / 'shard-0-of-2'} holds a store that does not go with an undivided")
+
+
+def test_who_does_the_whole_is_not_divided(do: Do, inputs: Path, tmp_path: Path) -> None:
+    done = do("segmentation", "0/2", write=tmp_path / "out")
+    refused(done, 2, "never shard 0/2 of it: unset NUCLEI_SHARD")
+    done = do("segmentation", write=tmp_path / "out", text="shard: 1/2\n")
+    refused(done, 2, "never shard 1/2 of it")
+    assert not (tmp_path / "out").exists()
+    assert "load reads all tiles, whatever NUCLEI_SHARD" in good(do("load", "0/2")).err
+    for number in range(2):
+        good(do("filter", text=f"shard: {number}/2\n"))
+    assert "stitch draws all shards, whatever NUCLEI_SHARD" in good(do("stitch", "0/2")).err
+    assert names(tmp_path / "out") == FILES
+
+
+def test_a_wrong_variable(do: Do, inputs: Path) -> None:
+    refused(do("filter", "3/3"), 2, "NUCLEI_SHARD: '3/3' is not I/N, shard I of N counted from 0")
+    assert not (inputs / "masks").exists()
+
+
+def test_the_manifest_says_which_tiles_they_are(in_shards: Callable[[int], Path], inputs: Path) -> None:
+    masks, n = in_shards(2), manifest(inputs / "tiles").n
+    found = [json.loads((masks / f"shard-{number}-of-2" / FILE).read_bytes()) for number in range(2)]
+    assert [one["shard"] for one in found] == [
+        {"number": 0, "count": 2, "first": 0, "total": n}, {"number": 1, "count": 2, "first": n // 2, "total": n}
+    ]  # fmt: skip
+    assert [one["n"] for one in found] == [n // 2, n - n // 2]
+    assert found[0]["key"] == found[1]["key"]
