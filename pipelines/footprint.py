@@ -26,7 +26,7 @@ class Footprint:
     def __init__(self, engine: str, name: str) -> None:
         self.peak: int | None = None
         """Bytes; None where nothing is known, as when the engine runs in a machine of its own."""
-        self._ask = (engine, "inspect", "--format", "{{.State.Pid}}", name)
+        self._ask = (engine, "inspect", "--format", "{{.State.Pid}} {{.Id}}", name)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name=f"memory of {name}", daemon=True)
         self._thread.start()
@@ -47,10 +47,12 @@ class Footprint:
         done = subprocess.run(  # noqa: S603 - words of ours
             self._ask, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
         )
-        number = done.stdout.strip()
-        if done.returncode or not number.isdigit() or number == "0":
+        number, _, whole = done.stdout.strip().partition(" ")
+        if done.returncode or not whole or number == "0":
             return None
-        return next(_groups(_text(Path("/proc", number, "cgroup"))), None)
+        # an engine in a machine, or a namespace, of its own counts processes in its own way: it may be another's number
+        groups = _groups(_text(Path("/proc", number, "cgroup")))
+        return next((one for one in groups if whole in str(one)), None)
 
 
 def _groups(text: str) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -16,6 +17,8 @@ DRAW_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
 _TAIL_BYTES = 4096
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO +")
+"""Before each line of this project's operators; what is shown is of now."""
 _CLEAR = "\x1b[{}F\x1b[J"
 """Up so many lines, and everything from there on away."""
 
@@ -116,4 +119,4 @@ def last_line(log: Path) -> str:
     except OSError:  # not there yet
         return ""
     lines = [one.strip() for one in text.replace("\r", "\n").splitlines()]
-    return harmless(next((one for one in reversed(lines) if one), ""))
+    return harmless(_STAMP.sub("", next((one for one in reversed(lines) if one), "")))

@@ -97,7 +97,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     ConfigError
         config.yaml is wrong.
     UsageError
-        An environment variable is wrong.
+        A variable of the environment is wrong.
     """
     paths = {name: getattr(arguments, name) for name in ("input_path", "output_path") if getattr(arguments, name)}
     settings = Settings(
@@ -242,19 +242,19 @@ def _servers(environment: Mapping[str, str]) -> tuple[str, ...]:
     return ()
 
 
-def _switch(environment: Mapping[str, str], variable: str) -> bool:
-    text = environment.get(variable, "").strip()
-    if text.lower() not in (*_ON, *_OFF, ""):
-        raise UsageError(f"{variable}: {text!r} is neither TRUE nor FALSE (nor 1, 0, yes, no, on, off)")
-    return text.lower() in _ON
-
-
 def _shard(environment: Mapping[str, str]) -> Shard | None:
     text = environment.get(VARIABLE, "").strip()
     shard = Shard.parse(text)
     if text and shard is None:
         raise UsageError(f"{VARIABLE}: {text!r:.60} is not {EXPECTS}")
     return shard
+
+
+def _switch(environment: Mapping[str, str], variable: str) -> bool:
+    text = environment.get(variable, "").strip()
+    if text.lower() not in (*_ON, *_OFF, ""):
+        raise UsageError(f"{variable}: {text!r} is neither TRUE nor FALSE (nor 1, 0, yes, no, on, off)")
+    return text.lower() in _ON
 
 
 def _path(text: str) -> Path:

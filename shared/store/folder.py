@@ -138,21 +138,26 @@ class StoreFolder(Closing):
 
     def _make_way(self, overwrite: bool, fastio: Context) -> None:
         """Refuse, or remove, what would not go with this store. Other shards of it may do so at the same time."""
-        for rival in rivals(self._output, self._shard):
-            try:
-                with StoreFolder(rival) as held:
-                    held._refuse_image()
-                    if not overwrite and not held._only_locked():
-                        one = "an undivided one" if self._shard is None else f"shard {self._shard}"
-                        raise OutputError(
-                            f"{rival} holds a store that does not go with {one} in {self._output}; use an empty "
-                            "folder, or set `overwrite: true` in config.yaml to replace it"
-                        )
-                    remove(held.path, held.work, fastio)
-                    held.finish()
-            except OutputError:
-                if holds_store(rival):  # else another shard has just removed it
-                    raise
+        there = rivals(self._output, self._shard)
+        one = "an undivided one" if self._shard is None else f"shard {self._shard}"
+        for certain in (False, True):  # nothing is removed if anything must stay
+            for rival in there:
+                stands = f"{rival} holds a store that does not go with {one} in {self._output}; "
+                if rival != self._output and rival.is_symlink():
+                    raise OutputError(f"{stands}it is a link: delete that, or use an empty folder")
+                try:
+                    with StoreFolder(rival) as held:
+                        held._refuse_image()
+                        if not overwrite and not held._only_locked():
+                            raise OutputError(
+                                f"{stands}use an empty folder, or set `overwrite: true` in config.yaml to replace it"
+                            )
+                        if certain:
+                            remove(held.path, held.work, fastio)
+                            held.finish()
+                except OutputError:
+                    if holds_store(rival):  # else another shard has just removed it
+                        raise
 
     def _only_locked(self) -> bool:
         """Tell whether nothing is here but our lock: who had it before has died, and left nothing."""

@@ -100,6 +100,8 @@ class Parts:
         known = {part.folder for part in self.found.values()}
         parts, unreadable = self._fitting(known)
         like = next(iter(self.found.values())) if self.found else _typical(parts)
+        if like is not None and like.manifest.shard is None:
+            parts = [like]  # of several the first, as of stores of tiles
         for part in parts:
             if like is not None and part.group == like.group:
                 twice = self.found.setdefault(part.shard.number, part)
@@ -116,9 +118,14 @@ class Parts:
             raise unreadable
         return bool(self.found)
 
-    def progress(self) -> int:
-        """Return how many masks the ledgers name, of all parts that are there: it grows while anybody works."""
+    @property
+    def count_there(self) -> int:
+        """Masks that the ledgers name, of all parts that are there."""
         return sum(min(part.manifest.n, records(part.folder / LEDGER)) for part in list(self.found.values()))
+
+    def progress(self) -> int:
+        """Return a number that grows whenever a part comes, or anybody works on one."""
+        return len(self.found) + sum(records(part.folder / LEDGER) for part in self.found.values())
 
     @property
     def complete(self) -> bool:
@@ -190,8 +197,10 @@ def _typical(parts: list[Part]) -> Part | None:
         raise StoreError(
             f"{whole[0].folder} holds all masks, and {shards[0].folder} a shard of them; remove one of the two"
         )
+    if whole:
+        return whole[0]
     groups = Counter(part.group for part in parts)
-    return max(parts, key=lambda part: groups[part.group], default=None)  # the first of equals
+    return max(parts, key=lambda part: groups[part.group], default=None)  # of as many, the first
 
 
 def _name(part: Part) -> str:

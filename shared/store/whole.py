@@ -91,7 +91,7 @@ class WholeReader(Closing):
     @property
     def count(self) -> int:
         """Masks that are there."""
-        return self._parts.progress()
+        return self._parts.count_there
 
     def wait_until_complete(self) -> None:
         """Wait for the end of all parts; all that they say is then final."""

@@ -60,6 +60,23 @@ def test_three_stages_in_turn(job: Job, small_slide: Path, tmp_path: Path, plain
     assert list(job.memory.iterdir()) == []  # stitch has freed all of it
 
 
+def test_shards_in_folders_of_their_own(job: Job, small_slide: Path, tmp_path: Path, plain: bytes) -> None:
+    """Each shard publishes memory of its own; stitch finds them by their kind, in two inputs, and frees all of it."""
+    slide, tiles = ("slide", small_slide.parent), ("tiles", tmp_path / "tiles")
+    assert job.stage("load", [slide], [tiles]).code == 0
+    inputs = [slide, tiles]
+    for number in (1, 0):
+        inputs.append((f"node-{number}", tmp_path / f"node-{number}"))
+        done = job.stage("filter", [tiles], inputs[-1:], NUCLEI_SHARD=f"{number}/2")
+        assert done.code == 0, done.err
+        assert array_of(tmp_path / f"node-{number}" / f"shard-{number}-of-2", "masks").startswith("fastio:nuclei-")
+    assert len(list(job.memory.iterdir())) == 3
+    done = job.stage("stitch", inputs, [("result", tmp_path / "out")])
+    assert done.code == 0, done.err
+    assert (tmp_path / "out" / "image.tif").read_bytes() == plain
+    assert list(job.memory.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("fault", "line"), [("no-context", "has no FastIO context"), ("full", "Error: out of shared memory")]
 )

@@ -159,16 +159,20 @@ def recorded(folder: Path) -> tuple[str, int]:
 def main() -> None:
     job = json.load(sys.stdin)
     arguments, output, log = job["arguments"], Path(job["output"]), Path(job["log"])
+    beside = Path(job["beside"]) if job["beside"] else None  # what lies where the output folder does, to be replaced
+    within = output.parent if beside is not None else output
     kept = [(Path(path), Path(path).read_bytes()) for path in job["restore"]]
 
     def fresh() -> None:
         for path, data in kept:  # what the command gives back when it is done
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
-        if output.exists():
-            if (manifest := read_manifest(output)) is not None:
-                free(manifest)
-            shutil.rmtree(output)
+        if output.exists() and (manifest := read_manifest(output)) is not None:
+            free(manifest)
+        if within.exists():
+            shutil.rmtree(within)
+        if beside is not None:
+            shutil.copytree(beside, within)
 
     problems: list[str] = []
 
@@ -194,6 +198,8 @@ def main() -> None:
         code = attempt(arguments, 0, log)
         expect(code == 0, f"exit {code} of the next run")
         expect(code != 0 or content(output) == expected, "other bytes")
+        left = [path for other in within.iterdir() if other != output for path in other.iterdir()] if beside else []
+        expect(not left, f"what was replaced is not quite gone: {left}")
         again, records = recorded(output)
         expect(generation != again or generation == "" or records == n, f"{records} records of {n} tiles")
         expect(generation in ("", again) or there == 0, f"{there} tiles were thrown away")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,15 +40,27 @@ def config(request: pytest.FixtureRequest, dark_config: Path, tmp_path_factory: 
     return folder
 
 
-def killed_everywhere(tmp_path: Path, arguments: list[str], *, restore: list[str] | None = None) -> dict[str, Any]:
+def killed_everywhere(
+    tmp_path: Path,
+    arguments: list[str],
+    *,
+    restore: list[str] | None = None,
+    shard: str = "",
+    beside: Path | None = None,
+) -> dict[str, Any]:
     output = tmp_path / "out"
     job = {
         "arguments": [*arguments, "--output-path", str(output)],
-        "output": str(output), "log": str(tmp_path / "log"), "restore": restore or [],
+        "output": str(output / shard), "log": str(tmp_path / "log"), "restore": restore or [],
+        "beside": str(beside or ""),
     }  # fmt: skip
+    number, _, count = shard.removeprefix("shard-").partition("-of-")
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.kills"], input=json.dumps(job), capture_output=True, text=True, cwd=ROOT,
-        check=False, env=environment(NVIDIA_CLARA_NOSYNCLOCK="TRUE", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
+        check=False, env=environment(
+            NVIDIA_CLARA_NOSYNCLOCK="TRUE", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1",
+            NUCLEI_SHARD=f"{number}/{count}" if shard else "",
+        ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -74,7 +87,7 @@ def inputs(run: Run, tiny_slide: Path, config: Path, tmp_path: Path) -> Path:
 
 def arrays_of(folder: Path) -> list[str]:
     """Return the arrays in shared memory of the stores in a folder."""
-    found = [read_manifest(folder / kind) for kind in ("tiles", "masks")]
+    found = [read_manifest(path.parent) for path in sorted(folder.rglob("manifest.json"))]
     return [
         facts.file for one in found if one for facts in one.arrays.values() if facts.file.startswith("/dev/shm/nuclei-")
     ]
@@ -97,6 +110,61 @@ def test_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
             free(manifest)
     assert found["tiles"] == 6
     assert found["resumed"] == 6
+    assert found["steps"] > 20
+
+
+def given_back(inputs: Path) -> None:
+    for folder in inputs.rglob("manifest.json"):
+        manifest = read_manifest(folder.parent)
+        assert manifest is not None
+        free(manifest)
+
+
+def test_a_shard_of_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
+    try:
+        found = killed_everywhere(tmp_path, ["filter", *options(config, inputs)], shard="shard-1-of-2")
+    finally:
+        given_back(inputs)
+    assert found["tiles"] == 3
+    assert found["resumed"] == 3
+    assert found["steps"] > 20
+
+
+def test_a_shard_that_replaces_another_division(run: Run, inputs: Path, config: Path, tmp_path: Path) -> None:
+    """The others' files are gone at the end, whenever it was killed; they are on the disk, to be put back each time."""
+    old, folder = tmp_path / "old", tmp_path / "config"
+    folder.mkdir()
+    text = (config / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("shm: true", "shm: false"))
+    for number in range(3):
+        variables = {"NVIDIA_CLARA_NOSYNCLOCK": "1", "NUCLEI_SHARD": f"{number}/3"}
+        done = run("filter", *options(folder, inputs), "--output-path", old, **variables)
+        assert done.code == 0, done.err
+    (folder / "config.yaml").write_text(text + "overwrite: true\n")
+    try:
+        arguments = ["filter", *options(folder, inputs)]
+        found = killed_everywhere(tmp_path, arguments, shard="shard-0-of-2", beside=old)
+    finally:
+        given_back(inputs)
+    assert found["tiles"] == 3
+    assert found["steps"] > 50
+
+
+def test_stitch_of_shards(run: Run, inputs: Path, config: Path, tmp_path: Path) -> None:
+    whole = read_manifest(inputs / "masks")
+    assert whole is not None
+    free(whole)
+    shutil.rmtree(inputs / "masks")
+    for number in range(2):
+        variables = {"NVIDIA_CLARA_NOSYNCLOCK": "1", "NUCLEI_SHARD": f"{number}/2"}
+        done = run("filter", *options(config, inputs), "--output-path", inputs / "masks", **variables)
+        assert done.code == 0, done.err
+    arrays = arrays_of(inputs)
+    try:
+        found = killed_everywhere(tmp_path, ["stitch", *options(config, inputs)], restore=arrays)
+    finally:
+        for path in arrays:
+            Path(path).unlink(missing_ok=True)
     assert found["steps"] > 20
 
 

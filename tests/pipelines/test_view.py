@@ -21,6 +21,8 @@ from pipelines.view import View, last_line
         (b"10%\r20%\r30%", "30%"),
         (b"x" * 10_000 + b"\nend", "end"),
         (b"\x1b[31mred\n", "\\x1b[31mred"),
+        (b"2026-01-02 03:04:05,678 INFO  55%  47 of 85 tiles done\n", "55%  47 of 85 tiles done"),
+        (b"2026-01-02 03:04:05,678 WARNING no tissue\n", "2026-01-02 03:04:05,678 WARNING no tissue"),
         (b"\xff\n", "\N{REPLACEMENT CHARACTER}"),
     ],
 )

@@ -144,14 +144,21 @@ def test_a_slide_without_tissue(
     assert content(whole) == content(tmp_path / "out")
 
 
-def test_shards_made_in_folders_of_their_own_and_put_together(
-    do: Do, inputs: Path, made: Path, tmp_path: Path
-) -> None:
+def test_shards_made_in_folders_of_their_own_and_put_together(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
     (inputs / "masks").mkdir()
     for number in range(3):
         good(do("filter", f"{number}/3", write=tmp_path / f"node-{number}"))
         (shard,) = (tmp_path / f"node-{number}").iterdir()
         (inputs / "masks" / shard.name).symlink_to(shard)
+    good(do("stitch"))
+    assert content(tmp_path / "out") == content(made / "out")
+    refused(do("filter", text="overwrite: true\n"), 13, "shard-0-of-3 holds", "it is a link: delete that")
+    assert all((inputs / "masks" / f"shard-{number}-of-3" / COMPLETE).exists() for number in range(3))
+
+
+def test_of_two_undivided_stores_the_first_is_taken(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
+    good(do("filter"))
+    good(do("filter", write=inputs))
     good(do("stitch"))
     assert content(tmp_path / "out") == content(made / "out")
 
@@ -264,9 +271,7 @@ MIXED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", MIXED)
-def test_shards_that_do_not_go_together(
-    do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str
-) -> None:
+def test_shards_that_do_not_go_together(do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str) -> None:
     breaks, words = MIXED[case]
     masks = in_shards(3)
     breaks(masks)
@@ -328,6 +333,10 @@ def test_the_image_needs_another_folder(do: Do, in_shards: Callable[[int], Path]
     masks = in_shards(2)
     for write in (masks, masks / "shard-0-of-2"):
         refused(do("stitch", write=write), 13, "holds the store of masks that is read")
+    other = Path(shutil.copytree(masks, masks.parent / "other"))
+    for command in ("stitch", "segmentation"):
+        refused(do(command, write=other), 13, f"{other} holds a store of masks; the image needs a folder of its own")
+    refused(do("load", write=other), 13, f"{other / 'shard-0-of-2'} holds a store that does not go with an undivided")
 
 
 def test_who_does_the_whole_is_not_divided(do: Do, inputs: Path, tmp_path: Path) -> None:

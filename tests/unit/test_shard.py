@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_shards_cover_all_tiles_once_in_order_and_are_balanced(n: int, count: in
     ranges = [Shard(number, count).range(n) for number in range(count)]
     assert ranges[0][0] == 0
     assert ranges[-1][1] == n
-    assert all(stop == start for (_, stop), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(stop == start for (_, stop), (start, _) in itertools.pairwise(ranges))
     sizes = {stop - start for start, stop in ranges}
     assert min(sizes) >= 0
     assert max(sizes) - min(sizes) <= 1
@@ -35,7 +36,23 @@ def test_text_and_folder_name_the_shard(count: int, data: st.DataObject) -> None
     assert Shard.named(shard.folder) == shard
 
 
-WRONG = ["3/3", "1", "/", "1/", "/2", "0/0", "-1/2", "1/-2", "a/b", "1/2/3", "1 / 2", "0.0/1", "0/10000", "٠/٣", "0/3\n1"]
+WRONG = [
+    "3/3",
+    "1",
+    "/",
+    "1/",
+    "/2",
+    "0/0",
+    "-1/2",
+    "1/-2",
+    "a/b",
+    "1/2/3",
+    "1 / 2",
+    "0.0/1",
+    "0/10000",
+    "٠/٣",
+    "0/3\n1",
+]
 
 
 @pytest.mark.parametrize("text", WRONG)
@@ -43,7 +60,7 @@ def test_what_is_no_shard_is_refused_with_an_example(text: str, tmp_path: Path) 
     assert Shard.parse(text) is None
     with pytest.raises(UsageError, match=r"^NUCLEI_SHARD: .* is not I/N.*0/3, 1/3 and 2/3"):
         settings(tmp_path, NUCLEI_SHARD=text)
-    with pytest.raises(ConfigError, match="shard: .* is not I/N"):
+    with pytest.raises(ConfigError, match=r"shard: .* is not I/N"):
         config.apply({"shard": text}, Settings())
 
 
