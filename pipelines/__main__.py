@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines import exportoptions
 from pipelines.check import check
+from pipelines.export import export
 from pipelines.plan import ENGINES
 from pipelines.run import Request, run
 
@@ -19,12 +21,16 @@ RUN = """Runs a pipeline. Exit code 0: the result is there; that of the first op
 or the definition is wrong; 10: no input; 13: the output folder cannot be used; 16: a service does not answer; 124: the
 time is up; 130 and 143: stopped by a signal."""
 
+ARGO = """Writes a definition as a Workflow of Argo 4, for a Kubernetes cluster. Exit code 0: it is written; 1: the
+definition has errors; 2: the command line is wrong, or FILE cannot be read; 13: the workflow cannot be written; 14: no
+space is left."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     result = argparse.ArgumentParser(
         prog="python -m pipelines",
-        description="Checks and runs pipeline definitions in the language of NVIDIA Clara Deploy.",
+        description="Checks, runs and exports pipeline definitions in the language of NVIDIA Clara Deploy.",
         allow_abbrev=False,
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -39,15 +45,24 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="print one JSON object for each FILE, on a line of its own")
     one.add_argument("--lenient", action="store_true", help="names that the language does not know are warnings")
     _add_run(commands.add_parser("run", help="run a pipeline", description=RUN, allow_abbrev=False))
+    one = commands.add_parser("argo", help="write a Workflow of Argo", description=ARGO, allow_abbrev=False)
+    _add_common(one)
+    exportoptions.options(one)
     return result
+
+
+def _add_common(one: argparse.ArgumentParser) -> None:
+    add = one.add_argument
+    add("file", type=Path, metavar="FILE", help="the definition")
+    add("-p", action="append", default=[], type=_pair, dest="values", metavar="NAME=VALUE", help="a parameter's value")
+    add("--lenient", action="store_true", help="names that the language does not know are warnings")
 
 
 def _add_run(one: argparse.ArgumentParser) -> None:
     add = one.add_argument
-    add("file", type=Path, metavar="FILE", help="the definition")
+    _add_common(one)
     add("--input", required=True, type=_folder, metavar="DIR", help="the payload: what operators without `from` read")
     add("--output", required=True, type=_folder, metavar="DIR", help="takes the result, and the job's folder .job")
-    add("-p", action="append", default=[], type=_pair, dest="values", metavar="NAME=VALUE", help="a parameter's value")
     add("--engine", choices=ENGINES, default="process", help="what runs the operators (default: process)")
     add("--config", type=_folder, metavar="DIR", help="folder with config.yaml, in place of the operators' /config")
     add("--models", type=_folder, metavar="DIR", help="folder with the models of Triton servers that are started")
@@ -64,7 +79,6 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     add("--service-wait", type=_seconds, default=300.0, metavar="TIME", help="for a service to answer (default: 5m)")
     add("--compat", choices=["cpost"], help="the command lines of NVIDIA's sizing tool, of docker")
     add("--dry-run", action="store_true", help="print the commands, one a line, and do nothing")
-    add("--lenient", action="store_true", help="names that the language does not know are warnings")
 
 
 def _folder(text: str) -> Path:
@@ -95,6 +109,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if given.command == "check":
             code = check(given.files, as_json=given.json, lenient=given.lenient)
+        elif given.command == "argo":
+            code = export(exportoptions.Export.of(given))
         else:
             code = run(Request.of(given))
         sys.stdout.flush()

@@ -13,6 +13,7 @@
     ├── NoSpace                 14  the result would not fit on the disk
     ├── ModelError              15  the model is missing, or does not fit the task
     ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
+    │   └── Unanswered          16  a service does not answer in time (of the package `pipelines`)
     ├── WaitedTooLong           17  the stage before this one made no progress (worth a retry)
     └── StoreError              18  a store is corrupt, or of another slide or run
 
@@ -31,9 +32,13 @@ from collections.abc import Sequence
 
 
 class NucleiError(Exception):
-    """Base of all errors of this program."""
+    """Base of all errors of this program.
+
+    `passing` says that the cause may pass by itself: the same command again, with nothing changed, may well succeed.
+    """
 
     exit_code = 70
+    passing = False
 
 
 class UsageError(NucleiError):
@@ -96,12 +101,14 @@ class InferenceUnavailable(NucleiError):
     """The inference server does not answer, or not in time. A later run goes on from where this one ended."""
 
     exit_code = 16
+    passing = True
 
 
 class WaitedTooLong(NucleiError):
     """The stage before this one made no progress for `wait.limit` seconds. Work done so far is kept."""
 
     exit_code = 17
+    passing = True
 
 
 class StoreError(NucleiError):
@@ -123,3 +130,10 @@ class Interrupted(BaseException):
         self.number = number
         self.exit_code = 128 + number
         super().__init__(f"stopped by {signal.Signals(number).name}; run the same command again to go on from here")
+
+
+def retryable() -> tuple[int, ...]:
+    """Return the exit codes after which the same command is worth another try; docs/errors.md says why."""
+    kinds = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, NucleiError))
+    stopped = (Interrupted(number).exit_code for number in (signal.SIGINT, signal.SIGTERM))
+    return tuple(sorted({kind.exit_code for kind in kinds if kind.passing} | set(stopped)))

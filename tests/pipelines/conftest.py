@@ -1,18 +1,23 @@
-"""Writes definitions down and checks them."""
+"""Writes definitions down, checks and exports them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from pipelines import Definition, Report
+from pipelines.__main__ import main
 
 HERE = "§"
 """In the text of a test: where the finding must be."""
 
 Check = Callable[..., Report]
+Export = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -41,3 +46,35 @@ def marked(text: str) -> tuple[str, int, int]:
 def found(report: Report) -> list[tuple[str, int, int]]:
     """Return code, line and column of all findings."""
     return [(one.code, one.place.line, one.place.column) for one in report.findings]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def argo(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs the command ``argo``."""
+
+    def run(*arguments: str | Path) -> Done:
+        code = main(["argo", *map(str, arguments)])
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def export(tmp_path: Path, argo: Callable[..., Done]) -> Export:
+    """Exports a text and returns the document."""
+
+    def run(text: str, *options: str) -> dict[str, Any]:
+        (tmp_path / "pipeline.yaml").write_text(text)
+        done = argo(tmp_path / "pipeline.yaml", "--lenient", *options)
+        assert done.code == 0, done.err
+        return yaml.safe_load(done.out)
+
+    return run

@@ -24,6 +24,7 @@ from shared.errors import (
     TooMuchDamage,
     UnreadableSlide,
     UsageError,
+    retryable,
 )
 from shared.settings import Settings
 
@@ -154,6 +155,14 @@ def test_all_errors_are_in_the_tree_that_the_module_draws() -> None:
         assert line, f"{kind.__name__} is not drawn"
         assert int(line[1]) == kind.exit_code
     assert f"Interrupted         {Interrupted(2).exit_code} or {Interrupted(15).exit_code}" in drawn
+
+
+def test_what_is_worth_a_retry_is_what_the_docs_say() -> None:
+    rows = [
+        line.split(" | ") for line in (ROOT / "docs" / "errors.md").read_text().splitlines() if line.startswith("| ")
+    ]
+    said = [int(code) for row in rows if row[-1].startswith("yes") for code in re.findall(r"[0-9]+", row[0])]
+    assert list(retryable()) == said == [16, 17, 130, 143]
 
 
 @pytest.mark.parametrize(
