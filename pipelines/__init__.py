@@ -9,8 +9,8 @@
         print(operator.name, operator.container.reference, operator.upstream)
 """
 
-from pipelines.findings import DefinitionError, Finding, Place
-from pipelines.model import (
+from pipelines.language.findings import DefinitionError, Finding, Place
+from pipelines.language.model import (
     DYNAMIC,
     Connection,
     Container,
@@ -25,7 +25,7 @@ from pipelines.model import (
     Requests,
     Service,
 )
-from pipelines.reader import Definition, Report
+from pipelines.language.reader import Definition, Report
 
 __all__ = [
     "DYNAMIC",

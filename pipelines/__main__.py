@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import exportoptions
-from pipelines.check import check
-from pipelines.export import export
-from pipelines.plan import ENGINES
-from pipelines.run import Request, run
+from pipelines.argo import exportoptions
+from pipelines.argo.export import export
+from pipelines.language.check import check
+from pipelines.runner.plan import ENGINES
+from pipelines.runner.run import Request, run
 
 RUN = """Runs a pipeline. Exit code 0: the result is there; that of the first operator that failed; 2: the command line
 or the definition is wrong; 10: no input; 13: the output folder cannot be used; 16: a service does not answer; 124: the

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines import execute
-from pipelines.jobfolder import Folders
-from pipelines.launch import Process, Running
-from pipelines.plan import Plan
-from pipelines.step import Step
-from pipelines.view import View
+from pipelines.runner import execute
+from pipelines.runner.jobfolder import Folders
+from pipelines.runner.launch import Process, Running
+from pipelines.runner.plan import Plan
+from pipelines.runner.step import Step
+from pipelines.runner.view import View
 
 
 def left(folder: Path) -> list[str]:

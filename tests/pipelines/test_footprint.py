@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import footprint
-from pipelines.footprint import Footprint
+from pipelines.runner import footprint
+from pipelines.runner.footprint import Footprint
 
 
 @pytest.mark.parametrize(

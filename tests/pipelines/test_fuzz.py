@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import Definition, Report
-from pipelines.check import described
+from pipelines.language.check import described
 
 DEFINITIONS = sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))
 TEXTS = [path.read_text() for path in DEFINITIONS]

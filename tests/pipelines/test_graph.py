@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.findings import Findings, Place
-from pipelines.graph import join
-from pipelines.interface import Interface
-from pipelines.model import Container, Input, Operator, Output
-from pipelines.operators import Draft
+from pipelines.language.findings import Findings, Place
+from pipelines.language.graph import join
+from pipelines.language.interface import Interface
+from pipelines.language.model import Container, Input, Operator, Output
+from pipelines.language.operators import Draft
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 HEAD = "api-version: 0.4.0\nname: graph\noperators:\n"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import Container, Definition, Input, Model, Operator, Output, Pipeline
-from pipelines.cpost import step as cpost_step
-from pipelines.jobfolder import Folders
-from pipelines.local import MAIN
-from pipelines.model import MIB, Connection, Requests, Service
-from pipelines.plan import TRITON, Engine, Options, plan, quoted
+from pipelines.language.model import MIB, Connection, Requests, Service
+from pipelines.runner.cpost import step as cpost_step
+from pipelines.runner.jobfolder import Folders
+from pipelines.runner.local import MAIN
+from pipelines.runner.plan import TRITON, Engine, Options, plan, quoted
 from shared.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import execute, schedule
-from pipelines.launch import Process, Running
-from pipelines.local import MAIN
-from pipelines.step import Step
-from pipelines.view import View
+from pipelines.runner import execute, schedule
+from pipelines.runner.launch import Process, Running
+from pipelines.runner.local import MAIN
+from pipelines.runner.step import Step
+from pipelines.runner.view import View
 from shared.errors import InputError, OutputError
 from tests.pipelines.job import Job, left
 from tests.stages.conftest import command, crop, dark_config, environment, small_slide

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.step import PORT, Service
+from pipelines.runner.step import PORT, Service
 from tests.pipelines.job import Job, left
 from tests.pipelines.test_run import ROOT, expected, job, pipelines
 from tests.stages.conftest import crop, environment, small_slide

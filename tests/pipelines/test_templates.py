@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import Definition, DefinitionError, Pipeline
-from pipelines.templates import LARGEST, Scope, expand
+from pipelines.language.templates import LARGEST, Scope, expand
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 TEXT = """\

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pty
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from pipelines import view
-from pipelines.view import View, last_line
+from pipelines.runner import view
+from pipelines.runner.view import View, last_line
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_on_a_terminal_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     log = tmp_path / "log"
     log.write_text("50 of 100 tiles " + "x" * 80)
     ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as stream, os.fdopen(ours, "rb", buffering=0) as reader:
+    with os.fdopen(theirs, "w") as stream:
         made = View(["load", "filter"], stream)
         made.started("load", log)
         made.say("load: starts")
@@ -65,7 +66,7 @@ def test_on_a_terminal_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         made.tick()
         made.close()
         made.say("done")
-        rows = screen(reader.read(65536).decode())
+    rows = screen(ours)
     assert rows == ["load: starts", "done"], "the table is gone in the end"
 
 
@@ -74,12 +75,12 @@ def test_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     log = tmp_path / "log"
     log.write_text("50 of 100 tiles " + "x" * 80)
     ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as stream, os.fdopen(ours, "rb", buffering=0) as reader:
+    with os.fdopen(theirs, "w") as stream:
         made = View(["load", "filter", "stitch"], stream)
         made.ended("load", "exit code 0")
         made.started("filter", log)
         made.say("filter: starts")
-        rows = screen(reader.read(65536).decode())
+    rows = screen(ours)
     assert rows[0] == "filter: starts"
     assert rows[1].split() == ["load", "exit", "code", "0"]
     assert rows[2].split()[:7] == ["filter", "0.0", "s", "50", "of", "100", "tiles"]
@@ -87,8 +88,13 @@ def test_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert rows[3].split() == ["stitch", "waits"]
 
 
-def screen(text: str) -> list[str]:
-    """Return what a terminal shows after some text, as far as the table needs one."""
+def screen(terminal: int) -> list[str]:
+    """Return what a terminal shows after all that was written to it, as far as the table needs one."""
+    data = b""
+    with os.fdopen(terminal, "rb", buffering=0) as reader, suppress(OSError):  # which is how it says that nobody writes
+        while more := reader.read(65536):
+            data += more
+    text = data.decode()
     rows = [""]
     while text:
         if text.startswith("\x1b["):

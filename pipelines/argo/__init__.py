@@ -1,0 +1,1 @@
+"""Writes a pipeline as a Workflow of Argo, for a Kubernetes cluster."""

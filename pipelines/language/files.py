@@ -1,0 +1,101 @@
+"""Reads the files of a definition: the root, and what it imports from its own folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipelines.language.findings import Findings, Place, shown
+from pipelines.language.nodes import ROOT_PATH, Document
+from pipelines.language.yamltree import parse
+from shared.files import read_regular
+
+LARGEST = 256 * 1024
+"""Most bytes of a file; a real one has a few thousand."""
+MOST_FILES = 64
+"""Most files of one definition."""
+
+
+class Files:
+    """The files of one definition; each is read once.
+
+    Parameters
+    ----------
+    root
+        The definition. What it imports must lie in its folder or below.
+    findings
+        Takes what is wrong with the files as such.
+    """
+
+    def __init__(self, root: Path, findings: Findings) -> None:
+        self._folder = Path(os.path.realpath(root.parent))
+        self._findings = findings
+        self._read: dict[str, Document | None] = {}
+        self.unreadable = False
+        self.root_name = str(root)
+        self.root_key = os.path.realpath(root)
+        document = self._load(root, self.root_name)
+        self.root = document
+
+    def imported(self, importer: str, path: str, at: Place) -> tuple[str, Document | None] | None:
+        """Return an imported file, by a key that is the same for the same file, or None if there is no such.
+
+        Parameters
+        ----------
+        importer
+            Name of the file that has the import.
+        path
+            As it stands there: relative to that file's folder.
+        at
+            Where it stands.
+        """
+
+        def refuse(message: str, expected: str) -> None:
+            self._findings.add(at, "import", message, expected)
+
+        if not path or not path.isprintable():
+            refuse("no path of a file", "give the path of a file beside this one")
+            return None
+        if path.startswith("/") or "\\" in path:
+            refuse("not a relative path", "give a path relative to the folder of this file, with slashes")
+            return None
+        target = Path(importer).parent / path
+        key = os.path.realpath(target)
+        if not Path(key).is_relative_to(self._folder):
+            refuse("it leads out of the definition's folder", "imported files lie in that folder or below it")
+            return None
+        if key not in self._read:
+            if len(self._read) >= MOST_FILES:
+                refuse(f"more than {MOST_FILES} files", "a definition has a handful")
+                return None
+            self._read[key] = self._load(Path(key), os.path.normpath(target), at)
+        return key, self._read[key]
+
+    def _load(self, path: Path, name: str, at: Place | None = None) -> Document | None:
+        start = at or Place(name, 1, 1, ROOT_PATH)
+        what = "the file" if at is None else f"the imported file {shown(name)}"
+
+        def refuse(message: str, expected: str) -> None:
+            self.unreadable = self.unreadable or at is None
+            self._findings.add(start, "file", message, expected)
+
+        try:
+            content = read_regular(path, LARGEST + 1)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            refuse(f"{what} cannot be read: {reason}", "give a file that exists and can be read")
+            return None
+        if content is None:
+            refuse(f"{what} is not a regular file", "give a YAML file")
+            return None
+        if len(content) > LARGEST:
+            refuse(f"{what} has more than {LARGEST} bytes", "a definition has a few thousand")
+            return None
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            good = Document.of(name, content[: error.start].decode("utf-8-sig"))
+            where = good.place(len(good.text), "")
+            self._findings.add(where, "encoding", "this is not UTF-8", "save the file as UTF-8")
+            return None
+        return parse(Document.of(name, text), self._findings)

@@ -1,0 +1,1 @@
+"""Runs a pipeline: what is to be done (`plan`), and the doing (`execute`), as processes or in containers."""

@@ -1,0 +1,144 @@
+"""Starts operators as processes or containers, and ends them with everything that they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipelines.runner.footprint import Footprint
+from pipelines.runner.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an operator ended.
+
+    Attributes
+    ----------
+    code
+        Its exit code; of one that a signal ended, 128 and the signal's number.
+    memory
+        Its peak, in bytes; None if that is not known.
+    """
+
+    code: int
+    memory: int | None = None
+
+
+class Running(Protocol):
+    """An operator that was started."""
+
+    def wait(self) -> Ended:
+        """Wait until it has ended, and nothing of it is left."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+Launch = Callable[[Step, Path], Running]
+"""Starts a step whose output goes to a file."""
+
+
+class Process:
+    """An operator as a process, in a group of its own: Ctrl-C on a terminal reaches it through the runner only.
+
+    Parameters
+    ----------
+    step
+        What to start.
+    log
+        Takes its standard output and error.
+
+    Raises
+    ------
+    OSError
+        It cannot be started, or the file cannot be written.
+    """
+
+    def __init__(self, step: Step, log: Path) -> None:
+        with log.open("wb") as stream:
+            self._child = subprocess.Popen(  # noqa: S603 - words, no shell; `pipelines.runner.local` says what they may be
+                step.line, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+            )
+        self._lock = threading.Lock()
+        self._gone = False
+
+    def wait(self) -> Ended:
+        """Wait until it has ended; what it started and left running is ended too."""
+        number = self._child.pid
+        os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)  # until it is waited for, nobody else gets its number
+        with self._lock:
+            self._send(signal.SIGKILL)
+            _, status, usage = os.wait4(number, 0)
+            self._gone = True
+        code = os.waitstatus_to_exitcode(status)
+        self._child.returncode = code
+        return Ended(code if code >= 0 else 128 - code, usage.ru_maxrss * 1024)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        with self._lock:
+            self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        with self._lock:
+            self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        if not self._gone:
+            os.killpg(self._child.pid, number)
+
+
+class Box(Process):
+    """An operator as a container: the process is the engine's, which passes SIGTERM on to what runs in there.
+
+    Parameters
+    ----------
+    step, log
+        See `Process`.
+
+    Raises
+    ------
+    OSError
+        See `Process`.
+    """
+
+    def __init__(self, step: Step, log: Path) -> None:
+        self._engine, self._name = step.line[0], step.container
+        self._remove()  # a run that was killed may have left it
+        super().__init__(step, log)
+        self._footprint = Footprint(self._engine, self._name)
+
+    def wait(self) -> Ended:
+        """Wait until the container is gone. Its memory is what was seen of it: the engine's own says nothing."""
+        code = super().wait().code
+        self._footprint.stop()
+        self._remove()
+        return Ended(code, self._footprint.peak)
+
+    def kill(self) -> None:
+        """End it. The container first: without the engine's process nobody would."""
+        self._remove()
+        super().kill()
+
+    def _remove(self) -> None:
+        for words in (("kill",), ("rm", "--force")):  # `rm` alone asks first, and waits
+            subprocess.run(  # noqa: S603 - it may be gone already, which is well
+                [self._engine, *words, self._name], check=False, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+
+def launch(step: Step, log: Path) -> Running:
+    """Start a step as what it is."""
+    return Box(step, log) if step.container else Process(step, log)

@@ -1,0 +1,201 @@
+"""The services of a run: started with it, waited for by who uses them, ended with it."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipelines.runner.launch import Launch, Running
+from pipelines.runner.schedule import GRACE_SECONDS
+from pipelines.runner.step import PORT, Service, Step
+from shared.errors import InferenceUnavailable
+from shared.progress import duration
+
+POLL_SECONDS = 0.25
+_LISTENS = "0A"
+"""A socket's state in ``/proc/net/tcp``."""
+
+Say = Callable[[str], None]
+
+
+class Unanswered(InferenceUnavailable):
+    """A service ended, or did not answer in time.
+
+    Parameters
+    ----------
+    service
+        Its name, which is that of its log too.
+    message
+        What is wrong.
+    """
+
+    def __init__(self, service: str, message: str) -> None:
+        self.service = service
+        super().__init__(message)
+
+
+class Services:
+    """Some services, which run while this context lasts.
+
+    Parameters
+    ----------
+    services
+        To start.
+    done
+        Operators that need not run, and so need no service.
+    log
+        Returns the file that takes what a service prints.
+    launch
+        Starts one.
+    patience
+        Seconds that a service has until it answers.
+    say
+        Takes a line for the user.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        done: Collection[str],
+        log: Callable[[str], Path],
+        launch: Launch,
+        patience: float,
+        say: Say,
+    ) -> None:
+        self._services = [one for one in services if not set(done).issuperset(one.users)]
+        self._log, self._launch, self._patience, self._say = log, launch, patience, say
+        self._port = _free_port() if any(PORT in word for one in self._services for word in one.line) else 0
+        self._watched: list[_Watched] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for one in self._services:
+                self._say(f"service {one.name}: starts")
+                step = self.fill(Step(one.name, (), one.line, container=one.container))
+                running = self._launch(step, self._log(one.name))
+                self._watched.append(_Watched(one, running, self._port, self._patience, self._say))
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def fill(self, step: Step) -> Step:
+        """Return a step whose words name the port that was chosen."""
+        return replace(step, line=tuple(self._fill(word) for word in step.line)) if self._port else step
+
+    def _fill(self, word: str) -> str:
+        end = next((one for one in (f"=127.0.0.1:{PORT}", f"-port={PORT}") if word.endswith(one)), "")
+        return f"{word.removesuffix(PORT)}{self._port}" if end else word
+
+    def ready(self, step: Step) -> bool:
+        """Return whether all services of a step answer.
+
+        Raises
+        ------
+        Unanswered
+            One of them has ended, or takes too long.
+        """
+        return all(one.ready() for one in self._watched if step.name in one.service.users)
+
+    def _close(self) -> None:
+        for one in self._watched:
+            one.running.terminate()
+        until = time.monotonic() + GRACE_SECONDS
+        for one in self._watched:
+            one.close(until)
+
+
+class _Watched:
+    """A service that was started, and a thread each that waits for its answer and for its end."""
+
+    def __init__(self, service: Service, running: Running, port: int, patience: float, say: Say) -> None:
+        self.service, self.running = service, running
+        self._port, self._patience, self._say = port, patience, say
+        self._start = time.monotonic()
+        self._answers, self._closed = threading.Event(), threading.Event()
+        self._code: int | None = None
+        self._ends = threading.Thread(target=self._wait, name=f"wait for {service.name}", daemon=True)
+        self._asks = threading.Thread(target=self._ask, name=f"ask {service.name}", daemon=True)
+        self._ends.start()
+        self._asks.start()
+
+    def ready(self) -> bool:
+        """Return whether it answers; it did once is enough, since who uses it notices by itself when it is gone."""
+        name, waited = self.service.name, time.monotonic() - self._start
+        if self._answers.is_set():
+            return True
+        if self._code is not None:
+            raise Unanswered(name, f"service {name} ended with exit code {self._code} before it answered")
+        if waited > self._patience:
+            raise Unanswered(
+                name, f"service {name} has not answered for {duration(waited)}; --service-wait is how long"
+            )
+        return False
+
+    def close(self, until: float) -> None:
+        """Wait for its end, and end it if it takes too long."""
+        self._closed.set()
+        self._asks.join()
+        self._ends.join(max(0.0, until - time.monotonic()))
+        if self._ends.is_alive():
+            self.running.kill()
+            self._ends.join()
+
+    def _wait(self) -> None:
+        self._code = self.running.wait().code
+
+    def _ask(self) -> None:
+        asks = _listening if self.service.container else _healthy
+        while not self._closed.wait(POLL_SECONDS) and self._code is None:
+            if asks(self.service, self._port):
+                self._say(f"service {self.service.name}: answers after {duration(time.monotonic() - self._start)}")
+                self._answers.set()
+                return
+
+
+def _healthy(_: Service, port: int) -> bool:
+    """Return whether a Triton server on this machine is ready."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _listening(service: Service, _: int) -> bool:
+    """Return whether a container listens at all its ports.
+
+    Its network cannot be reached from here, but it can be asked for the kernel's table of it; an image that has a shell
+    has `cat`. Where there is none, nothing can be known, and who uses the service must be patient.
+    """
+    line = (service.line[0], "exec", service.container, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+    done = subprocess.run(  # noqa: S603 - words of ours
+        line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    if done.returncode in (126, 127):  # there is no `cat`
+        return True
+    rows = [line.split() for line in done.stdout.splitlines()]
+    ports = {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == _LISTENS}
+    return done.returncode in (0, 1) and ports.issuperset(service.ports)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
