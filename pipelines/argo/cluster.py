@@ -19,9 +19,9 @@ class Cluster:
     Attributes
     ----------
     payload, work
-        Claims of volumes: the slides, and what operators write.
+        Volumes: the slides, and what operators write. The name of a claim, or an absolute path on the only node.
     models
-        Claim of a Triton model repository, for services; '' for `MODELS_CLAIM` where one needs it.
+        Volume with a Triton model repository, for services; '' for `MODELS_CLAIM` where one needs it.
     config
         ConfigMap with config.yaml; '' for none.
     registry
@@ -119,15 +119,20 @@ class Cluster:
     def volumes(self, used: set[str]) -> list[Object]:
         """Return the volumes of those names that pods do not bring themselves."""
         known: Object = {
-            PAYLOAD: _claim(self.payload, readOnly=True),
-            WORK: _claim(self.work),
-            MODELS: _claim(self.models or MODELS_CLAIM, readOnly=True),
+            PAYLOAD: _volume(self.payload, readOnly=True),
+            WORK: _volume(self.work),
+            MODELS: _volume(self.models or MODELS_CLAIM, readOnly=True),
             CONFIG: {"configMap": {"name": self.config}},
             TEMPORARY: {"emptyDir": {}},
         }
         return [{"name": name, **source} for name, source in known.items() if name in used - {SHARED}]
 
 
-def _claim(name: str, **more: bool) -> Object:
-    """Return a claim. Of one that is only read, Kubernetes also leaves groups and permissions of files as they are."""
+def _volume(name: str, **more: bool) -> Object:
+    """Return a claim. Of one that is only read, Kubernetes also leaves groups and permissions of files as they are.
+
+    A path is a folder of the node that must be there; mounts say whether it is only read.
+    """
+    if name.startswith("/"):
+        return {"hostPath": {"path": name, "type": "Directory"}}
     return {"persistentVolumeClaim": {"claimName": name, **more}}

@@ -63,12 +63,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("-o", type=_output, dest="output", metavar="FILE", help="takes the workflow (default: the standard output)")
     add("--shards", type=_number(1, MOST), default=known.shards, metavar="N",
         help="into how many filter is divided (default: %(default)s); a parameter of the workflow, too")
-    add("--payload-claim", type=_name, default=known.payload, metavar="CLAIM",
+    add("--payload-claim", type=_volume, default=known.payload, metavar="CLAIM",
         help="PersistentVolumeClaim with the slides, which are only read (default: %(default)s)")
-    add("--work-claim", type=_name, default=known.work, metavar="CLAIM",
+    add("--work-claim", type=_volume, default=known.work, metavar="CLAIM",
         help="that with room for what operators write, and for the result (default: %(default)s)")
-    add("--models-claim", type=_name, metavar="CLAIM",
-        help=f"that with the models of the definition's Triton servers (default: {MODELS_CLAIM}, if it has any)")
+    add("--models-claim", type=_volume, metavar="CLAIM",
+        help=f"that with the models of the definition's Triton servers (default: {MODELS_CLAIM}, if it has any). "
+        "For a cluster of one node, each CLAIM may be an absolute path: a folder of the node")
     add("--config-map", type=_name, metavar="NAME",
         help="ConfigMap with config.yaml, for operators of this project")
     add("--registry", type=_registry, metavar="NAME", help="put before images that name no registry")
@@ -92,6 +93,14 @@ def _output(text: str) -> Path | None:
 def _name(text: str) -> str:
     if not _KUBERNETES.fullmatch(text) or len(text) > 253:
         raise argparse.ArgumentTypeError(f"{text!r} is no name of Kubernetes: small letters, digits, '-' and '.'")
+    return text
+
+
+def _volume(text: str) -> str:
+    if not text.startswith("/"):
+        return _name(text)
+    if ".." in text.split("/") or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path that Kubernetes takes: no '..', no control characters")
     return text
 
 

@@ -259,7 +259,7 @@ class Run:
 
     def folder(self, source: Mapping[str, Any], inside: str) -> Path:
         """Return the folder of this machine that stands for one of a volume."""
-        only(source, "name", "persistentVolumeClaim", "emptyDir")
+        only(source, "name", "persistentVolumeClaim", "emptyDir", "hostPath")
         if "emptyDir" in source:
             only(source["emptyDir"], "medium", "sizeLimit")
             memory = source["emptyDir"].get("medium") == "Memory"
@@ -267,8 +267,14 @@ class Run:
             made.chmod(0o1777)
             self.folders.append(made)
             return made
-        only(source["persistentVolumeClaim"], "claimName", "readOnly")
-        path = self.claims[source["persistentVolumeClaim"]["claimName"]]
+        if "hostPath" in source:
+            only(source["hostPath"], "path", "type")
+            path = Path(source["hostPath"]["path"])
+            if source["hostPath"]["type"] != "Directory" or not path.is_dir():
+                raise Unsupported(f"hostPath {path}")
+        else:
+            only(source["persistentVolumeClaim"], "claimName", "readOnly")
+            path = self.claims[source["persistentVolumeClaim"]["claimName"]]
         for part in inside.split("/") if inside else ():
             if part in ("", ".", ".."):
                 raise Unsupported(f"subPath {inside}")

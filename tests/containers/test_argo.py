@@ -57,10 +57,16 @@ def result(done: Run) -> Path:
     return done.claims["nuclei-work"] / done.name / "result"
 
 
-def test_filter_in_shards(run: Callable[..., Run], image: Image, outside: bytes) -> None:
+@pytest.mark.parametrize("volumes", ["claims", "folders"])
+def test_filter_in_shards(
+    volumes: str, run: Callable[..., Run], image: Image, slide: Path, outside: bytes, tmp_path: Path
+) -> None:
     for one in OPERATORS:
         image(one)
-    done = run(exported(shipped("-embedded")), shards="3")
+    folders = ["--payload-claim", str(slide.parent), "--work-claim", str(tmp_path / "work")]
+    done = run(exported(shipped("-embedded"), *(folders if volumes == "folders" else ())), shards="3")
+    if volumes == "folders":
+        done.claims = {"nuclei-work": tmp_path / "work"}
     done()
     assert sorted(one.task for one in done.attempts) == ["filter-0", "filter-1", "filter-2", "load", "stitch"]
     assert names(result(done)) == FILES

@@ -260,6 +260,22 @@ def test_the_clusters_own(export: Export) -> None:
     assert document["spec"]["securityContext"]["runAsUser"] == 4711
 
 
+def test_folders_of_the_only_node(export: Export) -> None:
+    document = export(
+        SHIPPED["nuclei-segmentation"], "--payload-claim", "/data/my slides", "--work-claim", "/scratch",
+        "--models-claim", "/models",
+    )  # fmt: skip
+    volumes = {one["name"]: one.get("hostPath") for one in document["spec"]["volumes"]}
+    assert volumes == {
+        "payload": {"path": "/data/my slides", "type": "Directory"},
+        "work": {"path": "/scratch", "type": "Directory"},
+        "models": {"path": "/models", "type": "Directory"},
+        "tmp": None,
+    }
+    assert mounts(container_of(document, "load"))["/input"][2] is True, "the payload is only read"
+    assert mounts(container_of(document, "triton"))["/models"][2] is True
+
+
 def test_pull_secrets(export: Export) -> None:
     assert export(CHAIN)["spec"]["imagePullSecrets"] == [{"name": "ngc-clara"}]
 

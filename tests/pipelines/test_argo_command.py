@@ -96,6 +96,7 @@ def test_braces_that_would_join_an_expression(export: Export) -> None:
         "--shards 0",
         "--shards x",
         "--work-claim A_b",
+        "--work-claim /a/../b",
         "--registry a:b:c",
         "--triton gpu",
         "--triton-image a",
