@@ -28,7 +28,7 @@ from shared.settings import Settings
 from shared.slides import SlideInfo, fingerprint, open_slide, stat_of
 from shared.slides.describe import describe
 from shared.store import Manifest, StoreReader, find_store, free, refuse_as_output
-from shared.store.manifest import is_complete
+from shared.store.manifest import completion, is_complete
 from shared.waiting import Patience
 
 log = logging.getLogger("nuclei")
@@ -79,6 +79,7 @@ def run(settings: Settings) -> None:
                 result = _run(job, _Stores(first, second), crew)
                 first.wait_until_complete()
                 second.wait_until_complete()
+                nuclei = completion(of, masks).get("nuclei")
                 job.publish(result)
             done = True
         finally:
@@ -91,6 +92,7 @@ def run(settings: Settings) -> None:
         foreground=tiles.n,
         resumed=0,
         damaged=len(result.damaged),
+        nuclei=nuclei if isinstance(nuclei, int) else None,
         nuclei_pixels=result.nuclei_pixels,
         image_bytes=result.bytes,
         seconds=time.perf_counter() - start,
