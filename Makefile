@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
-.PHONY: help run images images-table test check bench train triton sample install install-dev lock clean
+.PHONY: help run images images-table test check bench train evaluate triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -40,6 +40,10 @@ bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the
 
 train: ## train the model on the folders DATA="a b"; needs PyTorch (requirements/training.txt)
 	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") --output models
+
+evaluate: install-dev  ## measure the model on the folders DATA="a b" of annotated images (MODEL=name, SPLIT=val)
+	@$(VENV)/bin/python -m training.evaluate $(foreach folder,$(DATA),--data "$(folder)") \
+		$(if $(MODEL),--model "$(MODEL)") $(if $(SPLIT),--split "$(SPLIT)")
 
 triton:  ## a real Triton server for the tests, in a virtual environment of its own
 	@PYTHON="$(PYTHON)" bash tests/triton/setup.sh

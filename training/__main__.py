@@ -10,10 +10,14 @@ from pathlib import Path
 
 import cv2
 
+from shared.settings import ModelSettings
+from shared.settings import Settings as RunSettings
 from training.data import DataError, Field, load_fields
-from training.evaluate import evaluate, table
-from training.export import ExportError, export, verify
+from training.evaluate import HEADS, evaluate
+from training.export import NAME, ExportError, export, verify
+from training.metrics import table
 from training.sampler import Sampler
+from training.segmenter import Segmenter
 from training.train import CheckpointError, Settings, train
 
 log = logging.getLogger("training")
@@ -72,7 +76,10 @@ def main() -> int:
         network = train(sampler, settings, options.work / "checkpoint.pt")
         path = export(network, options.output)
         verify(network, path)
-        log.info("\n%s", table(evaluate(path, load_fields(options.data, "val"), settings.threads)))
+        model = RunSettings(model=ModelSettings(NAME, options.output))
+        with Segmenter(model) as segmenter:
+            scores = evaluate(load_fields(options.data, "val"), {NAME: segmenter}, workers=settings.threads)
+        log.info("\n%s", table(scores.items(), HEADS))
     except (DataError, CheckpointError, ExportError, OSError) as error:
         log.error("%s", error)
         return 1

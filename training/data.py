@@ -75,7 +75,7 @@ def median_diameter(labels: Labels) -> float:
     return float(np.sqrt(4.0 * np.median(areas) / np.pi)) if areas.size else 20.0
 
 
-def load_fields(roots: Iterable[Path], split: str) -> list[Field]:
+def load_fields(roots: Iterable[Path], split: str, *, any_modality: bool = False) -> list[Field]:
     """Decode every image of a split, once.
 
     Parameters
@@ -84,6 +84,8 @@ def load_fields(roots: Iterable[Path], split: str) -> list[Field]:
         Data directories.
     split : str
         ``train`` or ``val``.
+    any_modality : bool
+        Take images that are of none of :data:`MODALITIES`, too.
 
     Returns
     -------
@@ -97,11 +99,14 @@ def load_fields(roots: Iterable[Path], split: str) -> list[Field]:
     """
     fields: list[Field] = []
     for root in roots:
-        with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["split"] == split]
+        try:
+            with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
+                rows = [row for row in csv.DictReader(stream) if row["split"] == split]
+        except KeyError:
+            raise DataError(f"{root / 'index.csv'} has no column 'split'") from None
         for row in rows:
             name, modality = row["image_id"], row["modality_fine"]
-            if modality not in MODALITIES:
+            if modality not in MODALITIES and not any_modality:
                 raise DataError(f"{root}: {name} is of the unknown modality {modality!r}")
             image = cv2.imread(str(root / "images" / f"{name}.webp"), cv2.IMREAD_COLOR_RGB)
             labels = cv2.imread(str(root / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (requireme
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
 from training.data import Field
-from training.evaluate import dice, evaluate, instances, matches, table
 from training.export import METADATA, export, session, verify
 from training.sampler import Sampler
 from training.train import CheckpointError, Settings, losses, rate_at, train
@@ -101,28 +100,3 @@ def test_exports_a_checked_model(sampler: Sampler, tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in path.read_bytes()
     first = path.read_bytes()
     assert export(network, tmp_path / "again").read_bytes() == first
-
-
-def test_scores_by_modality(sampler: Sampler, tmp_path: Path) -> None:
-    path = export(train(sampler, SMALL, tmp_path / "a.pt"), tmp_path / "models")
-    scores = evaluate(path, [field for group in sampler.fields.values() for field in group], threads=1)
-    assert [score.modality for score in scores] == sorted(sampler.fields)
-    assert all(0.0 <= score.dice <= 1.0 for score in scores)
-    assert len(table(scores).splitlines()) == 2 + len(scores)
-
-
-def test_touching_nuclei_are_split_at_the_boundary() -> None:
-    masks = np.zeros((20, 30, 2), np.uint8)
-    masks[4:16, 3:27, 0] = 255
-    masks[4:16, 14:16, 1] = 255
-    found = instances(masks)
-    assert len(np.unique(found)) == 3
-    truth = np.zeros((20, 30), np.uint16)
-    truth[4:16, 3:15] = 1
-    truth[4:16, 15:27] = 2
-    assert matches(found, truth) == 2
-    assert dice(found > 0, truth) > 0.95
-
-
-def test_dice_of_nothing_is_one() -> None:
-    assert dice(np.zeros((4, 4), bool), np.zeros((4, 4), np.uint16)) == 1.0
