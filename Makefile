@@ -38,8 +38,9 @@ check: install-dev  ## lint, format, types
 bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the peers; prints one table
 	$(VENV)/bin/python -m benchmarks
 
-train: ## train the model on the folders DATA="a b"; needs PyTorch (requirements/training.txt)
-	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") --output models
+train: ## train the model on the folders DATA="a b" (SLIDES=folder); needs PyTorch (requirements/training.txt)
+	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") \
+		$(if $(SLIDES),--slides "$(SLIDES)") --output models
 
 evaluate: install-dev  ## measure the model on the folders DATA="a b" of annotated images (MODEL=name, SPLIT=val)
 	@$(VENV)/bin/python -m training.evaluate $(foreach folder,$(DATA),--data "$(folder)") \
