@@ -42,9 +42,9 @@ train: ## train the model on the folders DATA="a b" (SLIDES=folder); needs PyTor
 	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") \
 		$(if $(SLIDES),--slides "$(SLIDES)") --output models
 
-evaluate: install-dev  ## measure the model on the folders DATA="a b" of annotated images (MODEL=name, SPLIT=val)
+evaluate: install-dev  ## measure the model on the folders DATA="a b" of annotated images (MODEL=name SPLIT=val SLIDES=folder)
 	@$(VENV)/bin/python -m training.evaluate $(foreach folder,$(DATA),--data "$(folder)") \
-		$(if $(MODEL),--model "$(MODEL)") $(if $(SPLIT),--split "$(SPLIT)")
+		$(if $(MODEL),--model "$(MODEL)") $(if $(SPLIT),--split "$(SPLIT)") $(if $(SLIDES),--slides "$(SLIDES)")
 
 triton:  ## a real Triton server for the tests, in a virtual environment of its own
 	@PYTHON="$(PYTHON)" bash tests/triton/setup.sh

@@ -26,6 +26,8 @@ from shared.resources import usable_cpus
 from shared.settings import ModelSettings, Settings
 from training.baseline import otsu
 from training.data import DataError, Field, load_fields
+from training.free import marks
+from training.free import table as table_of_marks
 from training.metrics import Score, table
 from training.segmenter import Segmented, Segmenter
 
@@ -100,6 +102,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tile-size", type=int, help="of the grid (default: one tile, or exact ones of 1024)")
     parser.add_argument("--overlap", type=int, default=0, help="of the grid, where --tile-size is given (%(default)s)")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="images at a time (%(default)s)")
+    parser.add_argument("--slides", type=Path, help="folder of the slides of nucleus_free.csv, to be measured as well")
     parser.add_argument("--json", type=Path, help="file to write the measures to")
     return parser.parse_args(arguments)
 
@@ -115,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Segmenter(settings, options.tile_size, options.overlap) as segmenter:
             methods: dict[str, Method] = {options.model: segmenter, "Otsu and watershed": baseline}
             scores = evaluate(fields, methods, options.scale or (1.0,), options.workers)
+            free = {name: marks(options.slides, method) for name, method in methods.items()} if options.slides else {}
     except (DataError, OSError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
@@ -122,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return error.exit_code
     print(table(scores.items(), HEADS))
+    if free:
+        print(f"\n{table_of_marks(free)}")
     if options.json:
         rows = [
             {**dict(zip(HEADS, key, strict=True)), "images": score.images, "nuclei": score.true, **score.measures()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from shared.settings import Settings
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
 from training.evaluate import main
+from training.free import REGIONS, Marked, marks, table
 from training.metrics import Score
-from training.segmenter import Segmenter
+from training.segmenter import Segmented, Segmenter
 
 
 def test_tiles_give_what_the_whole_image_gives() -> None:
@@ -85,3 +87,35 @@ def test_a_mistake_is_one_line(
     assert text in shown.err
     assert shown.err.count("\n") == 1
     assert not shown.out
+
+
+def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> None:
+    regions = tmp_path / "regions.csv"
+    regions.write_text(
+        "slide,kind,x,y,width,height\na.tif,glass,0,0,20,10\na.tif,fat,50,30,10,10\na.tif,fat,118,86,10,10\n"
+    )
+    sizes = []
+
+    def left_half(image: np.ndarray) -> Segmented:
+        sizes.append(image.shape[:2])
+        maps = np.zeros((*image.shape[:2], 1), np.uint8)
+        maps[:, :10] = 255
+        return Segmented(maps, maps[..., 0].astype(np.int32), 1)
+
+    found = marks(small_slide_folder, left_half, regions)
+    assert list(found) == ["fat", "glass", "all"]
+    assert found["glass"] == Marked(200, 100)
+    assert found["fat"] == Marked(200, 0)  # what is marked is in the margin
+    assert found["all"].share == 0.25
+    assert sizes == [(74, 84), (96, 124), (74, 74)]
+    assert "| all | 400 | 25.00% |" in table({"left": found})
+
+
+def test_the_regions_lie_in_the_slides_they_name() -> None:
+    with REGIONS.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["slide"] for row in rows} >= {"CMU-1-Small-Region.svs"}
+    for row in rows:
+        if row["slide"] == "CMU-1-Small-Region.svs":
+            assert int(row["x"]) + int(row["width"]) <= 2220
+            assert int(row["y"]) + int(row["height"]) <= 2967
