@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
-.PHONY: help run images images-table test check bench train triton sample install install-dev lock clean
+.PHONY: help run images images-table test check bench train evaluate triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -38,8 +38,13 @@ check: install-dev  ## lint, format, types
 bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the peers; prints one table
 	$(VENV)/bin/python -m benchmarks
 
-train: ## train the model on the folders DATA="a b"; needs PyTorch (requirements/training.txt)
-	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") --output models
+train: ## train the model on the folders DATA="a b" (SLIDES=folder); needs PyTorch (requirements/training.txt)
+	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") \
+		$(if $(SLIDES),--slides "$(SLIDES)") --output models
+
+evaluate: install-dev  ## measure the model on the folders DATA="a b" of annotated images (MODEL=name SPLIT=val SLIDES=folder)
+	@$(VENV)/bin/python -m training.evaluate $(foreach folder,$(DATA),--data "$(folder)") \
+		$(if $(MODEL),--model "$(MODEL)") $(if $(SPLIT),--split "$(SPLIT)") $(if $(SLIDES),--slides "$(SLIDES)")
 
 triton:  ## a real Triton server for the tests, in a virtual environment of its own
 	@PYTHON="$(PYTHON)" bash tests/triton/setup.sh

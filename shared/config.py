@@ -142,7 +142,12 @@ KEYS = (
         _MODEL.output,
         "For models with float output: probabilities, or logits that need the logistic function yet.",
     ),
-    Key("inference.precision", *_choice("fp32"), _INFERENCE.precision, "Arithmetic of the embedded engine."),
+    Key(
+        "inference.precision",
+        *_choice("int8", "fp32"),
+        _INFERENCE.precision,
+        "Arithmetic of the embedded engine, on every machine; int8 for models that have an int8 sibling, else fp32.",
+    ),
     Key(
         "inference.batch",
         *_whole(0, 1024),

@@ -53,12 +53,13 @@ class ModelSettings:
 class InferenceSettings:
     """How inference is done. None of these but `precision` changes a byte of the result.
 
+    `precision`: of the embedded engine, on every machine; ``int8`` takes a model's int8 sibling, where it has one.
     `batch`: tiles per request; 0 lets the engine choose. `deadline`: seconds for one request. `retries`: times that a
     failed request is repeated. `in_flight`: requests under way at once to one server. `shared_memory`: whether tiles go
     through it to a server that has it in common with this process.
     """
 
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["int8", "fp32"] = "int8"
     batch: int = 0
     deadline: float = 60.0
     retries: int = 8

@@ -6,14 +6,21 @@ import argparse
 import logging
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 
+from shared.settings import ModelSettings
+from shared.settings import Settings as RunSettings
 from training.data import DataError, Field, load_fields
-from training.evaluate import evaluate, table
-from training.export import ExportError, export, verify
+from training.evaluate import HEADS, evaluate
+from training.export import NAME, ExportError, export, verify
+from training.metrics import table
+from training.quantise import export_int8
 from training.sampler import Sampler
+from training.segmenter import Segmenter
+from training.slides import Teacher, load_slides
 from training.train import CheckpointError, Settings, train
 
 log = logging.getLogger("training")
@@ -35,6 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     default = Settings()
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True, help="data directory; repeatable")
+    parser.add_argument("--slides", type=Path, help="folder of H&E slides without annotation, to learn from as well")
     parser.add_argument("--output", type=Path, required=True, help="model repository to write into")
     parser.add_argument(
         "--work",
@@ -69,10 +77,16 @@ def main() -> int:
         log.info("training images: %s", {name: len(group) for name, group in fields.items()})
         log.info("%s", settings)
         sampler = Sampler(dict(fields), settings.size, settings.batch, settings.seed)
-        network = train(sampler, settings, options.work / "checkpoint.pt")
+        teacher = Teacher(load_slides(options.slides), options.work) if options.slides else None
+        network = train(sampler, settings, options.work / "checkpoint.pt", teacher=teacher)
         path = export(network, options.output)
         verify(network, path)
-        log.info("\n%s", table(evaluate(path, load_fields(options.data, "val"), settings.threads)))
+        export_int8(options.output, [field for group in fields.values() for field in group])
+        run = RunSettings(model=ModelSettings(NAME, options.output))
+        plain = replace(run, inference=replace(run.inference, precision="fp32"))
+        with Segmenter(run) as int8, Segmenter(plain) as fp32:
+            scores = evaluate(load_fields(options.data, "val"), {"int8": int8, "fp32": fp32}, workers=settings.threads)
+        log.info("\n%s", table(scores.items(), HEADS))
     except (DataError, CheckpointError, ExportError, OSError) as error:
         log.error("%s", error)
         return 1

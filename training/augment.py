@@ -36,6 +36,22 @@ def density(image: Image) -> Floats:
     return np.asarray(_DENSITY[image], np.float32)
 
 
+def haematoxylin(density_: Floats) -> Floats:
+    """Amount of haematoxylin.
+
+    Parameters
+    ----------
+    density_ : ndarray
+        float32 ``[H, W, 3]``.
+
+    Returns
+    -------
+    ndarray
+        float32 ``[H, W]``, not negative.
+    """
+    return np.asarray(np.maximum(density_ @ _UNMIX[:, 0], 0.0), np.float32)
+
+
 def light(density_: Floats) -> Image:
     """Undo :func:`density`.
 
@@ -137,7 +153,36 @@ def tint(image: Image, rng: np.random.Generator) -> Image:
     return np.asarray(image * weights, np.uint8)
 
 
-def degrade(image: Image, rng: np.random.Generator) -> Image:
+def jitter_light(image: Image, rng: np.random.Generator) -> Image:
+    """Change exposure, gamma, black level and evenness of a fluorescence image; dim nuclei stay above black.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[H, W, 3]``, light nuclei on black.
+    rng : Generator
+        Source of every choice.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 3]``.
+    """
+    light_ = image.astype(np.float32) / 255.0
+    if rng.random() < 0.5:
+        light_ = light_ ** np.float32(np.exp(rng.uniform(-0.3, 0.25)))
+    if rng.random() < 0.7:
+        light_ *= np.float32(np.exp(rng.uniform(-0.7, 1.0)))
+    if rng.random() < 0.25:  # uneven light
+        height, width = image.shape[:2]
+        corners = rng.uniform(0.6, 1.3, (2, 2)).astype(np.float32)
+        light_ *= cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)[:, :, None]
+    if rng.random() < 0.4:  # stray light
+        light_ += np.float32(rng.uniform(0.0, 0.12))
+    return np.asarray(np.clip(light_ * 255.0 + 0.5, 0.0, 255.0), np.uint8)
+
+
+def degrade(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
     """Blur or sharpen, add noise and compress, each only sometimes.
 
     Parameters
@@ -146,6 +191,8 @@ def degrade(image: Image, rng: np.random.Generator) -> Image:
         uint8 ``[H, W, 3]``.
     rng : Generator
         Source of every choice.
+    strength : float
+        How strong noise and compression are; 1 suits an image that spans all brightnesses.
 
     Returns
     -------
@@ -159,12 +206,12 @@ def degrade(image: Image, rng: np.random.Generator) -> Image:
         soft = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.6, 1.5)))
         amount = float(rng.uniform(0.3, 1.2))
         image = np.asarray(cv2.addWeighted(image, 1.0 + amount, soft, -amount, 0.0), np.uint8)
-    if rng.random() < 0.35:
+    if rng.random() < 0.3:
         shape = image.shape if rng.random() < 0.5 else (*image.shape[:2], 1)
-        noise = rng.standard_normal(shape, np.float32) * np.float32(rng.uniform(2.0, 9.0))
+        noise = rng.standard_normal(shape, np.float32) * np.float32(rng.uniform(1.0, 8.0) * strength)
         image = np.asarray(np.clip(image + noise, 0.0, 255.0), np.uint8)
     if rng.random() < 0.4:
-        quality = int(rng.integers(35, 95))
+        quality = int(rng.uniform(95.0 - 60.0 * strength, 95.0))
         _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
         image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
     return image

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -48,6 +50,8 @@ class Field:
         uint16 ``[H, W]``; 0 is background.
     diameter : float
         Median equivalent diameter of the nuclei, in pixels; 20 where there is none.
+    known : ndarray, optional
+        uint8 ``[H, W]``: 255 where the labels are to be believed, 0 where nothing is known. Default: known everywhere.
     """
 
     name: str
@@ -55,6 +59,67 @@ class Field:
     image: Image
     labels: Labels
     diameter: float
+    known: Image | None = None
+
+    @cached_property
+    def maps(self) -> Image:
+        """What the network is to answer, and where that is known.
+
+        uint8 ``[H, W, 3]``: nucleus, depth within the nucleus (see :func:`depth`), known; each 0 to 255.
+        """
+        known = np.full(self.labels.shape, 255, np.uint8) if self.known is None else self.known
+        nucleus = np.where(self.labels > 0, np.uint8(255), np.uint8(0))
+        return np.stack([nucleus, depth(self.labels), known], axis=-1)
+
+
+class Patch(NamedTuple):
+    """A piece of a field.
+
+    Attributes
+    ----------
+    image : ndarray
+        uint8 ``[S, S, 3]``.
+    labels : ndarray
+        uint16 ``[S, S]``.
+    maps : ndarray
+        uint8 ``[S, S, 3]``, as :attr:`Field.maps`; outlines are smooth, since it was resized as an image is.
+    """
+
+    image: Image
+    labels: Labels
+    maps: Image
+
+
+def depth(labels: Labels) -> Image:
+    """Draw how deep within its nucleus each pixel lies.
+
+    Parameters
+    ----------
+    labels : ndarray
+        uint16 ``[H, W]``.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W]``: the distance to what is not the same nucleus, as a share (0 to 255) of the greatest in that
+        nucleus. Between nuclei that touch it falls nearly to 0, whatever their size.
+    """
+    inside = labels > 0
+    for axis in (0, 1):
+        inside &= ~_meets_other(labels, axis)
+    distance = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    peak = np.zeros(int(labels.max()) + 1, np.float32)
+    np.maximum.at(peak, labels.ravel(), distance.ravel())
+    share = distance / np.maximum(peak[labels], 1.0)
+    return np.asarray(np.rint(share * 255.0), np.uint8)
+
+
+def _meets_other(labels: Labels, axis: int) -> NDArray[np.bool_]:
+    """Tell which pixels have a pixel of another nucleus beside them along an axis."""
+    first, second = (labels[:-1], labels[1:]) if axis == 0 else (labels[:, :-1], labels[:, 1:])
+    pair = (first > 0) & (second > 0) & (first != second)
+    none = np.zeros((1, labels.shape[1]) if axis == 0 else (labels.shape[0], 1), bool)
+    return np.asarray(np.concatenate([pair, none], axis) | np.concatenate([none, pair], axis), np.bool_)
 
 
 def median_diameter(labels: Labels) -> float:
@@ -75,7 +140,7 @@ def median_diameter(labels: Labels) -> float:
     return float(np.sqrt(4.0 * np.median(areas) / np.pi)) if areas.size else 20.0
 
 
-def load_fields(roots: Iterable[Path], split: str) -> list[Field]:
+def load_fields(roots: Iterable[Path], split: str, *, any_modality: bool = False) -> list[Field]:
     """Decode every image of a split, once.
 
     Parameters
@@ -84,6 +149,8 @@ def load_fields(roots: Iterable[Path], split: str) -> list[Field]:
         Data directories.
     split : str
         ``train`` or ``val``.
+    any_modality : bool
+        Take images that are of none of :data:`MODALITIES`, too.
 
     Returns
     -------
@@ -97,11 +164,14 @@ def load_fields(roots: Iterable[Path], split: str) -> list[Field]:
     """
     fields: list[Field] = []
     for root in roots:
-        with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["split"] == split]
+        try:
+            with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
+                rows = [row for row in csv.DictReader(stream) if row["split"] == split]
+        except KeyError:
+            raise DataError(f"{root / 'index.csv'} has no column 'split'") from None
         for row in rows:
             name, modality = row["image_id"], row["modality_fine"]
-            if modality not in MODALITIES:
+            if modality not in MODALITIES and not any_modality:
                 raise DataError(f"{root}: {name} is of the unknown modality {modality!r}")
             image = cv2.imread(str(root / "images" / f"{name}.webp"), cv2.IMREAD_COLOR_RGB)
             labels = cv2.imread(str(root / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
@@ -142,9 +212,7 @@ def turn(side: int, size: int, angle: float) -> NDArray[np.float64]:
     return matrix
 
 
-def crop(
-    field: Field, size: int, diameter: float, rng: np.random.Generator, stretch: float = 1.0
-) -> tuple[Image, Labels]:
+def crop(field: Field, size: int, diameter: float, rng: np.random.Generator, stretch: float = 1.0) -> Patch:
     """Cut a random square in which the median nucleus has a given diameter.
 
     The image is mirrored where the square reaches beyond it; the square is flipped and turned at random.
@@ -164,8 +232,8 @@ def crop(
 
     Returns
     -------
-    image, labels : ndarray
-        uint8 ``[size, size, 3]`` and uint16 ``[size, size]``.
+    Patch
+        The square.
     """
     height, width = field.labels.shape
     scale = float(np.clip(diameter / field.diameter, 0.15, 4.0))
@@ -180,37 +248,53 @@ def crop(
     rows = _mirrored(starts[0], spans[0], height)
     columns = _mirrored(starts[1], spans[1], width)
     window = np.ix_(rows, columns)
-    side = round(reach)
-    shrink = min(across) < 0.8
-    image = cv2.resize(field.image[window], (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-    labels = cv2.resize(field.labels[window], (side, side), interpolation=cv2.INTER_NEAREST)
+    side = (round(reach), round(reach))
+    smooth = cv2.INTER_AREA if min(across) < 0.8 else cv2.INTER_LINEAR
+    methods = (smooth, cv2.INTER_NEAREST, smooth)
+    sources: tuple[NDArray[Any], ...] = (field.image, field.labels, field.maps)
+    parts: list[NDArray[Any]] = [
+        cv2.resize(array[window], side, interpolation=method) for array, method in zip(sources, methods, strict=True)
+    ]
     if turned:
-        matrix = turn(side, size, float(rng.uniform(0.0, 360.0)))
-        image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        labels = cv2.warpAffine(labels, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+        matrix = turn(side[0], size, float(rng.uniform(0.0, 360.0)))
+        methods = (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_LINEAR)
+        parts = [
+            cv2.warpAffine(part, matrix, (size, size), flags=method, borderMode=cv2.BORDER_REFLECT)
+            for part, method in zip(parts, methods, strict=True)
+        ]
     quarter, mirror = int(rng.integers(4)), bool(rng.random() < 0.5)
-    image, labels = np.rot90(image, quarter), np.rot90(labels, quarter)
+    parts = [np.rot90(part, quarter) for part in parts]
     if mirror:
-        image, labels = image[:, ::-1], labels[:, ::-1]
-    return np.ascontiguousarray(image, np.uint8), np.ascontiguousarray(labels, np.uint16)
+        parts = [part[:, ::-1] for part in parts]
+    image, labels, maps = parts
+    return Patch(
+        np.ascontiguousarray(image, np.uint8),
+        np.ascontiguousarray(labels, np.uint16),
+        np.ascontiguousarray(maps, np.uint8),
+    )
 
 
-def targets(labels: Labels) -> Image:
-    """Draw what the network should answer.
+#: A weight of one, in the bytes of :func:`targets`.
+ONE = 32
 
-    The boundary is where a 3x3 neighbourhood holds two labels: a line two pixels wide along every outline, half of
-    it inside the nucleus, and twice that where nuclei touch.
+
+def targets(patch: Patch) -> Image:
+    """Draw what the network should answer, and how much each pixel counts.
 
     Parameters
     ----------
-    labels : ndarray
-        uint16 ``[H, W]``.
+    patch : Patch
+        The piece of a field.
 
     Returns
     -------
     ndarray
-        uint8 ``[2, H, W]``, 0 or 1: nucleus, boundary.
+        uint8 ``[3, S, S]``: nucleus and depth, 0 to 255; the pixel's weight times :data:`ONE`: 0 where nothing is
+        known, 5 within two pixels of two nuclei, and 1 elsewhere.
     """
-    kernel = np.ones((3, 3), np.uint8)
-    boundary = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
-    return np.stack([labels > 0, boundary]).astype(np.uint8)
+    kernel = np.ones((5, 5), np.uint8)
+    highest = cv2.dilate(patch.labels, kernel)
+    lowest = cv2.erode(np.where(patch.labels > 0, patch.labels, np.uint16(65535)), kernel)
+    weight = np.where((highest > lowest) & (lowest > 0), np.uint8(5 * ONE), np.uint8(ONE))
+    weight = np.where(patch.maps[:, :, 2] < 128, np.uint8(0), weight)
+    return np.stack([patch.maps[:, :, 0], patch.maps[:, :, 1], weight])

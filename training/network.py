@@ -1,94 +1,103 @@
-"""The U-Net: four levels, widths 16 to 256, two output channels, nothing that looks beyond its receptive field.
+"""A U-Net that works at half resolution and coarser, with two output channels and a bounded view.
 
-Only 'same' convolutions with zero padding, 2x2 max-pooling and nearest-neighbour resizing by two are used.  Away
-from the border of its input the network is therefore equivariant to shifts by multiples of :data:`GRID` pixels, and
-an output pixel depends on no input pixel farther away than :func:`receptive_radius`.
+Most of the time of a plain U-Net goes into convolutions with few channels at full resolution.  Here the first
+convolution halves the image, the last one gives each coarse pixel its four fine ones (pixel shuffle), and upward the
+skips are added, not concatenated: half the work of a plain U-Net of base 16, with as much room in the depths.
+
+Only convolutions with zero padding, nearest-neighbour resizing by two and pixel shuffle are used.  Away from the border
+of its input the network is therefore equivariant to shifts by multiples of :data:`GRID` pixels, and an output pixel
+depends on no input pixel farther away than :func:`receptive_radius`.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-DEPTH = 4
-GRID = 2**DEPTH
-CHANNELS = ("nucleus", "boundary")
+LEVELS = 4
+GRID = 2**LEVELS
+CHANNELS = ("nucleus", "distance")
+
+# Widths of the levels in units of the base, and 3x3 convolutions on the way down and on the way up.
+WIDTHS = (2, 3, 6, 12)
+DOWN = (1, 1, 2, 2)
+UP = (1, 2, 2)
 
 
-def receptive_radius(depth: int = DEPTH) -> int:
-    """Bound, in input pixels, on how far an output pixel looks to each side.
-
-    A tile whose borders lie at multiples of the grid needs a little less: the far end of the reach is that of pixels
-    that lie far from the border's side of their grid cell.
-
-    Parameters
-    ----------
-    depth : int
-        Number of poolings.
+def receptive_radius() -> int:
+    """Tell how far, in input pixels, an output pixel looks to each side at most.
 
     Returns
     -------
     int
-        A safe upper bound: the reach of the deepest path through the network.
+        The greatest distance, over all places of the output pixel in its grid cell.
     """
-    # Two 3x3 convolutions reach 2 cells; on the way down and, except at the bottom, once more on the way up.
-    # A 2x2 pooling or its undoing reaches at most one cell of the finer level.
-    reach = 0
-    for level in range(depth + 1):
-        cell = 2**level
-        reach += 2 * cell if level == depth else 4 * cell
-        reach += 0 if level == depth else 2 * cell - cell
-    return reach
+    farthest = 0
+    for place in range(GRID):
+        low = high = place
+        for level in range(LEVELS):  # upward, from the answer to the depths; the head is one more convolution
+            convolutions = (*UP, 0)[level] + (1 if level == 0 else 0)
+            low, high = low // 2 - convolutions, high // 2 + convolutions
+        for level in reversed(range(LEVELS)):  # downward, from the depths to the image
+            low, high = low - DOWN[level], high + DOWN[level]
+            low, high = (2 * low - 1, 2 * high + 1) if level else (2 * low - 2, 2 * high + 3)
+        farthest = max(farthest, place - low, high - place)
+    return farthest
 
 
-class ConvBlock(nn.Sequential):
-    """Twice a 3x3 convolution, batch normalisation and ReLU.
+class Convolution(nn.Sequential):
+    """A convolution, batch normalisation and ReLU.
 
     Parameters
     ----------
     inputs, outputs : int
         Channels in and out.
+    kernel, stride : int
+        Side of the kernel, and step; the padding gives an answer of the input's size divided by the stride.
     momentum : float
         Momentum of the running statistics.
     """
 
-    def __init__(self, inputs: int, outputs: int, momentum: float = 0.03) -> None:
-        layers: list[nn.Module] = []
-        for first in (inputs, outputs):
-            layers += [
-                nn.Conv2d(first, outputs, 3, padding=1, bias=False),
-                nn.BatchNorm2d(outputs, momentum=momentum),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, momentum: float = 0.03) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False),
+            nn.BatchNorm2d(outputs, momentum=momentum),
+            nn.ReLU(inplace=True),
+        )
 
 
 class UNet(nn.Module):
-    """U-Net on normalised images.
+    """The network, on normalised images.
 
     Parameters
     ----------
     base : int
-        Width of the first level; it doubles at each level.
-    depth : int
-        Number of poolings.
-    outputs : int
-        Output channels.
+        Unit of the widths.
     """
 
-    def __init__(self, base: int = 16, depth: int = DEPTH, outputs: int = len(CHANNELS)) -> None:
+    def __init__(self, base: int = 16) -> None:
         super().__init__()
-        widths = [base * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(
-            ConvBlock(inputs, width) for inputs, width in zip([3, *widths[:-1]], widths, strict=True)
+        widths = [base * width for width in WIDTHS]
+        before = [6, *widths[:-1]]
+
+        def block(width: int, count: int) -> nn.Sequential:
+            return nn.Sequential(*(Convolution(width, width) for _ in range(count)))
+
+        self.halve = nn.ModuleList(
+            Convolution(inputs, width, 3 if level else 6, 2)
+            for level, (inputs, width) in enumerate(zip(before, widths, strict=True))
         )
-        self.lift = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in reversed(range(depth)))
-        self.up = nn.ModuleList(ConvBlock(2 * widths[level], widths[level]) for level in reversed(range(depth)))
-        self.head = nn.Conv2d(base, outputs, 1)
+        self.down = nn.ModuleList(block(width, count) for width, count in zip(widths, DOWN, strict=True))
+        levels = range(LEVELS - 2, -1, -1)
+        self.lift = nn.ModuleList(nn.Conv2d(widths[level + 1], widths[level], 1) for level in levels)
+        self.up = nn.ModuleList(block(widths[level], UP[level]) for level in levels)
+        self.head = nn.Conv2d(widths[0], 4 * len(CHANNELS), 3, padding=1)
         if self.head.bias is not None:
-            self.head.bias.data -= 2.0  # most pixels are neither nucleus nor boundary
+            self.head.bias.data -= 2.0  # most pixels are no nucleus
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits.
@@ -96,7 +105,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         x : Tensor
-            float32 ``[N, 3, H, W]``, normalised; H and W are multiples of :data:`GRID`.
+            float32 ``[N, 6, H, W]``, from :func:`normalise`; H and W are multiples of :data:`GRID`.
 
         Returns
         -------
@@ -104,17 +113,15 @@ class UNet(nn.Module):
             float32 ``[N, 2, H, W]``, logits in the order of :data:`CHANNELS`.
         """
         skips: list[Tensor] = []
-        for block in list(self.down)[:-1]:
-            x = block(x)
+        for halve, block in zip(self.halve, self.down, strict=True):
+            x = block(halve(x))
             skips.append(x)
-            x = functional.max_pool2d(x, 2)
-        x = self.down[-1](x)
+        skips.pop()
         for lift, block in zip(self.lift, self.up, strict=True):
             # A 1x1 convolution and nearest resizing commute; the convolution is four times cheaper first.
             x = functional.interpolate(lift(x), scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([skips.pop(), x], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+            x = block(functional.relu(x + skips.pop()))
+        return functional.pixel_shuffle(self.head(x), 2)
 
 
 def normalise(tiles: Tensor) -> Tensor:
@@ -128,9 +135,10 @@ def normalise(tiles: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        float32 ``[N, 3, H, W]``, -1 to 1.
+        float32 ``[N, 6, H, W]``, -1 to 1: the colours, and their square roots, which spread out what is dim.
     """
-    return tiles.permute(0, 3, 1, 2).float() * (2.0 / 255.0) - 1.0
+    light = tiles.permute(0, 3, 1, 2).float() * (1.0 / 255.0)
+    return torch.cat([light, torch.sqrt(light)], dim=1) * 2.0 - 1.0
 
 
 class ByteModel(nn.Module):
@@ -176,12 +184,9 @@ def fold_batch_norm(network: UNet) -> UNet:
     UNet
         The copy, in evaluation mode.
     """
-    base, depth = network.head.in_channels, len(network.up)
-    copy = UNet(base=base, depth=depth, outputs=network.head.out_channels)
-    copy.load_state_dict(network.state_dict())
-    copy.eval()
-    for block in [*copy.down, *copy.up]:
-        for index in range(0, len(block), 3):
-            block[index] = fuse_conv_bn_eval(block[index], block[index + 1])
-            block[index + 1] = nn.Identity()
-    return copy
+    folded: UNet = copy.deepcopy(network).eval()
+    for module in folded.modules():
+        if isinstance(module, Convolution):
+            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            module[1] = nn.Identity()
+    return folded

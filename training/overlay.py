@@ -1,6 +1,6 @@
 """Draws a model's outlines on a region of a slide, to be judged by eye.
 
-``python -m training.overlay --model FILE --slide SLIDE --output PNG [--region X Y W H] [--zoom 2]``
+``python -m training.overlay --slide SLIDE --output PNG [--model NAME] [--region X Y W H] [--zoom 2]``
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import openslide
 
+from operators.filter.nuclei import Labels
+from shared.settings import ModelSettings, Settings
 from training.data import Image
-from training.evaluate import instances, predict
-from training.export import session
+from training.segmenter import Segmenter
 
 
 def read_region(path: Path, region: tuple[int, int, int, int] | None) -> Image:
@@ -39,15 +40,15 @@ def read_region(path: Path, region: tuple[int, int, int, int] | None) -> Image:
     return np.asarray(pixels[:, :, :3] * opacity + 255.0 * (1.0 - opacity), np.uint8)
 
 
-def outline(image: Image, masks: Image, zoom: int) -> Image:
+def outline(image: Image, labels: Labels, zoom: int) -> Image:
     """Outline the nuclei.
 
     Parameters
     ----------
     image : ndarray
         uint8 ``[H, W, 3]``, RGB.
-    masks : ndarray
-        uint8 ``[H, W, 2]``, the model's answer.
+    labels : ndarray
+        int32 ``[H, W]``, the nuclei.
     zoom : int
         Times to enlarge.
 
@@ -56,16 +57,17 @@ def outline(image: Image, masks: Image, zoom: int) -> Image:
     ndarray
         uint8 ``[H * zoom, W * zoom, 3]``, RGB, with green outlines.
     """
-    labels = instances(masks).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    labels = labels.repeat(zoom, axis=0).repeat(zoom, axis=1)
     large = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-    edge = cv2.erode(labels, np.ones((3, 3), np.uint8)) != labels
+    edge = cv2.erode(labels.astype(np.uint16), np.ones((3, 3), np.uint8)) != labels
     return np.asarray(np.where(edge[:, :, None], np.array([0, 230, 0], np.uint8), large), np.uint8)
 
 
 def main() -> None:
     """Draw an overlay from the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.overlay", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="ONNX file")
+    parser.add_argument("--model", default=ModelSettings().name, help="name of the model (%(default)s)")
+    parser.add_argument("--repository", type=Path, help="model repository (default: the one that comes along)")
     parser.add_argument("--slide", type=Path, required=True, help="slide that OpenSlide reads")
     parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
     parser.add_argument(
@@ -76,9 +78,13 @@ def main() -> None:
     options = parser.parse_args()
     region = tuple(options.region) if options.region else None
     image = read_region(options.slide, region)
-    masks = predict(session(options.model), image)
-    drawn = np.ascontiguousarray(masks[:, :, 0]) if options.probability else outline(image, masks, options.zoom)
-    cv2.imwrite(str(options.output), drawn if options.probability else drawn[:, :, ::-1])
+    with Segmenter(Settings(model=ModelSettings(options.model, options.repository))) as segmenter:
+        found = segmenter(image)
+    if options.probability:
+        drawn = np.ascontiguousarray(found.maps[:, :, 0])
+    else:
+        drawn = outline(image, found.labels, options.zoom)[:, :, ::-1]
+    cv2.imwrite(str(options.output), drawn)
 
 
 if __name__ == "__main__":

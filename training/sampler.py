@@ -15,25 +15,36 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.augment import degrade, invert, jitter_stain, jitter_tone, tint
-from training.data import Field, Image, Labels, crop, targets
-from training.synth import negative, stain_field
+from training.augment import degrade, invert, jitter_light, jitter_stain, jitter_tone, tint
+from training.data import Field, Image, Patch, crop, targets
+from training.synth import negative, restain, stain_field
 
-# How often each kind of sample is drawn.  Stained and drawn H&E are 72 % of it.
+# How often each kind of sample is drawn.  Stained and drawn H&E are more than half of it.
 MIX = {
-    "stained_he": 0.15,
-    "stained_pink_purple": 0.07,
-    "stained_purple_on_white": 0.10,
-    "stained_purple_on_purple": 0.11,
-    "drawn": 0.29,
-    "fluorescence_gray": 0.16,
-    "inverted": 0.05,
-    "brightfield_gray": 0.02,
+    "fluorescence_gray": 0.26,
+    "inverted": 0.02,
+    "brightfield_gray": 0.03,
+    "stained_he": 0.08,
+    "stained_pink_purple": 0.05,
+    "stained_purple_on_white": 0.06,
+    "stained_purple_on_purple": 0.08,
+    "restained": 0.10,
+    "drawn": 0.15,
+    "slide": 0.12,
     "negative": 0.05,
 }
+# The modalities that a kind of sample is made of, where it is none itself.
+SOURCES = {
+    "inverted": ("fluorescence_gray",),
+    "drawn": ("fluorescence_gray",),
+    "restained": ("stained_purple_on_white", "stained_purple_on_purple"),
+}
 
-# Median diameters drawn, in pixels.  With nuclei of 7.5 um this is 0.2 to 0.65 um a pixel.
-DIAMETERS = (11.5, 38.0)
+# Median diameters drawn, in pixels.  With nuclei of 7.5 um this is 0.19 to 1.07 um a pixel.
+DIAMETERS = (7.0, 40.0)
+# How much smaller or larger than it is a field is shown otherwise, and the bounds of that.
+ZOOM = (0.65, 1.5)
+NATIVE = (6.0, 90.0)
 TYPICAL_NUCLEUS_UM = 7.5
 
 
@@ -69,54 +80,68 @@ class Sampler:
         Returns
         -------
         image, target : ndarray
-            uint8 ``[S, S, 3]`` and uint8 ``[2, S, S]``.
+            uint8 ``[S, S, 3]`` and uint8 ``[3, S, S]``; see :func:`training.data.targets`.
         """
         kinds = [kind for kind in MIX if self._available(kind)]
         weights = np.array([MIX[kind] for kind in kinds])
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-        diameter = float(np.exp(rng.uniform(*np.log(DIAMETERS))))
         if kind == "negative":
-            image = negative(self.size, diameter, rng)
-            labels: Labels = np.zeros((self.size, self.size), np.uint16)
+            blank = np.zeros((self.size, self.size), np.uint16)
+            maps = np.zeros((self.size, self.size, 3), np.uint8)
+            maps[:, :, 2] = 255
+            patch = Patch(negative(self.size, _diameter(rng), rng), blank, maps)
         elif kind == "drawn":
-            image, labels = self._draw(diameter, rng)
+            patch = self._draw(_diameter(rng), rng)
         else:
-            image, labels = self._photograph(kind, diameter, rng)
-        image = degrade(jitter_tone(image, rng), rng)
+            patch = self._photograph(kind, rng)
+        image = patch.image
+        if kind == "fluorescence_gray":
+            image = jitter_light(image, rng)
+            image = degrade(image, rng, strength=0.05 + 0.5 * float(np.quantile(image, 0.98)) / 255.0)
+        else:
+            image = degrade(jitter_tone(image, rng), rng)
         if rng.random() < 0.04:
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             image = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
-        return image, targets(labels)
+        return image, targets(patch)
 
     def _available(self, kind: str) -> bool:
-        if kind == "negative":
-            return True
-        return bool(self.fields.get("fluorescence_gray" if kind in ("drawn", "inverted") else kind))
+        return kind == "negative" or any(self.fields.get(source) for source in SOURCES.get(kind, (kind,)))
 
-    def _pick(self, modality: str, rng: np.random.Generator) -> Field:
-        fields = self.fields[modality]
-        return fields[int(rng.integers(len(fields)))]
+    def _pick(self, kind: str, rng: np.random.Generator) -> Field:
+        fields = [field for source in SOURCES.get(kind, (kind,)) for field in self.fields.get(source, ())]
+        sizes = np.sqrt([field.labels.size for field in fields])
+        return fields[int(rng.choice(len(fields), p=sizes / sizes.sum()))]
 
-    def _photograph(self, kind: str, diameter: float, rng: np.random.Generator) -> tuple[Image, Labels]:
-        field = self._pick("fluorescence_gray" if kind == "inverted" else kind, rng)
-        image, labels = crop(field, self.size, diameter, rng)
+    def _photograph(self, kind: str, rng: np.random.Generator) -> Patch:
+        field = self._pick(kind, rng)
+        diameter = _diameter(rng)
+        if rng.random() < (0.9 if kind == "fluorescence_gray" else 0.5):
+            diameter = float(np.clip(field.diameter * np.exp(rng.uniform(*np.log(ZOOM))), *NATIVE))
+        patch = crop(field, self.size, diameter, rng)
+        image = patch.image
         if kind == "inverted":
-            image = invert(image)
-        if kind in ("inverted", "fluorescence_gray") and rng.random() < 0.2:
+            image = invert(jitter_light(image, rng))
+        if kind in ("inverted", "fluorescence_gray") and rng.random() < 0.12:
             image = tint(image, rng)
-        if kind.startswith("stained") and rng.random() < 0.85:
+        if kind == "restained":
+            image = restain(image, patch.labels, diameter, rng)
+        elif kind.startswith(("stained", "slide")) and rng.random() < 0.85:
             image = jitter_stain(image, rng)
-        return image, labels
+        return patch._replace(image=image)
 
-    def _draw(self, diameter: float, rng: np.random.Generator) -> tuple[Image, Labels]:
-        stretch = float(rng.uniform(1.2, 3.2)) if rng.random() < 0.45 else 1.0
-        image, labels = crop(self._pick("fluorescence_gray", rng), self.size, diameter, rng, stretch)
-        if rng.random() < 0.4:  # a second field, for crowding and overlap
-            more, marks = crop(self._pick("fluorescence_gray", rng), self.size, diameter, rng)
-            new = (marks > 0) & (labels == 0)
+    def _draw(self, diameter: float, rng: np.random.Generator) -> Patch:
+        stretch = float(rng.uniform(1.2, 4.5)) if rng.random() < 0.45 else 1.0
+        image, labels, maps = crop(self._pick("drawn", rng), self.size, diameter, rng, stretch)
+        if rng.random() < 0.4:  # a second field, for crowding: those of its nuclei that have room
+            more, marks, others = crop(self._pick("drawn", rng), self.size, diameter, rng)
+            there = labels > 0
+            hidden = np.bincount(marks[there], minlength=int(marks.max()) + 1) > 0
+            new = (marks > 0) & ~hidden[marks] & ~there
             image = np.where(new[:, :, None], more, image)
+            maps = np.where(new[:, :, None], others, maps)
             labels = np.where(new, marks + labels.max(), labels).astype(np.uint16)
-        return stain_field(image, labels, diameter, rng)
+        return Patch(stain_field(image, labels, diameter, rng)[0], labels, maps)
 
     def batch_at(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Draw the batch of a step.
@@ -129,11 +154,16 @@ class Sampler:
         Returns
         -------
         images, targets : ndarray
-            uint8 ``[N, S, S, 3]`` and uint8 ``[N, 2, S, S]``.
+            uint8 ``[N, S, S, 3]`` and uint8 ``[N, 3, S, S]``.
         """
         rng = np.random.default_rng([self.seed, step])
         pairs = [self.sample(rng) for _ in range(self.batch)]
         return np.stack([image for image, _ in pairs]), np.stack([target for _, target in pairs])
+
+
+def _diameter(rng: np.random.Generator) -> float:
+    """Draw a diameter, in pixels; small ones as often as large ones."""
+    return float(np.exp(rng.uniform(*np.log(DIAMETERS))))
 
 
 def batches(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.augment import Floats, light, unit
+from training.augment import Floats, density, light, unit
 from training.data import Image, Labels, turn
 
 _HAEMATOXYLIN = np.array([0.650, 0.704, 0.286], np.float32)
@@ -102,6 +102,9 @@ def _ground(size: int, diameter: float, rng: np.random.Generator) -> tuple[Float
     purple = eosin * rng.choice([0.0, 0.08, 0.25, 0.5], p=[0.25, 0.4, 0.25, 0.1])
     if rng.random() < 0.3:  # patches of basophilic cytoplasm or mucin
         purple += rng.uniform(0.05, 0.25) * np.clip(clouds(size, diameter * 2.5, rng), 0.0, 2.0)
+    if rng.random() < 0.3:  # bluish smears along the fibres, which are no nuclei
+        smears = clouds(size, diameter * rng.uniform(0.15, 0.5), rng, stretch=float(rng.uniform(3.0, 8.0)))
+        purple += rng.uniform(0.05, 0.3) * np.clip(smears - rng.uniform(0.0, 1.5), 0.0, 2.0)
     return eosin, np.asarray(purple, np.float32)
 
 
@@ -155,6 +158,39 @@ def stain_field(image: Image, labels: Labels, diameter: float, rng: np.random.Ge
     covered = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.8)
     eosin = eosin * (1.0 - covered * np.float32(rng.uniform(0.0, 0.8)))
     return mix(haematoxylin + purple, eosin, blood, rng), labels
+
+
+def restain(image: Image, labels: Labels, diameter: float, rng: np.random.Generator) -> Image:
+    """Give tissue that was stained with one dye a second one: real nuclei in drawn eosin.
+
+    Parameters
+    ----------
+    image : ndarray
+        uint8 ``[S, S, 3]``, dark nuclei on a light ground of one colour.
+    labels : ndarray
+        uint16 ``[S, S]``.
+    diameter : float
+        Median diameter of the nuclei, in pixels.
+    rng : Generator
+        Source of every choice.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[S, S, 3]``.
+    """
+    dye = density(image).mean(axis=2)
+    dye = np.maximum(dye - np.quantile(dye, 0.1), 0.0)
+    inside = labels > 0
+    usual = float(np.median(dye[inside])) if inside.any() else 0.0
+    haematoxylin = dye / np.float32(max(usual, 0.25)) * np.float32(rng.uniform(0.4, 1.1))
+    eosin, purple = _ground(labels.shape[0], diameter, rng)
+    if rng.random() < 0.4:
+        tissue = _gaps(labels.shape[0], diameter, float(rng.uniform(0.05, 0.5)), rng)
+        tissue = np.maximum(tissue, np.minimum(haematoxylin, 1.0))
+        eosin, purple = eosin * tissue, purple * tissue
+    covered = np.minimum(haematoxylin, 1.0) * np.float32(rng.uniform(0.0, 0.8))
+    return mix(haematoxylin + purple * 0.5, eosin * (1.0 - covered), np.zeros_like(eosin), rng)
 
 
 def mix(haematoxylin: Floats, eosin: Floats, blood: Floats, rng: np.random.Generator) -> Image:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.filter.advice import check_scale, explain_overlap
+from operators.filter.count import NucleusCount
 from operators.filter.inference import Engine, open_engine
-from operators.filter.stage import infer
+from operators.filter.stage import STAGE, infer
 from shared.answer import answer, finished, lines_of_time
 from shared.batches import Pixels, TileBatch
 from shared.crew import Crew
@@ -111,9 +112,12 @@ def run(settings: Settings) -> None:
                     human(math.prod(shape)),
                     "shared memory" if settings.shared_memory else folder.path,
                 )
-                damaged = _fill(reader, store, first, engine, crew)
+                # of all tiles: of those in other shards nothing comes, and what a border cuts counts here too
+                count = NucleusCount(tiles.grid, reader.small("index")[: tiles.n], model.channels)
+                damaged = _fill(reader, store, first, engine, crew, count)
                 reader.wait_until_complete()
-                store.finish({"damaged": damaged})
+                nuclei = count.total
+                store.finish({"damaged": damaged, "nuclei": nuclei})
         folder.finish()
     answer([
         *finished({
@@ -121,6 +125,7 @@ def run(settings: Settings) -> None:
             "shard": share,
             "tiles": f"{n} inferred by {model.name} ({model.engine})"
                      + (f", {resumed} of them kept from an earlier run" if resumed else ""),
+            "nuclei": f"{nuclei:,}",
             "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
         }),
         *lines_of_time(
@@ -158,15 +163,17 @@ def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
     return replace(settings, tile=tiles.tile, overlap=tiles.overlap)
 
 
-def _fill(reader: StoreReader, store: StoreWriter, first: int, engine: Engine, crew: Crew) -> int:
+def _fill(reader: StoreReader, store: StoreWriter, first: int, engine: Engine, crew: Crew, count: NucleusCount) -> int:
     """Infer the tiles from `first` on that the store lacks; return how many of its could not be read from the slide."""
     n = store.manifest.n
     there = {item: entry.flags for item, entry in store.entries.items()}
+    for item, maps in crew.map(STAGE, lambda item: (item, store.get(item)), sorted(there), ahead=2 * crew.workers):
+        count.add(first + item, maps)
     wanted = np.array([first + item for item in range(n) if item not in there], np.int64)
     damaged = sum(1 for flags in there.values() if flags & DAMAGED)
     done = len(there)
     with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
-        for batch in infer(_tiles(reader, wanted, engine.info.batch, crew), engine, _Kept(store, first), crew):
+        for batch in infer(_tiles(reader, wanted, engine.info.batch, crew), engine, _Kept(store, first), crew, count):
             done += len(batch)
             bad = np.flatnonzero(batch.tiles.damaged)
             if len(bad):

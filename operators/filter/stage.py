@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from operators.filter.count import NucleusCount
 from operators.filter.inference import Engine
 from shared.batches import MaskBatch, Pixels, TileBatch
 from shared.crew import Crew
@@ -24,7 +25,9 @@ class MapStore(Protocol):
         """Keep the (T, T, C) uint8 maps of a tile."""
 
 
-def infer(batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Crew) -> Iterator[MaskBatch]:
+def infer(
+    batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Crew, count: NucleusCount | None = None
+) -> Iterator[MaskBatch]:
     """Infer tiles.
 
     Parameters
@@ -37,6 +40,8 @@ def infer(batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Cr
         Maps of an earlier run; takes the new ones.
     crew
         The workers.
+    count
+        Is given all maps but those of damaged tiles, by the threads that infer.
 
     Yields
     ------
@@ -58,6 +63,9 @@ def infer(batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Cr
                 maps[wanted] = engine.infer(batch.pixels[wanted])
         for place in wanted:
             kept.add(int(batch.index[place]), maps[place])
+        if count is not None:
+            for place in np.flatnonzero(~batch.damaged).tolist():
+                count.add(int(batch.index[place]), maps[place])
         return MaskBatch(batch.index, maps, batch)
 
     if engine.in_flight is None:

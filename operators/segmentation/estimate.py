@@ -24,6 +24,8 @@ BASE_MEMORY = 160 * MIB
 """Interpreter, libraries, model."""
 MASK_BYTES = 64
 """For each pixel of the overview, while the tissue is looked for; it is given back before tiles are inferred."""
+COUNT_BYTES = 12
+"""For each pixel of a tile whose nuclei are counted: its pieces, numbered; measured."""
 JOURNAL_BYTES = 160
 """For each tile: where its maps lie, and the tables of the image."""
 
@@ -113,6 +115,7 @@ def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) ->
         slide.cache_bytes
         + under_way
         + engine.memory_needed(grid.tile, calls)
+        + calls * COUNT_BYTES * grid.tile**2
         + stitch_memory(grid.width, grid.tile, workers, channels=channels)
         + len(grid) * JOURNAL_BYTES
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from operators.filter.advice import check_scale, explain_overlap
+from operators.filter.count import NucleusCount
 from operators.filter.inference import Engine, open_engine
 from operators.filter.stage import infer
 from operators.load.foreground import find_foreground
@@ -43,6 +44,7 @@ class _Counts:
 
     inferred: int = 0
     resumed: int = 0
+    nuclei: int = 0
     written: float = 0.0
 
 
@@ -92,6 +94,8 @@ def segment(settings: Settings) -> None:
         foreground=len(foreground),
         resumed=counts.resumed,
         damaged=len(result.damaged),
+        nuclei=counts.nuclei,
+        shards=1,
         nuclei_pixels=result.nuclei_pixels,
         image_bytes=result.bytes,
         seconds=time.perf_counter() - start,
@@ -105,6 +109,7 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, Clock]:
     slide, grid, foreground, settings = job.slide, job.grid, job.foreground, job.settings
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
+    nuclei = NucleusCount(grid, foreground, engine.info.channels)
     with Journal(job.work.path / "maps", shape) as journal, Crew(settings.workers) as crew:
         counts = _Counts(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, crew)
@@ -134,8 +139,11 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, Clock]:
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, crew, engine.info.batch)
-            maps = _watched(infer(tiles, engine, journal, crew), counts, DamageLimit(settings.damaged_limit, len(grid)))
-            return job.write(maps, crew, written, needs.image), counts, crew.clock
+            limit = DamageLimit(settings.damaged_limit, len(grid))
+            maps = _watched(infer(tiles, engine, journal, crew, nuclei), counts, limit)
+            result = job.write(maps, crew, written, needs.image)
+        counts.nuclei = nuclei.total
+        return result, counts, crew.clock
 
 
 def _watched(maps: Iterator[MaskBatch], counts: _Counts, limit: DamageLimit) -> Iterator[MaskBatch]:

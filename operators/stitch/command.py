@@ -28,7 +28,7 @@ from shared.settings import Settings
 from shared.slides import SlideInfo, fingerprint, open_slide, stat_of
 from shared.slides.describe import describe
 from shared.store import Manifest, Parts, StoreReader, WholeReader, find_store, free, refuse_as_output
-from shared.store.manifest import is_complete
+from shared.store.manifest import completion, is_complete
 from shared.waiting import Patience
 
 log = logging.getLogger("nuclei")
@@ -81,6 +81,7 @@ def run(settings: Settings) -> None:
                 result = _run(job, _Stores(first, second), masks.one, crew)
                 first.wait_until_complete()
                 second.wait_until_complete()
+                counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
                 job.publish(result)
             done = True
         finally:
@@ -93,6 +94,8 @@ def run(settings: Settings) -> None:
         foreground=tiles.n,
         resumed=0,
         damaged=len(result.damaged),
+        nuclei=sum(found) if len(found := [one for one in counts if isinstance(one, int)]) == len(counts) else None,
+        shards=masks.count,
         nuclei_pixels=result.nuclei_pixels,
         image_bytes=result.bytes,
         seconds=time.perf_counter() - start,

@@ -15,7 +15,11 @@ from shared.slides.slide import SlideInfo
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The figures of a finished run. Areas are level-0 pixels; `waited` is the seconds spent on waiting for others."""
+    """The figures of a finished run.
+
+    Areas are level-0 pixels; `nuclei` is None where filter did not count them; `shards` is in how many it did;
+    `waited` is the seconds spent on waiting for others.
+    """
 
     info: SlideInfo
     output: Path
@@ -23,6 +27,8 @@ class Outcome:
     foreground: int
     resumed: int
     damaged: int
+    nuclei: int | None
+    shards: int
     nuclei_pixels: int
     image_bytes: int
     seconds: float
@@ -42,7 +48,7 @@ def summarise(outcome: Outcome, clock: Clock) -> list[str]:
         *finished({
             "slide": f"{info.path.name}  ({info.format}, {size}, {scale(info.mpp, info.objective)})",
             "tiles": f"{outcome.tiles}: {outcome.foreground} with tissue{resumed}, {rest} background, not inferred",
-            "nuclei": _area(outcome),
+            "nuclei": _nuclei(outcome),
             "damaged": damaged,
         }),
         *lines_of_time(outcome.seconds, outcome.workers, outcome.peak_memory, clock, outcome.waited),
@@ -54,9 +60,11 @@ def summarise(outcome: Outcome, clock: Clock) -> list[str]:
     ]  # fmt: skip
 
 
-def _area(outcome: Outcome) -> str:
+def _nuclei(outcome: Outcome) -> str:
     share = outcome.nuclei_pixels / max(1, outcome.info.width * outcome.info.height)
-    text = f"{outcome.nuclei_pixels:,} pixels ({share:.1%} of the slide)"
+    twice = " (twice where a border of shards cuts one)" if outcome.shards > 1 else ""
+    count = "" if outcome.nuclei is None else f"{outcome.nuclei:,}{twice}; "
+    text = f"{count}{outcome.nuclei_pixels:,} pixels ({share:.1%} of the slide)"
     if outcome.info.mpp is not None:
         square_mm = outcome.nuclei_pixels * outcome.info.mpp[0] * outcome.info.mpp[1] / 1e6
         text += f", {square_mm:.3f} mm²"

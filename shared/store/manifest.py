@@ -227,16 +227,27 @@ def is_complete(folder: Path, manifest: Manifest) -> bool:
     StoreError
         It is there, and names another, or nothing.
     """
+    return bool(completion(folder, manifest))
+
+
+def completion(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """Return what `COMPLETE` says of a store, the generation among it; nothing where the store is not complete.
+
+    Raises
+    ------
+    StoreError
+        It is there, and names another generation, or none.
+    """
     path = folder / COMPLETE
     try:
         content = json.loads(read_small(path, LIMIT))
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return {}
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}); make the store again") from error
     if not isinstance(content, dict) or content.get("generation") != manifest.generation:
         raise StoreError(f"{path} belongs to another store than the manifest beside it; make the store again")
-    return True
+    return content
 
 
 class _Wrong(Exception):

@@ -23,7 +23,7 @@ from shared.disk import writing
 from shared.errors import NucleiError, StoreError
 from shared.render_config import RENDER, RENDER_LIMIT
 from shared.store import ledger
-from shared.store.array import Array, ArrayWriter, WritableArray
+from shared.store.array import Array, ArrayReader, ArrayWriter, WritableArray
 from shared.store.clean import bytes_to_free, make_room, settle, undo
 from shared.store.fastio import Context, FastIOWriter
 from shared.store.files import put_file, read_small
@@ -130,6 +130,13 @@ class StoreWriter(Closing):
             with self._lock:
                 self._users -= 1
                 self._idle.notify_all()
+
+    def get(self, item: int) -> Array:
+        """Return an item that an earlier run stored. Any thread may do so at any time."""
+        facts = self.manifest.arrays[self.manifest.kind]
+        with ArrayReader(self._array.path, facts.shape, facts.dtype) as array:
+            content: Array = array.get(item, item + 1)[0]
+            return content
 
     def finish(self, facts: Mapping[str, object]) -> None:
         """Declare the store complete; all items must be there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -120,7 +121,7 @@ def test_apart_or_in_one_process_the_bytes_are_the_same(
     )
     for line in ("tiles", "nuclei", "damaged"):
         assert re.findall(rf"^{line} .*", whole, re.MULTILINE) == re.findall(rf"^{line} .*", apart, re.MULTILINE)
-    nuclei = re.search(r"nuclei +([0-9,]+) pixels", apart)
+    nuclei = re.search(r"nuclei +[0-9,]+; ([0-9,]+) pixels", apart)
     assert nuclei
     assert (int(nuclei[1].replace(",", "")) == 0) == (case == "no tissue")
     assert ("could not be read" in apart) == case.startswith("damaged")
@@ -156,3 +157,33 @@ def test_the_slides_render_settings_reach_stitch_through_the_store(
     (slide / "config_render.json").unlink()
     do("load", slide, inputs / "tiles")
     assert not (inputs / "tiles" / "config_render.json").exists()
+
+
+@pytest.mark.parametrize("shm", [False, True])
+def test_nuclei_counted_before_a_kill_count_after_it(
+    crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str], shm: bool
+) -> None:
+    slide, inputs, config = tmp_path / "slide", tmp_path / "in", tmp_path / "config"
+    for folder in (slide, inputs, config):
+        folder.mkdir()
+    tissue(crop, slide)
+    (inputs / "slide").symlink_to(slide)
+    common = (dark_config / "config.yaml").read_text()
+    (config / "config.yaml").write_text(f"{common}store: {{shm: {str(shm).lower()}}}\nmask: none\n")
+
+    def do(command: str, read: Path, write: Path) -> None:
+        options = ["--input-path", str(read), "--output-path", str(write), "--config-path", str(config)]
+        assert run([command, *options]) == 0, capsys.readouterr().err
+
+    do("load", slide, inputs / "tiles")
+    do("filter", inputs, inputs / "masks")
+    complete, ledger = (inputs / "masks" / name for name in ("COMPLETE", "ledger"))
+    nuclei = json.loads(complete.read_text())["nuclei"]
+    assert nuclei > 10
+    complete.unlink()
+    records = ledger.read_bytes()
+    ledger.write_bytes(records[: 32 + 20 * ((len(records) - 32) // 40)])  # as if killed half-way
+    do("filter", inputs, inputs / "masks")
+    assert json.loads(complete.read_text())["nuclei"] == nuclei
+    do("stitch", inputs, tmp_path / "out")
+    assert f"{nuclei:,}; " in capsys.readouterr().out

@@ -39,6 +39,9 @@ log = logging.getLogger("nuclei")
 #: Where the images have the models, and where a checkout has them.
 REPOSITORIES = (Path("/app/models"), Path(__file__).resolve().parents[3] / "models")
 
+#: What the name of a model's int8 sibling ends in, and which of its metadata says what it was made from (SHA-256).
+INT8, QUANTISED_FROM = "_int8", "quantised_from"
+
 #: ONNX Runtime's errors have no base of their own.
 _ORT_ERRORS = tuple(
     kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -114,6 +117,10 @@ class EmbeddedEngine(Engine):
         name = settings.model.name
         path = find_model(settings.model.repository, name)
         graph, digest = _read(path)
+        precision = "fp32"
+        if settings.inference.precision == "int8" and (sibling := _int8_sibling(path, digest)) is not None:
+            (path, graph, digest), precision = sibling, "int8"
+            log.debug("model %s is computed in int8: %s", name, path)
         options = ort.SessionOptions()
         # The workers are the threads; spinning would take the cores from decoding.
         options.intra_op_num_threads = 1
@@ -145,7 +152,7 @@ class EmbeddedEngine(Engine):
         self.info = ModelInfo(
             name=name,
             engine="embedded",
-            identity=f"{digest}:{settings.inference.precision}",
+            identity=f"{digest}:{precision}",
             channels=channels,
             halo=reach.halo if reach else None,
             batch=self._plan.limit(batch),
@@ -181,6 +188,25 @@ class EmbeddedEngine(Engine):
                 raise NucleiError(f"not enough memory for inference: {text}; use fewer workers (-w)") from error
             raise ModelError(f"{self._path} fails on an input of shape {list(array.shape)}: {text}") from error
         return answer
+
+
+def _int8_sibling(path: Path, digest: str) -> tuple[Path, onnx.ModelProto, str] | None:
+    """Find the int8 model that was made from a file; return it with its graph and digest.
+
+    It is in the folder beside, whose name ends in ``_int8``, and says in its metadata which file it was made from:
+    another model that took that file's place must not be answered for by what was made from the old one.
+    """
+    folder = path.parents[1]
+    name = f"{folder.name}{INT8}"
+    if not (folder.parent / name).is_dir():
+        return None
+    there = find_model(folder.parent, name)
+    graph, own = _read(there)
+    made_from = next((entry.value for entry in graph.metadata_props if entry.key == QUANTISED_FROM), None)
+    if made_from != digest:
+        log.warning("%s was not made from %s, which is used instead, in its own precision", there, path)
+        return None
+    return there, graph, own
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, str]:

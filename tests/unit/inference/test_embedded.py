@@ -1,3 +1,4 @@
+import hashlib
 import re
 import subprocess
 import sys
@@ -245,3 +246,44 @@ def test_triton_is_never_replaced_by_the_embedded_engine(repository):
     settings = replace(settings_of(repository), triton=("127.0.0.1:99999",))
     with pytest.raises(Exception, match="99999"):
         open_engine(settings)
+
+
+def quantised(repository, made_from):
+    """Put another net beside the one of the repository, as its int8 sibling."""
+    path = repository / "segmentation_unet_nuclei_int8" / "3" / "model.onnx"
+    nets.unet(path, seed=7)
+    model = onnx.load(path)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "quantised_from", made_from
+    onnx.save(model, path)
+    return path
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_int8_sibling_is_used_unless_told_otherwise(repository):
+    own = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
+    with open_engine(settings_of(repository)) as engine:
+        plain = engine.infer(tiles(1))
+        assert engine.info.identity == f"{digest(own)}:fp32"
+    sibling = quantised(repository, digest(own))
+    settings = settings_of(repository)
+    with open_engine(settings) as engine:
+        assert engine.info.identity == f"{digest(sibling)}:int8"
+        assert engine.info.name == "segmentation_unet_nuclei"
+        assert not np.array_equal(engine.infer(tiles(1)), plain)
+    with open_engine(replace(settings, inference=InferenceSettings(precision="fp32"))) as engine:
+        assert engine.info.identity == f"{digest(own)}:fp32"
+        np.testing.assert_array_equal(engine.infer(tiles(1)), plain)
+    with open_engine(settings_of(repository, "segmentation_unet_nuclei_int8")) as engine:
+        assert engine.info.identity.startswith(digest(sibling))
+
+
+def test_a_sibling_of_another_model_is_not_used(repository, caplog):
+    own = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
+    quantised(repository, digest(own)[::-1])
+    with caplog.at_level("WARNING", "nuclei"), open_engine(settings_of(repository)) as engine:
+        assert engine.info.identity == f"{digest(own)}:fp32"
+    assert "was not made from" in caplog.text

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from training.data import Field, Labels, median_diameter
 
@@ -44,3 +45,24 @@ def folder(tmp_path: Path, fields: dict[str, list[Field]]) -> Path:
         lines.append(f"{field.name},any,{modality},{'val' if modality == 'stained_he' else 'train'}")
     (root / "index.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture
+def small_slide_folder(tmp_path: Path) -> Path:
+    """A slide twice, an overview of coarse pixels, and what is no slide."""
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    for name, mpp in (("a", 0.5), ("b", 0.5), ("c", 30.0)):
+        per_centimetre = round(10_000 / mpp)
+        tifffile.imwrite(
+            folder / f"{name}.tif",
+            pixels,
+            tile=(64, 64),
+            photometric="rgb",
+            resolution=(per_centimetre, per_centimetre),
+            resolutionunit="CENTIMETER",
+            metadata=None,
+        )
+    (folder / "README.md").write_text("no slide")
+    return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import DataError, Field, crop, load_fields, targets
+from training.data import ONE, DataError, Field, Patch, crop, depth, load_fields, targets
 
 
 def test_loads_the_pixels_and_labels_of_a_split(folder: Path, fields: dict[str, list[Field]]) -> None:
@@ -34,7 +34,7 @@ def test_a_crop_has_nuclei_of_the_wanted_size(fields: dict[str, list[Field]], di
     single = np.zeros((161, 161), np.uint16)
     single[72:89, 72:89] = 1  # as wide as a disc of diameter 19.2 is large
     field = Field("one", field.modality, np.zeros((161, 161, 3), np.uint8), single, 19.2)
-    found = [crop(field, 256, diameter, np.random.default_rng(seed), stretch)[1] for seed in range(24)]
+    found = [crop(field, 256, diameter, np.random.default_rng(seed), stretch).labels for seed in range(24)]
     whole = [labels for labels in found if labels.any() and not any(e.any() for e in _edges(labels))]
     assert whole
     parts = [float(np.sqrt(4 * (labels > 0).sum() / np.pi)) / diameter for labels in whole]
@@ -49,16 +49,44 @@ def _edges(labels: np.ndarray) -> list[np.ndarray]:
 def test_a_crop_keeps_image_and_labels_together(fields: dict[str, list[Field]]) -> None:
     (field,) = fields["fluorescence_gray"]
     for seed in range(12):
-        image, labels = crop(field, 96, 18.0, np.random.default_rng(seed), 1.5 if seed % 2 else 1.0)
-        assert image.shape == (96, 96, 3)
+        image, labels, maps = crop(field, 96, 18.0, np.random.default_rng(seed), 1.5 if seed % 2 else 1.0)
+        assert image.shape == maps.shape == (96, 96, 3)
         assert np.mean((image[:, :, 0] > 105) == (labels > 0)) > 0.95
+        assert np.mean((maps[:, :, 0] > 127) == (labels > 0)) > 0.95
+        assert not maps[labels == 0, 1].max() > 90
+        assert maps[:, :, 2].min() == 255
 
 
-def test_the_boundary_lies_along_outlines_and_between_touching_nuclei() -> None:
-    labels = np.zeros((9, 12), np.uint16)
-    labels[2:7, 2:6] = 1
-    labels[2:7, 6:10] = 2
-    nucleus, boundary = targets(labels)
-    assert nucleus.sum() == 40
-    assert boundary[4].tolist() == [0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0]
-    assert boundary[0].sum() == 0
+def two_that_touch() -> np.ndarray:
+    labels = np.zeros((9, 16), np.uint16)
+    labels[1:8, 1:8] = 1
+    labels[1:8, 8:15] = 2
+    return labels
+
+
+def test_depth_is_greatest_in_the_middle_and_little_where_nuclei_touch() -> None:
+    found = depth(two_that_touch())
+    assert found[4, 4] == found[4, 11] == 255
+    assert found[4, 7] == found[4, 8] == 0
+    assert (found[0] == 0).all()
+    assert found[1, 1] in range(60, 100)
+    assert (np.diff(found[4, 1:4].astype(int)) > 0).all()
+
+
+def test_depth_does_not_depend_on_size() -> None:
+    for side in (3, 9, 33):
+        labels = np.zeros((64, 64), np.uint16)
+        labels[10 : 10 + side, 10 : 10 + side] = 5
+        assert depth(labels).max() == 255
+    assert not depth(np.zeros((8, 8), np.uint16)).any()
+
+
+def test_pixels_between_nuclei_count_more_and_unknown_ones_nothing() -> None:
+    labels = two_that_touch()
+    known = np.full(labels.shape, 255, np.uint8)
+    known[:, 14:] = 0
+    field = Field("two", "stained_he", np.zeros((9, 16, 3), np.uint8), labels, 8.0, known)
+    nucleus, deep, weight = targets(Patch(field.image, labels, field.maps))
+    assert (nucleus == np.where(labels > 0, 255, 0)).all()
+    assert (deep == depth(labels)).all()
+    assert weight[4].tolist() == [ONE] * 6 + [5 * ONE] * 4 + [ONE] * 4 + [0] * 2

@@ -31,7 +31,7 @@ def test_no_pixel_matters_beyond_the_receptive_radius() -> None:
     with torch.no_grad():
         for offset in range(GRID):
             at = middle + offset
-            flat = torch.ones((1, 3, 2 * GRID, 40 * GRID), dtype=torch.float64)
+            flat = torch.ones((1, 6, 2 * GRID, 40 * GRID), dtype=torch.float64)
             spot = flat.clone()
             spot[:, :, :, at] += 1.0
             columns = torch.nonzero((network(spot) - network(flat)).abs().amax(dim=(0, 1, 2)))
@@ -41,7 +41,7 @@ def test_no_pixel_matters_beyond_the_receptive_radius() -> None:
 
 def test_is_equivariant_to_shifts_by_the_grid(network: UNet) -> None:
     radius = -(-receptive_radius() // GRID) * GRID
-    image = torch.randn((1, 3, 2 * radius + 4 * GRID, 2 * radius + 4 * GRID))
+    image = torch.randn((1, 6, 2 * radius + 4 * GRID, 2 * radius + 4 * GRID))
     with torch.no_grad():
         whole = network(image)[:, :, radius + GRID : radius + 3 * GRID, radius + GRID : radius + 3 * GRID]
         part = network(image[:, :, GRID:, GRID:])[:, :, radius : radius + 2 * GRID, radius : radius + 2 * GRID]
@@ -49,7 +49,7 @@ def test_is_equivariant_to_shifts_by_the_grid(network: UNet) -> None:
 
 
 def test_folding_batch_normalisation_changes_nothing(network: UNet) -> None:
-    image = torch.randn((2, 3, 64, 48))
+    image = torch.randn((2, 6, 64, 48))
     folded = fold_batch_norm(network)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():

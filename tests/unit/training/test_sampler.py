@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from training.data import Field
+from training.data import ONE, Field
 from training.sampler import MIX, Sampler, batches
-from training.synth import negative, stain_field
+from training.synth import negative, restain, stain_field
 
 
 def test_a_batch_depends_on_seed_and_step_alone(fields: dict[str, list[Field]]) -> None:
@@ -19,14 +21,16 @@ def test_a_batch_depends_on_seed_and_step_alone(fields: dict[str, list[Field]]) 
     assert not np.array_equal(straight[0][0], Sampler(fields, 64, 2, 6).batch_at(0)[0])
 
 
-def test_a_batch_has_bytes_and_binary_targets(fields: dict[str, list[Field]]) -> None:
+def test_a_batch_has_images_targets_and_weights(fields: dict[str, list[Field]]) -> None:
     sampler = Sampler(fields, 64, 8, 1)
     for step in range(6):
         images, marks = sampler.batch_at(step)
         assert images.shape == (8, 64, 64, 3)
         assert images.dtype == np.uint8
-        assert marks.shape == (8, 2, 64, 64)
-        assert set(np.unique(marks)) <= {0, 1}
+        assert marks.dtype == np.uint8
+        assert marks.shape == (8, 3, 64, 64)
+        assert set(np.unique(marks[:, 2])) <= {0, ONE, 5 * ONE}
+        assert not (marks[:, 1] > 250)[marks[:, 0] < 5].any()
 
 
 def test_an_error_of_the_background_thread_is_raised() -> None:
@@ -36,7 +40,8 @@ def test_an_error_of_the_background_thread_is_raised() -> None:
 
 
 def test_stained_and_drawn_samples_are_most_of_the_mix() -> None:
-    share = sum(part for kind, part in MIX.items() if kind.startswith("stained") or kind == "drawn")
+    tissue = ("drawn", "restained", "slide")
+    share = sum(part for kind, part in MIX.items() if kind.startswith("stained") or kind in tissue)
     assert sum(MIX.values()) == pytest.approx(1.0)
     assert share > 0.6
 
@@ -56,3 +61,18 @@ def test_negatives_are_images_of_every_kind() -> None:
     brightness = [negative(64, 20.0, np.random.default_rng(seed)).mean() for seed in range(60)]
     assert min(brightness) < 60
     assert max(brightness) > 220
+
+
+def test_a_second_dye_leaves_nuclei_darkest(fields: dict[str, list[Field]]) -> None:
+    (field,) = fields["stained_he"]
+    for seed in range(20):
+        image = restain(field.image, field.labels, field.diameter, np.random.default_rng(seed))
+        assert image.dtype == np.uint8
+        assert image[field.labels > 0].mean() < image[field.labels == 0].mean()
+
+
+def test_what_is_unknown_in_a_slide_has_no_weight(fields: dict[str, list[Field]]) -> None:
+    (field,) = fields["stained_he"]
+    unknown = replace(field, modality="slide", known=np.zeros(field.labels.shape, np.uint8))
+    weights = [Sampler({"slide": [unknown]}, 64, 1, seed).batch_at(0)[1][0, 2].max() for seed in range(20)]
+    assert set(weights) == {0, ONE}  # those of the slide, and negatives, which are known

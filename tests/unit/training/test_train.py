@@ -11,13 +11,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
-from training.data import Field
-from training.evaluate import dice, evaluate, instances, matches, table
+from training.data import DataError, Field
 from training.export import METADATA, export, session, verify
 from training.sampler import Sampler
+from training.slides import Teacher, background, load_slides
 from training.train import CheckpointError, Settings, losses, rate_at, train
 
-SMALL = Settings(steps=6, batch=2, size=32, warmup=2, decay=0.34, base=2, threads=1, seed=3)
+SMALL = Settings(steps=6, batch=2, size=32, warmup=2, decay=0.34, base=2, threads=1, seed=3, lessons=())
 
 
 @pytest.fixture
@@ -76,13 +76,25 @@ def test_the_rate_rises_stays_and_falls() -> None:
 
 
 def test_losses_vanish_for_a_perfect_answer_and_not_for_a_wrong_one() -> None:
-    target = torch.zeros((1, 2, 8, 8))
-    target[:, :, 2:5] = 1.0
-    right = losses((target - 0.5) * 80.0, target)
-    wrong = losses((0.5 - target) * 80.0, target)
+    target = torch.ones((1, 3, 8, 8))
+    target[:, :2, 5:] = 0.0
+    sure = (target[:, :2] - 0.5) * 80.0
+    right, wrong = losses(sure, target), losses(-sure, target)
     assert all(float(part.max()) < 1e-3 for part in right)
     assert float(wrong[0].min()) > 10
     assert float(wrong[1].min()) > 0.9
+    target[:, 1] = 0.5  # a depth: the right answer is between sure ones, and costs nothing either
+    assert float(losses(torch.zeros_like(sure), target)[0][1]) < 1e-6
+
+
+def test_unknown_pixels_cost_nothing() -> None:
+    target = torch.zeros((1, 3, 8, 8))
+    target[:, 2, :4] = 1.0
+    answer = torch.full((1, 2, 8, 8), -40.0)
+    answer[:, :, 4:] = 40.0
+    entropy, dice = losses(answer, target)
+    assert float(entropy.max()) < 1e-3
+    assert float(dice.max()) < 1e-3
 
 
 def test_exports_a_checked_model(sampler: Sampler, tmp_path: Path) -> None:
@@ -103,26 +115,44 @@ def test_exports_a_checked_model(sampler: Sampler, tmp_path: Path) -> None:
     assert export(network, tmp_path / "again").read_bytes() == first
 
 
-def test_scores_by_modality(sampler: Sampler, tmp_path: Path) -> None:
-    path = export(train(sampler, SMALL, tmp_path / "a.pt"), tmp_path / "models")
-    scores = evaluate(path, [field for group in sampler.fields.values() for field in group], threads=1)
-    assert [score.modality for score in scores] == sorted(sampler.fields)
-    assert all(0.0 <= score.dice <= 1.0 for score in scores)
-    assert len(table(scores).splitlines()) == 2 + len(scores)
+def test_a_run_killed_after_a_lesson_continues_to_the_same_weights(
+    sampler: Sampler, fields: dict[str, list[Field]], tmp_path: Path
+) -> None:
+    settings = replace(SMALL, lessons=(2, 4))
+    slides = [fields["stained_he"][0].image]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    straight = train(sampler, settings, tmp_path / "a" / "c.pt", teacher=Teacher(slides, tmp_path / "a"))
+    with pytest.raises(IndexError):
+        train(
+            _Short(sampler.fields, SMALL.size, SMALL.batch, SMALL.seed),
+            settings,
+            tmp_path / "b" / "c.pt",
+            every=1,
+            teacher=Teacher(slides, tmp_path / "b"),
+        )
+    assert not (tmp_path / "b" / "slides-4.npz").exists()
+    resumed = train(sampler, settings, tmp_path / "b" / "c.pt", teacher=Teacher(slides, tmp_path / "b"))
+    assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in straight.state_dict().items())
 
 
-def test_touching_nuclei_are_split_at_the_boundary() -> None:
-    masks = np.zeros((20, 30, 2), np.uint8)
-    masks[4:16, 3:27, 0] = 255
-    masks[4:16, 14:16, 1] = 255
-    found = instances(masks)
-    assert len(np.unique(found)) == 3
-    truth = np.zeros((20, 30), np.uint16)
-    truth[4:16, 3:15] = 1
-    truth[4:16, 15:27] = 2
-    assert matches(found, truth) == 2
-    assert dice(found > 0, truth) > 0.95
+def test_a_lesson_of_the_past_must_be_there(fields: dict[str, list[Field]], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="slides-7"):
+        Teacher([fields["stained_he"][0].image], tmp_path).at(7, None)
 
 
-def test_dice_of_nothing_is_one() -> None:
-    assert dice(np.zeros((4, 4), bool), np.zeros((4, 4), np.uint16)) == 1.0
+def test_glass_is_background_and_nuclei_are_unknown(fields: dict[str, list[Field]]) -> None:
+    image = np.full((160, 160, 3), 240, np.uint8)
+    image[:, 60:] = (220, 130, 170)
+    labels = fields["stained_he"][0].labels.copy()
+    labels[:, :60] = 0
+    image[labels > 0] = (90, 60, 130)
+    known = background(image)
+    assert known[:, :55].min() == 255
+    assert not known[labels > 0].any()
+    assert known[(labels == 0)].mean() > 128
+
+
+def test_slides_that_show_no_nuclei_are_passed_over(small_slide_folder: Path) -> None:
+    images = load_slides(small_slide_folder)
+    assert [image.shape for image in images] == [(96, 128, 3)]

@@ -1,0 +1,95 @@
+"""The count over tiles is that of the whole map, whatever the tiles, their order and the threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from operators.filter.count import NucleusCount
+from operators.filter.nuclei import SPECK, instances, label_seeds, seeds
+from shared.batches import Pixels
+from shared.geometry import TileGrid
+
+CHANNELS = ("nucleus", "distance")
+
+
+def whole_map(height: int, width: int, seed: int) -> Pixels:
+    """Return maps full of pieces: specks, discs, worms over many tiles, rings; some meet at corners only."""
+    random = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(random.standard_normal((height, width), np.float32), (0, 0), 2.0)
+    pieces = noise > 0.3 * noise.std()
+    pieces |= random.random((height, width)) > 0.995
+    maps = np.zeros((height, width, 2), np.uint8)
+    maps[pieces] = 255
+    return maps
+
+
+def count_in_whole(maps: Pixels) -> int:
+    sizes = np.bincount(label_seeds(seeds(maps, CHANNELS)).ravel())[1:]
+    return int((sizes >= SPECK).sum())
+
+
+def count_in_tiles(maps: Pixels, tile: int, overlap: int, seed: int, threads: int) -> int:
+    height, width = maps.shape[:2]
+    grid = TileGrid(width, height, tile, overlap)
+    foreground = np.array(list(grid), np.int32)
+    count = NucleusCount(grid, foreground, CHANNELS)
+    padded = np.pad(maps, ((0, 2 * tile), (0, 2 * tile), (0, 0)), constant_values=255)
+
+    def add(index: int) -> None:
+        window = grid.window(*foreground[index].tolist())
+        count.add(index, padded[window.y : window.bottom, window.x : window.right])
+
+    order = np.random.default_rng(seed).permutation(len(foreground)).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(add, order))
+    return count.total
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (32, 0), (48, 16), (64, 32), (512, 0)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_tiles_count_as_the_whole_map(tile: int, overlap: int, seed: int) -> None:
+    maps = whole_map(230, 310, seed)
+    expected = count_in_whole(maps)
+    assert expected > 100
+    assert count_in_tiles(maps, tile, overlap, seed, threads=1 + seed) == expected
+    assert instances(maps, CHANNELS).max() == expected
+
+
+def test_a_nucleus_on_a_corner_of_four_tiles_is_one() -> None:
+    maps = np.zeros((64, 64, 2), np.uint8)
+    maps[28:37, 28:37] = 255
+    assert count_in_tiles(maps, 32, 0, 0, 1) == 1
+
+
+def test_a_piece_that_meets_another_at_a_corner_of_tiles_only() -> None:
+    maps = np.zeros((64, 64, 2), np.uint8)
+    maps[24:32, 24:32] = maps[32:40, 32:40] = 255
+    maps[8:16, 32:40] = 255  # beside the border, and alone
+    assert count_in_tiles(maps, 32, 0, 0, 1) == count_in_whole(maps) == 2
+
+
+def test_a_speck_at_a_border_counts_with_its_other_half() -> None:
+    maps = np.zeros((32, 64, 2), np.uint8)
+    maps[4, 30:34] = 255  # two pixels on either side
+    maps[20, 31:33] = 255  # two in all
+    assert count_in_tiles(maps, 32, 0, 0, 1) == count_in_whole(maps) == 1
+
+
+def test_tiles_that_never_come_divide() -> None:
+    """Background, and places that could not be read, are not nuclei."""
+    grid = TileGrid(96, 32, 32)
+    maps = np.full((32, 32, 2), 255, np.uint8)
+    count = NucleusCount(grid, np.array([(0, 0), (0, 2)], np.int32), CHANNELS)
+    assert count.total == 0
+    count.add(1, maps)
+    assert count.total == 1
+    count.add(0, maps)
+    assert count.total == 2
+
+
+def test_there_may_be_no_tile() -> None:
+    assert NucleusCount(TileGrid(96, 32, 32), np.zeros((0, 2), np.int32), CHANNELS).total == 0

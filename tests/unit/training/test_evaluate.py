@@ -1,0 +1,121 @@
+"""The evaluation goes the program's own way, and reads any folder of the format."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from shared.settings import Settings
+from tests.unit.training.conftest import discs
+from training.baseline import otsu
+from training.evaluate import main
+from training.free import REGIONS, Marked, marks, table
+from training.metrics import Score
+from training.segmenter import Segmented, Segmenter
+
+
+def test_tiles_give_what_the_whole_image_gives() -> None:
+    random = np.random.default_rng(0)
+    image = cv2.GaussianBlur(random.integers(0, 256, (352, 352, 3), np.uint8), (0, 0), 4.0)
+    image = np.clip((image.astype(np.float32) - 128) * 6 + 128, 0, 255).astype(np.uint8)
+    with Segmenter(Settings()) as whole, Segmenter(Settings(), 256, 224) as tiled:
+        one, many = whole(image), tiled(image)
+    assert one.maps.shape == (352, 352, 2)
+    assert one.maps[..., 0].max() > 127
+    assert np.abs(one.maps.astype(int) - many.maps).max() <= 1
+    assert one.count == one.labels.max()
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_otsu_finds_discs_light_or_dark(light: bool) -> None:
+    labels = discs(160, 6, 9, 4)
+    image = np.where(labels[..., None] > 0, np.uint8(200), np.uint8(20)).repeat(3, axis=2)
+    image = image if light else 255 - image
+    found = otsu(image)
+    score = Score()
+    score.add(labels, found, found > 0, int(found.max()))
+    assert score.measures()["Dice"] > 0.95
+    assert score.measures()["F1@0.5"] > 0.8
+    assert not otsu(np.full((32, 32, 3), 243, np.uint8)).any()
+
+
+def test_scores_any_folder_by_modality_scale_and_method(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = (folder / "index.csv").read_text()
+    (folder / "index.csv").write_text(index.replace("stained_he,val", "confocal,val"))
+    written = tmp_path / "scores.json"
+    arguments = ["--data", str(folder), "--scale", "1", "--scale", "0.5", "--json", str(written)]
+    assert main(arguments) == 0
+    rows = json.loads(written.read_text())
+    seen = [(row["modality"], row["scale"], row["images"]) for row in rows]
+    assert seen == [("confocal", scale, 1) for scale in ("1", "1", "0.5", "0.5")]
+    otsu_row = rows[1]
+    assert otsu_row["method"] == "Otsu and watershed"
+    assert otsu_row["Dice"] > 0.9
+    assert capsys.readouterr().out.count("| confocal |") == 4
+
+
+def test_purple_of_both_kinds_has_a_row_of_its_own(folder: Path, tmp_path: Path) -> None:
+    index = (folder / "index.csv").read_text()
+    index = index.replace("fluorescence_gray,train", "stained_purple_on_white,val")
+    (folder / "index.csv").write_text(index.replace("brightfield_gray,train", "stained_purple_on_purple,val"))
+    written = tmp_path / "scores.json"
+    assert main(["--data", str(folder), "--json", str(written)]) == 0
+    together = [row for row in json.loads(written.read_text()) if row["modality"] == "stained_purple"]
+    assert [row["images"] for row in together] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--model", "no_such"], 15, "no_such"),
+        (["--split", "none"], 1, "'none'"),
+        (["--data", "/no/such/folder"], 1, "/no/such/folder"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
+) -> None:
+    assert main(["--data", str(folder), *arguments]) == code
+    shown = capsys.readouterr()
+    assert text in shown.err
+    assert shown.err.count("\n") == 1
+    assert not shown.out
+
+
+def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> None:
+    regions = tmp_path / "regions.csv"
+    regions.write_text(
+        "slide,kind,x,y,width,height\na.tif,glass,0,0,20,10\na.tif,fat,50,30,10,10\na.tif,fat,118,86,10,10\n"
+    )
+    sizes = []
+
+    def left_half(image: np.ndarray) -> Segmented:
+        sizes.append(image.shape[:2])
+        maps = np.zeros((*image.shape[:2], 1), np.uint8)
+        maps[:, :10] = 255
+        return Segmented(maps, maps[..., 0].astype(np.int32), 1)
+
+    found = marks(small_slide_folder, left_half, regions)
+    assert list(found) == ["fat", "glass", "all"]
+    assert found["glass"] == Marked(200, 100)
+    assert found["fat"] == Marked(200, 0)  # what is marked is in the margin
+    assert found["all"].share == 0.25
+    assert sizes == [(74, 84), (96, 124), (74, 74)]
+    assert "| all | 400 | 25.00% |" in table({"left": found})
+
+
+def test_the_regions_lie_in_the_slides_they_name() -> None:
+    with REGIONS.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["slide"] for row in rows} >= {"CMU-1-Small-Region.svs"}
+    for row in rows:
+        if row["slide"] == "CMU-1-Small-Region.svs":
+            assert int(row["x"]) + int(row["width"]) <= 2220
+            assert int(row["y"]) + int(row["height"]) <= 2967

@@ -1,0 +1,86 @@
+"""How much is marked where no nucleus is: regions of slides that were looked at, one by one (``nucleus_free.csv``)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared.batches import Pixels
+from shared.geometry import Window
+from shared.slides import open_slide
+from training.segmenter import Segmented
+
+REGIONS = Path(__file__).with_name("nucleus_free.csv")
+
+MARGIN = 64
+"""Pixels around a region that are segmented with it, and do not count: a model needs to see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Pixels of a kind of tissue without nuclei, and how many of them are marked."""
+
+    pixels: int
+    marked: int
+
+    @property
+    def share(self) -> float:
+        """Marked pixels by all."""
+        return self.marked / max(1, self.pixels)
+
+
+def marks(slides: Path, method: Callable[[Pixels], Segmented], regions: Path = REGIONS) -> dict[str, Marked]:
+    """Segment regions without nuclei.
+
+    Parameters
+    ----------
+    slides : Path
+        The folder of the slides that the regions are of.
+    method : callable
+        What finds the nuclei of an image.
+    regions : Path
+        CSV file: slide, kind, x, y, width, height.
+
+    Returns
+    -------
+    dict
+        By kind, in alphabetical order; the last is ``all``.
+
+    Raises
+    ------
+    NucleiError
+        A slide is missing or unreadable.
+    """
+    found: dict[str, list[Marked]] = {}
+    with regions.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        region = Window(*(int(row[name]) for name in ("x", "y", "width", "height")))
+        with open_slide(slides / row["slide"]) as slide:
+            whole = Window(0, 0, slide.info.width, slide.info.height)
+            wide = Window(region.x - MARGIN, region.y - MARGIN, region.width + 2 * MARGIN, region.height + 2 * MARGIN)
+            seen = wide.intersect(whole)
+            nucleus = method(slide.read(seen).pixels).nucleus
+        top, left = region.y - seen.y, region.x - seen.x
+        inside = nucleus[top : top + region.height, left : left + region.width]
+        found.setdefault(row["kind"], []).append(Marked(inside.size, int(np.count_nonzero(inside))))
+    found = dict(sorted(found.items()))
+    found["all"] = [one for group in found.values() for one in group]
+    return {
+        kind: Marked(sum(one.pixels for one in group), sum(one.marked for one in group))
+        for kind, group in found.items()
+    }
+
+
+def table(scores: dict[str, dict[str, Marked]]) -> str:
+    """Set the results of several methods, by name, as a Markdown table."""
+    kinds = list(next(iter(scores.values())))
+    lines = [f"| without nuclei | pixels | {' | '.join(scores)} |", f"| --- | ---: |{' ---: |' * len(scores)}"]
+    for kind in kinds:
+        shares = " | ".join(f"{found[kind].share:.2%}" for found in scores.values())
+        lines.append(f"| {kind} | {next(iter(scores.values()))[kind].pixels:,} | {shares} |")
+    return "\n".join(lines)
