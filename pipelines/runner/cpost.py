@@ -55,7 +55,7 @@ def step(operator: Operator, folders: Folders, address: str = ADDRESS) -> Step:
         line += ["-v", f"{at}:{written.path}"]
         makes.append(str(at))
     line += [operator.container.reference, *operator.container.command]
-    return Step(operator.name, operator.upstream, tuple(line), tuple(dict.fromkeys(makes)))
+    return Step(operator.name, operator.upstream, tuple(line), tuple(dict.fromkeys(makes)), detached=True)
 
 
 def services(pipeline: Pipeline, models: Path | None) -> tuple[Service, ...]:

@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from pipelines.runner.footprint import Footprint
 from pipelines.runner.step import Step
+
+LOST = 125
+"""Exit code of an operator whose own is not known, since the engine has gone away; Docker's own for its failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,80 @@ class Box(Process):
             )  # fmt: skip
 
 
+class Detached:
+    """An operator as a container that the engine runs by itself, and removes when it has ended.
+
+    Parameters
+    ----------
+    step
+        What to start; of docker.
+    log
+        Takes its standard output and error, or what docker says if it cannot be started.
+
+    Raises
+    ------
+    OSError
+        There is no such engine, or the file cannot be written.
+    """
+
+    _EARLIER_SECONDS = 600
+    """Docker's clock may be that of another machine."""
+
+    def __init__(self, step: Step, log: Path) -> None:
+        self._engine = step.line[0]
+        begin = time.time() - self._EARLIER_SECONDS
+        with log.open("wb") as stream:
+            done = subprocess.run(  # noqa: S603 - words, no shell
+                step.line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True, check=False
+            )
+        self._code, self._name = done.returncode, done.stdout.strip()
+        if self._code:
+            return
+        self._footprint = Footprint(self._engine, self._name)
+        with log.open("ab") as stream:
+            self._log = self._ask("logs", "--follow", self._name, stdout=stream, stderr=stream)
+        # it may have ended and be gone: the daemon still knows that it has, and how
+        self._end = self._ask(
+            "events", "--since", f"{begin:.3f}", "--filter", f"container={self._name}", "--filter", "event=die",
+            "--format", "{{.Actor.Attributes.exitCode}}", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def wait(self) -> Ended:
+        """Wait until it has ended."""
+        if self._code:
+            return Ended(self._code)
+        assert self._end.stdout is not None
+        code = self._end.stdout.readline().strip()
+        self._end.kill()
+        self._end.wait()
+        self._end.stdout.close()
+        self._log.wait()
+        self._footprint.stop()
+        return Ended(int(code) if code else LOST, self._footprint.peak)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._tell("kill", "--signal", "TERM")
+
+    def kill(self) -> None:
+        """End it."""
+        self._tell("kill")
+
+    def _tell(self, *words: str) -> None:
+        if not self._code:
+            subprocess.run(  # noqa: S603 - it may be gone already, which is well
+                [self._engine, *words, self._name], check=False, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def _ask(self, *words: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - words of ours
+            [self._engine, *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+
+
 def launch(step: Step, log: Path) -> Running:
     """Start a step as what it is."""
+    if step.detached:
+        return Detached(step, log)
     return Box(step, log) if step.container else Process(step, log)

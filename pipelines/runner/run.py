@@ -104,8 +104,10 @@ def say(text: str) -> None:
 
 
 def _run(request: Request, made: Plan) -> int:
-    if request.compat:
-        raise UsageError("--compat cpost prints command lines, and does not run them: add --dry-run")
+    if request.compat and made.services:
+        raise UsageError("--compat cpost only prints the command lines of a pipeline with a server: add --dry-run")
+    if request.compat and (request.pod or request.config):
+        raise UsageError("--compat cpost runs the lines of NVIDIA's tool as they are: no --pod, no --config")
     program = made.steps[0].line[0]
     if shutil.which(program) is None:
         raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")

@@ -28,6 +28,8 @@ class Step:
         Name of the container that the command runs; '' if it runs none.
     volatile
         Some of what it makes lies in memory, and may be gone when it is needed again.
+    detached
+        The command starts a container, prints what it is called, and ends.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Step:
     links: tuple[tuple[str, str], ...] = ()
     container: str = ""
     volatile: bool = False
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

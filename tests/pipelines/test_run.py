@@ -87,7 +87,7 @@ def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
         (["-p", "WORKRES=1"], 2, "did you mean WORKERS?"),
         (["-p", "WORKERS"], 2, "is not NAME=VALUE"),
         (["--compat", "cpost"], 2, "add --engine docker"),
-        (["--compat", "cpost", "--engine", "docker"], 2, "add --dry-run"),
+        (["--compat", "cpost", "--engine", "docker", "--pod"], 2, "no --pod"),
         (["--input", "/nowhere"], 10, "/nowhere is no folder"),
         (["--input", ""], 2, "a path is missing"),
         (["--time-limit", "soon"], 2, "'soon' is not a time such as 90, 90s, 15m or 2h"),
