@@ -6,10 +6,11 @@ In a pod all start at once, and wait for one another by themselves; then who dep
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.runner.launch import Ended, Running
 from pipelines.runner.step import Step
@@ -35,7 +36,7 @@ class Result:
     seconds
         How long it ran.
     cut
-        Why it was asked to end; '' if it was not, or ended well all the same.
+        Why it was asked to end; '' if it was not, or if the user asked.
     """
 
     name: str
@@ -183,7 +184,9 @@ class Schedule:
         except queue.Empty:
             return
         child = self._running.pop(name)
-        result = Result(name, ended, time.monotonic() - child.start, child.cut if ended.code else "")
+        if child.asked is not None and ended.code == 0:  # Podman says so too of what it had not even started
+            ended = replace(ended, code=128 + signal.SIGTERM)
+        result = Result(name, ended, time.monotonic() - child.start, child.cut)
         self.results.append(result)
         if ended.code == 0:
             self.well.add(name)

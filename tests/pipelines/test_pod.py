@@ -84,8 +84,11 @@ def test_the_time_of_a_run(job: Job) -> None:
     assert "a: is done already" in job.said
 
 
-def test_who_ends_well_just_in_time(job: Job) -> None:
-    job.step("a", "trap 'touch $1/result; exit 0' TERM; sleep 100 & wait")
+def test_who_ends_with_0_when_told_to_end_is_not_done(job: Job) -> None:
+    """Podman ends so if it has not started the container yet."""
+    job.step("a", "[ -e $1/result ] && exit; trap 'touch $1/result; exit 0' TERM; sleep 100 & wait")
     job.ways = replace(job.ways, limits=Limits(step=0.5))
+    assert job.run() == 124
     assert job.run() == 0
+    assert "a: starts" in job.said
     assert (job.folders.output / "result").exists()
