@@ -212,7 +212,9 @@ def turn(side: int, size: int, angle: float) -> NDArray[np.float64]:
     return matrix
 
 
-def crop(field: Field, size: int, diameter: float, rng: np.random.Generator, stretch: float = 1.0) -> Patch:
+def crop(
+    field: Field, size: int, diameter: float, rng: np.random.Generator, stretch: float = 1.0, *, turn_any: bool = True
+) -> Patch:
     """Cut a random square in which the median nucleus has a given diameter.
 
     The image is mirrored where the square reaches beyond it; the square is flipped and turned at random.
@@ -229,6 +231,8 @@ def crop(field: Field, size: int, diameter: float, rng: np.random.Generator, str
         Source of every choice.
     stretch : float
         Lengthen along one axis by the square root of this and shorten along the other.
+    turn_any : bool
+        Turn by any angle, sometimes; otherwise by quarters only, which keeps the pixels as they are.
 
     Returns
     -------
@@ -237,7 +241,7 @@ def crop(field: Field, size: int, diameter: float, rng: np.random.Generator, str
     """
     height, width = field.labels.shape
     scale = float(np.clip(diameter / field.diameter, 0.15, 4.0))
-    turned = bool(stretch > 1.0 or rng.random() < 0.35)
+    turned = turn_any and bool(stretch > 1.0 or rng.random() < 0.35)
     reach = size * (1.45 if turned else 1.0)
     across = (scale * stretch**0.5, scale * stretch**-0.5)
     spans = [max(8, round(reach / factor)) for factor in across]

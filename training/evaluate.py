@@ -23,7 +23,7 @@ import numpy as np
 from shared.batches import Pixels
 from shared.errors import NucleiError
 from shared.resources import usable_cpus
-from shared.settings import ModelSettings, Settings
+from shared.settings import InferenceSettings, ModelSettings, Settings
 from training.baseline import otsu
 from training.data import DataError, Field, load_fields
 from training.free import marks
@@ -97,6 +97,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, action="append", required=True, help="data directory; repeatable")
     parser.add_argument("--split", default="val", help="split of the data (%(default)s)")
     parser.add_argument("--model", default=default.model.name, help="name of the model (%(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("int8", "fp32"),
+        default=default.inference.precision,
+        help="as in config.yaml (%(default)s)",
+    )
     parser.add_argument("--repository", type=Path, help="model repository (default: the one that comes along)")
     parser.add_argument("--scale", type=float, action="append", help="how often larger to show it (1); repeatable")
     parser.add_argument("--tile-size", type=int, help="of the grid (default: one tile, or exact ones of 1024)")
@@ -112,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     cv2.setNumThreads(1)
-    settings = Settings(model=ModelSettings(options.model, options.repository), workers=options.workers)
+    settings = Settings(
+        model=ModelSettings(options.model, options.repository),
+        inference=InferenceSettings(precision=options.precision),
+        workers=options.workers,
+    )
     try:
         fields = load_fields(options.data, options.split, any_modality=True)
         with Segmenter(settings, options.tile_size, options.overlap) as segmenter:

@@ -21,17 +21,17 @@ from training.synth import negative, restain, stain_field
 
 # How often each kind of sample is drawn.  Stained and drawn H&E are more than half of it.
 MIX = {
-    "fluorescence_gray": 0.26,
+    "fluorescence_gray": 0.30,
     "inverted": 0.02,
     "brightfield_gray": 0.03,
     "stained_he": 0.08,
     "stained_pink_purple": 0.05,
     "stained_purple_on_white": 0.06,
     "stained_purple_on_purple": 0.08,
-    "restained": 0.10,
-    "drawn": 0.15,
+    "restained": 0.09,
+    "drawn": 0.13,
     "slide": 0.12,
-    "negative": 0.05,
+    "negative": 0.04,
 }
 # The modalities that a kind of sample is made of, where it is none itself.
 SOURCES = {
@@ -39,6 +39,12 @@ SOURCES = {
     "drawn": ("fluorescence_gray",),
     "restained": ("stained_purple_on_white", "stained_purple_on_purple"),
 }
+
+# How often a sample is shown as it is.  Where an outline was drawn depends on sharpness and brightness; that can only
+# be learned where these are not changed.
+AS_IT_IS = {"fluorescence_gray": 0.55, "brightfield_gray": 0.4} | dict.fromkeys(
+    ("stained_purple_on_white", "stained_purple_on_purple"), 0.4
+)
 
 # Median diameters drawn, in pixels.  With nuclei of 7.5 um this is 0.19 to 1.07 um a pixel.
 DIAMETERS = (7.0, 40.0)
@@ -85,6 +91,10 @@ class Sampler:
         kinds = [kind for kind in MIX if self._available(kind)]
         weights = np.array([MIX[kind] for kind in kinds])
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+        if rng.random() < AS_IT_IS.get(kind, 0.0):
+            field = self._pick(kind, rng)
+            patch = crop(field, self.size, field.diameter, rng, turn_any=False)
+            return patch.image, targets(patch)
         if kind == "negative":
             blank = np.zeros((self.size, self.size), np.uint16)
             maps = np.zeros((self.size, self.size, 3), np.uint8)

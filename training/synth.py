@@ -102,6 +102,11 @@ def _ground(size: int, diameter: float, rng: np.random.Generator) -> tuple[Float
     purple = eosin * rng.choice([0.0, 0.08, 0.25, 0.5], p=[0.25, 0.4, 0.25, 0.1])
     if rng.random() < 0.3:  # patches of basophilic cytoplasm or mucin
         purple += rng.uniform(0.05, 0.25) * np.clip(clouds(size, diameter * 2.5, rng), 0.0, 2.0)
+    if rng.random() < 0.15:  # dark strands with sharp edges, as of keratin
+        strands = clouds(size, diameter * rng.uniform(0.1, 0.3), rng, stretch=float(rng.uniform(8.0, 16.0)))
+        there = 1.0 / (1.0 + np.exp(-8.0 * (strands - rng.uniform(0.8, 1.8))))
+        eosin += rng.uniform(0.2, 1.0) * there
+        purple += rng.uniform(0.1, 0.7) * there
     if rng.random() < 0.3:  # bluish smears along the fibres, which are no nuclei
         smears = clouds(size, diameter * rng.uniform(0.15, 0.5), rng, stretch=float(rng.uniform(3.0, 8.0)))
         purple += rng.uniform(0.05, 0.3) * np.clip(smears - rng.uniform(0.0, 1.5), 0.0, 2.0)

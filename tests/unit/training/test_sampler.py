@@ -76,3 +76,11 @@ def test_what_is_unknown_in_a_slide_has_no_weight(fields: dict[str, list[Field]]
     unknown = replace(field, modality="slide", known=np.zeros(field.labels.shape, np.uint8))
     weights = [Sampler({"slide": [unknown]}, 64, 1, seed).batch_at(0)[1][0, 2].max() for seed in range(20)]
     assert set(weights) == {0, ONE}  # those of the slide, and negatives, which are known
+
+
+def test_some_samples_are_shown_as_they_are(fields: dict[str, list[Field]]) -> None:
+    (field,) = fields["fluorescence_gray"]
+    own = set(np.unique(field.image).tolist())
+    seen = [Sampler({"fluorescence_gray": [field]}, 64, 1, seed).batch_at(0)[0] for seed in range(60)]
+    kept = sum(set(np.unique(image).tolist()) <= own for image in seen)
+    assert 10 < kept < 50
