@@ -20,7 +20,7 @@ MOUNT_POINTS = {
 }
 NOT_HERE = {
     "load": ["onnxruntime", "tritonclient"],
-    "filter": ["cv2", "skimage", "openslide"],
+    "filter": ["cv2", "openslide"],
     "stitch": ["onnxruntime"],
 }
 
