@@ -106,6 +106,9 @@ def say(text: str) -> None:
 def _run(request: Request, made: Plan) -> int:
     if request.compat:
         raise UsageError("--compat cpost prints command lines, and does not run them: add --dry-run")
+    for option, folder in (("--config", request.config), ("--models", request.models)):
+        if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 - `Path.is_dir` raises if a name is too long
+            raise UsageError(f"{option} {folder} is no folder")
     program = made.steps[0].line[0]
     if shutil.which(program) is None:
         raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")
