@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import io
 import os
 import re
@@ -15,7 +17,8 @@ from pipelines.argo import exportoptions
 from pipelines.argo.export import export
 from pipelines.language.check import check
 from pipelines.runner.plan import ENGINES
-from pipelines.runner.run import Request, run
+from pipelines.runner.run import Request, run, say
+from shared.errors import NoSpace, OutputError
 
 RUN = """Runs a pipeline. Exit code 0: the result is there; that of the first operator that failed; 2: the command line
 or the definition is wrong; 10: no input; 13: the output folder cannot be used; 16: a service does not answer; 124: the
@@ -95,6 +98,10 @@ def _seconds(text: str) -> float:
 
 
 def _pair(text: str) -> tuple[str, str]:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8") from None
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -103,6 +110,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: no other file may take its number, or what is printed would go there
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     given = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
@@ -117,6 +127,14 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename is not None:  # only streams have none
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        stop = NoSpace if error.errno == errno.ENOSPC else OutputError
+        with contextlib.suppress(OSError):
+            say(f"cannot write the standard output: {error.strerror}")
+        return stop.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return code

@@ -80,10 +80,14 @@ def _head(name: str, file: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
+    with writing(path):
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is no regular file; -o names one, or is left away for the standard output")
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is no regular file; -o names one, or is left away for the standard output")
-    with writing(path), tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False) as new:
+    with (
+        writing(path),
+        tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as new,
+    ):
         made = Path(new.name)
         try:
             new.write(text)

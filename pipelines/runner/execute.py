@@ -94,7 +94,7 @@ def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways:
 
 def _check(folders: Folders) -> None:
     payload, output = Path(os.path.realpath(folders.payload)), Path(os.path.realpath(folders.output))
-    if not payload.is_dir():
+    if not os.path.isdir(payload):  # noqa: PTH112 - `Path.is_dir` raises if a name is too long
         raise InputError(f"{folders.payload} is no folder; --input names the folder with the slide")
     if output.is_relative_to(payload):
         raise OutputError(f"{folders.output} is the input folder or lies in it; the result needs a folder of its own")
@@ -102,9 +102,9 @@ def _check(folders: Folders) -> None:
 
 def _state(plan: Plan, folders: Folders, config: Path | None, view: View) -> State:
     """Return how far this run is; what is there of another one gives way, if it is no result."""
-    key = jobstate.key(plan.hash, folders.payload, *([] if config is None else [config]))
+    key = jobstate.key(plan.hash, folders.payload, *([] if config is None else [config]), output=folders.output)
     before = jobstate.load(folders.job)
-    ours = {Path(one).parts[0] for one in before.placed} if before is not None else set()
+    ours = {one.partition("/")[0] for one in before.placed} if before is not None else set()
     there = sorted(one.name for one in folders.output.iterdir() if not one.name.startswith("."))
     if any(name not in ours for name in there):
         other = next(name for name in there if name not in ours)
@@ -137,7 +137,8 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, ways: Ways) -> 
         _prepare(step)
     unanswered = None
     with _signals() as heard, Services(
-        plan.services, state.done, folders.log, ways.launch, ways.patience, view.say
+        plan.services, state.done, folders.log, ways.launch, ways.patience, view.say,
+        lambda: len(heard),
     ) as services:  # fmt: skip
 
         def start(step: Step) -> Running:
@@ -260,7 +261,8 @@ def _tell(name: str, folders: Folders, view: View) -> None:
 def _signals() -> Iterator[list[int]]:
     """Note the signals that ask for an end, in place of ending."""
     heard: list[int] = []
-    before = {number: signal.signal(number, lambda got, _: heard.append(got)) for number in _SIGNALS}
+    wanted = [one for one in _SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, lambda got, _: heard.append(got)) for number in wanted}
     try:
         yield heard
     finally:

@@ -59,12 +59,16 @@ def load(job: Path) -> State | None:
         return None
 
 
-def key(plan: str, *folders: Path) -> str:
-    """Return what a run depends on: its plan, and names, sizes and times of all files in some folders."""
+def key(plan: str, *folders: Path, output: Path) -> str:
+    """Return what a run depends on: its plan, and names, sizes and times of all files in some folders.
+
+    What lies in the output folder does not count: a folder that a run reads may hold that.
+    """
+    own = os.path.realpath(output)
     digest = hashlib.sha256(plan.encode())
     for root in folders:
         for folder, inner, files in os.walk(root):
-            inner.sort()
+            inner[:] = sorted(name for name in inner if os.path.realpath(os.path.join(folder, name)) != own)  # noqa: PTH118
             for name in sorted(files):
                 path = Path(folder, name)
                 try:

@@ -69,6 +69,7 @@ class Process:
     """
 
     def __init__(self, step: Step, log: Path) -> None:
+        log.unlink(missing_ok=True)  # a run that was killed may have left somebody who still writes to it
         with log.open("wb") as stream:
             self._child = subprocess.Popen(  # noqa: S603 - words, no shell; `pipelines.runner.local` says what they may be
                 step.line, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True

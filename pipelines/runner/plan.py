@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -288,8 +289,10 @@ def quoted(line: Sequence[str]) -> str:
 
 
 def _escaped(word: str) -> str:
-    text = word.encode("unicode_escape").decode("ascii").replace("'", "\\'")
-    return f"$'{text}'"
+    """Return a word for bash. As bytes: in other forms of escapes, its letters would depend on the locale."""
+    return "$'{}'".format("".join(
+        f"\\x{one:02x}" if not 32 <= one < 127 or one in b"'\\" else chr(one) for one in os.fsencode(word)
+    ))  # fmt: skip
 
 
 def _digest(value: object) -> str:

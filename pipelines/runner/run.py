@@ -108,6 +108,9 @@ def _run(request: Request, made: Plan) -> int:
         raise UsageError("--compat cpost only prints the command lines of a pipeline with a server: add --dry-run")
     if request.compat and (request.pod or request.config):
         raise UsageError("--compat cpost runs the lines of NVIDIA's tool as they are: no --pod, no --config")
+    for option, folder in (("--config", request.config), ("--models", request.models)):
+        if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 - `Path.is_dir` raises if a name is too long
+            raise UsageError(f"{option} {folder} is no folder")
     program = made.steps[0].line[0]
     if shutil.which(program) is None:
         raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")

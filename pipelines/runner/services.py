@@ -59,6 +59,8 @@ class Services:
         Seconds that a service has until it answers.
     say
         Takes a line for the user.
+    stops
+        How often the user has asked for an end. Twice: services are not waited for.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class Services:
         launch: Launch,
         patience: float,
         say: Say,
+        stops: Callable[[], int] = lambda: 0,
     ) -> None:
         self._services = [one for one in services if not set(done).issuperset(one.users)]
         self._log, self._launch, self._patience, self._say = log, launch, patience, say
+        self._stops = stops
         self._port = _free_port() if any(PORT in word for one in self._services for word in one.line) else 0
         self._watched: list[_Watched] = []
 
@@ -112,10 +116,10 @@ class Services:
 
     def _close(self) -> None:
         for one in self._watched:
-            one.running.terminate()
+            one.terminate()
         until = time.monotonic() + GRACE_SECONDS
         for one in self._watched:
-            one.close(until)
+            one.close(until, self._stops)
 
 
 class _Watched:
@@ -145,17 +149,24 @@ class _Watched:
             )
         return False
 
-    def close(self, until: float) -> None:
-        """Wait for its end, and end it if it takes too long."""
+    def terminate(self) -> None:
+        """Ask it to end."""
         self._closed.set()
-        self._asks.join()
-        self._ends.join(max(0.0, until - time.monotonic()))
+        self.running.terminate()
+
+    def close(self, until: float, stops: Callable[[], int]) -> None:
+        """Wait for its end, and end it if it takes too long, or the user is tired of it."""
+        while self._ends.is_alive() and time.monotonic() < until and stops() < 2:
+            self._ends.join(POLL_SECONDS)
         if self._ends.is_alive():
             self.running.kill()
             self._ends.join()
+        self._asks.join()  # last: a server may keep who asks it waiting for as long as it lives
 
     def _wait(self) -> None:
-        self._code = self.running.wait().code
+        self._code = code = self.running.wait().code
+        if self._answers.is_set() and not self._closed.is_set():  # who uses it only sees that nobody answers
+            self._say(f"service {self.service.name}: ended with exit code {code}")
 
     def _ask(self) -> None:
         asks = _listening if self.service.container else _healthy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import threading
@@ -47,10 +48,7 @@ class View:
     def say(self, text: str) -> None:
         """Show a line that stays. Any thread may do so."""
         with self._lock:
-            self._wipe()
-            self._stream.write(f"{harmless(text)}\n")
-            self._draw()
-            self._stream.flush()
+            self._show(f"{harmless(text)}\n")
 
     def started(self, name: str, log: Path) -> None:
         """Take note that an operator runs, and where it prints to."""
@@ -69,9 +67,7 @@ class View:
         self._last = now
         if self._terminal:
             with self._lock:
-                self._wipe()
-                self._draw()
-                self._stream.flush()
+                self._show("")
             return
         for name in self._starts:
             text = last_line(self._logs[name])
@@ -82,8 +78,25 @@ class View:
     def close(self) -> None:
         """Take the table away: what is printed next starts on a clean line."""
         with self._lock:
+            self._terminal = False
+            self._show("")
+
+    def _show(self, text: str) -> None:
+        """Show a text, and the table below it.
+
+        Raises
+        ------
+        BrokenPipeError
+            Who reads has seen enough.
+        """
+        try:
             self._wipe()
+            self._stream.write(text)
+            self._draw()
             self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:  # a closed terminal, a full disk: the run does not depend on being seen
             self._terminal = False
 
     def _wipe(self) -> None:
@@ -94,10 +107,19 @@ class View:
     def _draw(self) -> None:
         if not self._terminal:
             return
-        size = shutil.get_terminal_size()
+        size = self._size()
         rows = list(self._rows())[: max(1, size.lines - 2)]  # what has scrolled away cannot be drawn anew
         self._stream.writelines(f"{row[: max(1, size.columns - 1)]}\n" for row in rows)
         self._drawn = len(rows)
+
+    def _size(self) -> os.terminal_size:
+        """Return that of the terminal that the table is on: the standard output may be another, or a file."""
+        try:
+            columns, lines = os.get_terminal_size(self._stream.fileno())
+        except (OSError, ValueError):
+            columns, lines = 0, 0
+        known = shutil.get_terminal_size()  # the environment's, or what is usual
+        return os.terminal_size((columns or known.columns, lines or known.lines))
 
     def _rows(self) -> Sequence[str]:
         wide = max(map(len, self._states), default=0)

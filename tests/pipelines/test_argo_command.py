@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +125,17 @@ def test_what_the_user_is_told(tmp_path: Path, argo: Callable[..., Done]) -> Non
     assert [line.partition(",")[0] for line in done.err.splitlines()] == [
         "o: has no command", "o: a:latest is not of this project; it runs as user 1000", "o: is given no Triton server",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a" * 300, "File name too long"), ("pipe", "is no regular file; -o names one")]
+)
+def test_where_no_workflow_can_be(name: str, message: str, tmp_path: Path, argo: Callable[..., Done]) -> None:
+    (tmp_path / "p.yaml").write_text(HEAD + ONE % "x")
+    ours, theirs = os.pipe()
+    (tmp_path / "pipe").symlink_to(f"/dev/fd/{theirs}")  # as /dev/stdout is one
+    done = argo(tmp_path / "p.yaml", "-o", tmp_path / name)
+    os.close(ours)
+    os.close(theirs)
+    assert (done.code, done.out) == (13, "")
+    assert message in done.err

@@ -142,3 +142,20 @@ def test_file_names_that_are_no_text(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert b"\x1b" not in done.stdout
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("command", ["check {}", "argo {}", "run {} --input . --output /nowhere --dry-run"])
+@pytest.mark.parametrize(("where", "code", "said"), [("/dev/full", 14, "No space left on device"), ("&-", 0, "")])
+def test_a_standard_output_that_takes_nothing(command: str, where: str, code: int, said: str) -> None:
+    line = f"{sys.executable} -m pipelines {command.format(GOOD)} >{where}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_value_that_is_no_text() -> None:
+    command = [sys.executable, "-m", "pipelines", "argo", GOOD, "-p", b"WORKERS=\xff"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not UTF-8" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -376,3 +377,9 @@ def test_lines_are_for_a_shell() -> None:
     assert line.isprintable()
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
     assert done.stdout.split("\0")[:-1] == words
+
+
+def test_quoted_for_bash_whatever_it_is() -> None:
+    words = ["a b", "it's", "\u00e9\n\\'", "\u00e9", "\udcff1", "\U0010ffff", "\t$x"]
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {quoted(words)}"], capture_output=True, check=True)
+    assert done.stdout == b"".join(os.fsencode(word) + b"\0" for word in words)

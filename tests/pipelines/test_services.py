@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.runner import services
 from pipelines.runner.step import PORT, Service
 from tests.pipelines.job import Job, left
 from tests.pipelines.test_run import ROOT, expected, job, pipelines
@@ -31,6 +32,17 @@ time.sleep(float(sys.argv[2]))
 print("listens", flush=True)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1].split("=")[1])), Handler).serve_forever()
 """
+SLOW = """
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+server = socket.create_server(("127.0.0.1", int(sys.argv[1].split("=")[1])))
+asks, _ = server.accept()
+asks.sendall(b"HTTP/1.1 ")
+while True:
+    asks.sendall(b"2")
+    time.sleep(0.5)
+"""
+TWICE = "[os.kill(os.getppid(), 2) or __import__('time').sleep(1) for _ in 'ab']"
 ASK = "import urllib.request as u; u.urlopen('http://{}/v2/health/ready')"
 
 
@@ -104,3 +116,26 @@ def test_a_triton_server_that_is_found_on_the_machine(
     assert "by segmentation_unet_nuclei (triton)" in log
     assert (out / "image.tif").read_bytes() == expected
     assert not left(models)
+
+
+def test_a_service_that_ends_while_it_is_used(job: Job) -> None:
+    once = SERVER.replace(".serve_forever()", ".handle_request(); time.sleep(0.5); sys.exit(4)")
+    served(job, once, "0")
+    job.step("last", "sleep 2", "first")
+    assert job.run() == 1
+    assert "service server: ended with exit code 4" in job.said
+
+
+def test_a_second_signal_does_not_wait_for_a_service(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "GRACE_SECONDS", 1000.0)
+    served(job, f"import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {TWICE}" + SERVER, "100")
+    assert job.run() == 130
+    assert not left(job.folders.job)
+
+
+def test_a_service_that_never_stops_answering(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "GRACE_SECONDS", 0.5)
+    served(job, SLOW)
+    job.ways = replace(job.ways, patience=3.0)
+    assert job.run() == 16
+    assert not left(job.folders.job)

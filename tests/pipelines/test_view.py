@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -108,3 +109,25 @@ def screen(terminal: int) -> list[str]:
             rows[-1] += text[0]
             text = text[1:]
     return rows[:-1] if not rows[-1] else rows
+
+
+def test_a_terminal_that_is_gone() -> None:
+    ours, theirs = pty.openpty()
+    stream = os.fdopen(theirs, "w")
+    made = View(["load"], stream)
+    made.say("load: starts")
+    os.close(ours)
+    made.say("load: exit code 0")
+    made.close()
+    with suppress(OSError):  # what it has not got rid of
+        stream.close()
+
+
+def test_the_size_is_that_of_the_terminal_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (10, 20))
+    with os.fdopen(theirs, "w") as stream:
+        made = View(["a-long-name-of-an-operator"], stream)
+        made.say("starts")
+    assert len(screen(ours)[1]) == 19

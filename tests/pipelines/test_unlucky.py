@@ -1,0 +1,69 @@
+"""Runs of users who are unlucky: closed terminals, what was left behind, folders within folders."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.runner import execute
+from pipelines.runner.view import View
+from shared.errors import InputError
+from tests.pipelines.job import Job
+from tests.pipelines.test_run import job, run
+
+__all__ = ["job"]  # a fixture
+
+
+@pytest.mark.parametrize("option", ["--config", "--models"])
+def test_a_folder_that_is_not_there(option: str, tmp_path: Path) -> None:
+    done = run("nuclei-segmentation-fused", tmp_path, tmp_path.parent / "out", option, str(tmp_path / "nowhere"))
+    assert (done.returncode, f"{option} {tmp_path}/nowhere is no folder" in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path.parent / "out").exists()
+
+
+def test_an_input_whose_name_is_too_long(job: Job) -> None:
+    job.step("a", "true")
+    job.folders = execute.Folders(job.folders.payload / ("x" * 300), job.folders.output)
+    with pytest.raises(InputError, match="is no folder"):
+        job.run()
+
+
+def test_a_closed_terminal_ends_a_run_but_not_one_under_nohup(job: Job) -> None:
+    job.step("a", "kill -HUP $PPID; sleep 1")
+    assert job.run() == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert job.run() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_folder_of_the_configuration_holds_the_output(job: Job, tmp_path: Path) -> None:
+    job.step("a", "true")
+    job.step("b", "exit 3", "a")
+    for said in ("a: starts", "a: is done already"):
+        shown = io.StringIO()
+        assert execute.execute(job.plan, job.folders, tmp_path / "in" / "..", View([], shown)) == 3
+        assert said in shown.getvalue().splitlines()
+
+
+def test_a_state_that_makes_no_sense(job: Job) -> None:
+    job.step("a", "echo 1 > $1/one")
+    job.folders.job.mkdir(parents=True)
+    (job.folders.job / "state.json").write_text('{"key": "x", "done": [], "placed": ["", "/"], "whole": true}')
+    assert job.run() == 0
+    assert (job.folders.output / "one").exists()
+
+
+def test_who_was_left_behind_does_not_write_into_the_log_of_the_next(job: Job) -> None:
+    log = job.folders.log("a")
+    job.step("a", "echo ours; exit 3")
+    assert job.run() == 3
+    with log.open("r+") as stream, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=stream) as left:
+        assert job.run() == 3
+        left.communicate(b"theirs" * 100)
+    assert log.read_text() == "ours\n"
