@@ -30,7 +30,8 @@ log = logging.getLogger("training")
 
 LARGEST = 2_500_000
 
-#: What is computed in integers. The head's answer and the logistic function stay floats.
+#: What is computed in integers, but for the first and the last convolution: those have few channels at a high
+#: resolution, where integers save 8 % of the time and ONNX Runtime takes half as much memory again.
 OPERATORS = ["Conv", "Relu", "Add", "Resize"]
 
 #: Training images of each modality that ranges are taken from, and the side of the piece, in pixels.
@@ -88,6 +89,7 @@ def quantise(source: Path, target: Path, images: Sequence[Image]) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
+    convolutions = [node.name for node in onnx.load(source).graph.node if node.op_type == "Conv"]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         prepared = Path(folder) / "prepared.onnx"
@@ -98,6 +100,7 @@ def quantise(source: Path, target: Path, images: Sequence[Image]) -> None:
             _Images(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
+            nodes_to_exclude=[convolutions[0], convolutions[-1]],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
