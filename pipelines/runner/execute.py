@@ -98,6 +98,8 @@ def _check(folders: Folders) -> None:
         raise InputError(f"{folders.payload} is no folder; --input names the folder with the slide")
     if output.is_relative_to(payload):
         raise OutputError(f"{folders.output} is the input folder or lies in it; the result needs a folder of its own")
+    if os.path.lexists(folders.output) and not folders.output.is_dir():
+        raise OutputError(f"{folders.output} is no folder; --output names one that is empty or not there yet")
 
 
 def _state(plan: Plan, folders: Folders, config: Path | None, view: View) -> State:

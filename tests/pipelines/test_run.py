@@ -111,6 +111,8 @@ def test_an_output_folder_that_will_not_do(small_slide: Path, tmp_path: Path) ->
     (tmp_path / "mine.txt").touch()
     done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path)
     assert (done.returncode, "is not empty (mine.txt)" in done.stderr) == (13, True)
+    done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path / "mine.txt")
+    assert (done.returncode, "is no folder; --output names one" in done.stderr) == (13, True)
     done = run("nuclei-segmentation-fused", small_slide.parent, small_slide.parent / "out")
     assert (done.returncode, "needs a folder of its own" in done.stderr) == (13, True)
 
