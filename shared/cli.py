@@ -34,6 +34,8 @@ main.py [-h] [-d DEBUG_LEVEL] [--input-path INPUT_PATH] [--output-path OUTPUT_PA
                [--mask-pixel-count-limit MASK_PIXEL_COUNT_LIMIT] [-t TILE_SIZE] [-m MODEL_NAME] [-o OVERLAP]
                command"""
 
+RUN_VARIABLE = "NUCLEI_RUN_ID"
+"""Names the run that a stage belongs to."""
 SHM_VARIABLE = "NUCLEI_STORE_SHM"
 """As `store.shm` of config.yaml, which wins: for who starts containers that share memory and have no file to give."""
 
@@ -108,7 +110,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         tile=arguments.tile_size,
         overlap=arguments.overlap,
         triton=_servers(environment),
-        run=environment.get("NUCLEI_RUN_ID", "").strip(),
+        run=environment.get(RUN_VARIABLE, "").strip(),
         shared_memory=_switch(environment, SHM_VARIABLE),
     )
     settings = replace(

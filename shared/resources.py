@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -73,7 +74,7 @@ def memory_left() -> int | None:
     Pages of files, which the system drops when it needs them, do not count as taken.
     """
     left = []
-    for folder, limit, usage in _memory_groups():
+    for folder, limit, usage in memory_groups():
         most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
         if most.isdigit() and used.isdigit() and int(most) < 1 << 60:  # version 1 says 2 to the 63rd for none
             stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
@@ -83,23 +84,33 @@ def memory_left() -> int | None:
     return min(left) if left else None
 
 
-def _memory_groups() -> list[tuple[Path, str, str]]:
-    """Return the folders of this process's memory groups, outermost last, with their files of limit and usage."""
-    groups, found = _groups(), []
+def memory_groups(process: str = "self") -> list[tuple[Path, str, str]]:
+    """Return the folders of a process's memory groups, outermost last, with their files of limit and usage.
+
+    Parameters
+    ----------
+    process
+        Its number, or ``self``.
+    """
+    groups, found = _groups(process), []
     for root, path, limit, usage in (
         (_CGROUPS, groups.get("", "/"), "memory.max", "memory.current"),
-        (_CGROUPS / "memory", groups.get("memory", "/"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        (_CGROUPS / "memory", _path_of("memory", groups), "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         own = Path(f"{root}{path}")
         found += [(folder, limit, usage) for folder in (own, *own.parents) if folder.is_relative_to(root)]
     return found
 
 
-def _groups() -> dict[str, str]:
-    """Return this process's control groups: path by controllers, whose name is empty in version 2."""
-    return dict(
-        line.split(":", 2)[1:] for line in _text(Path("/proc/self/cgroup")).splitlines() if line.count(":") >= 2
-    )
+def _path_of(controller: str, groups: Mapping[str, str]) -> str:
+    """Return the path of a controller's group of version 1, where several may have one in common."""
+    return next((path for names, path in groups.items() if controller in names.split(",")), "/")
+
+
+def _groups(process: str = "self") -> dict[str, str]:
+    """Return a process's control groups: path by controllers, whose name is empty in version 2."""
+    told = _text(Path("/proc", process, "cgroup"))
+    return dict(line.split(":", 2)[1:] for line in told.splitlines() if line.count(":") >= 2)
 
 
 def _cgroup_quota() -> float | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pipelines.argo.cluster import MODELS_CLAIM, Cluster
-from pipelines.language.names import IMAGE, bad_image, bad_tag
+from pipelines.language.names import IMAGE
 from shared.address import Address
 from shared.errors import UsageError
 from shared.shard import MOST
@@ -75,7 +75,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--registry", type=_registry, metavar="NAME", help="put before images that name no registry")
     add("--triton", type=_address, metavar="HOST:PORT",
         help="Triton server for operators that list models; a parameter of the workflow, too")
-    add("--triton-image", type=_image, metavar="NAME:TAG",
+    add("--triton-image", metavar="NAME:TAG",
         help="start a Triton server for operators that list models, from this image")
     add("--user", type=_number(1, 2**31 - 1), default=known.user, metavar="ID",
         help="user and group that containers run as (default: %(default)s)")
@@ -108,13 +108,6 @@ def _registry(text: str) -> str:
     if not IMAGE.fullmatch(text.rstrip("/")):
         raise argparse.ArgumentTypeError(f"{text!r} is no registry, such as registry.example/team")
     return text.rstrip("/")
-
-
-def _image(text: str) -> str:
-    name, _, tag = text.rpartition(":")
-    if bad_image(name) or bad_tag(tag):
-        raise argparse.ArgumentTypeError(f"{text!r} is no image's NAME:TAG")
-    return text
 
 
 def _address(text: str) -> str:

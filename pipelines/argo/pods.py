@@ -7,25 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.language.model import MIB, Operator, Pipeline, Requests, Service
-from pipelines.runner.boxes import DATA
 from pipelines.runner.jobfolder import Folders
-from pipelines.runner.local import COMMANDS
+from pipelines.runner.local import own
+from pipelines.runner.variables import DATA
 
 Object = dict[str, Any]
 """A part of a YAML document."""
 
 RUN = "{{workflow.name}}"
-"""Names a run: its folder in the work volume, and what `NUCLEI_RUN_ID` says."""
+"""Names a run: its folder in the work volume, and what operators are told."""
 PAYLOAD, WORK, MODELS, CONFIG, TEMPORARY, SHARED = "payload", "work", "models", "config", "tmp", "shm"
 """Volumes."""
 
 SHARED_MOUNT: Object = {"name": SHARED, "mountPath": "/dev/shm"}  # noqa: S108 - of a pod, where nobody else is
-
-
-def own(one: Operator | Service) -> str:
-    """Return which operator of this project an image is; '' if none."""
-    parts = one.container.image.split("/")
-    return parts[-1] if parts[-2:-1] == ["nuclei"] and parts[-1] in COMMANDS else ""
 
 
 def command(one: Operator | Service) -> list[str]:

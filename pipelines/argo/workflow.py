@@ -16,9 +16,9 @@ from pipelines.argo.keep import Kept, parts
 from pipelines.argo.labels import Labels, label
 from pipelines.argo.pods import RUN, Object
 from pipelines.language.model import Operator, Pipeline, Service
-from pipelines.runner.plan import ALONE, SHARED, TRITON_HTTP
+from pipelines.runner.local import own
+from pipelines.runner.variables import ALONE, RUN_VARIABLE, SHARD_VARIABLE, SHM_VARIABLE, TRITON_HTTP
 from shared.errors import UsageError, retryable
-from shared.shard import VARIABLE
 
 ENTRY = "pipeline"
 TRIES, PAUSE, FACTOR = "3", "10", "2"
@@ -60,7 +60,7 @@ def remarks(pipeline: Pipeline, cluster: Cluster) -> Iterator[str]:
                 f"{one.name}: has no command, so Argo asks the registry for that of {one.container.reference}, and "
                 "must be able to reach it; better say it in the definition"
             )
-        known = pods.own(one) or (isinstance(one, Service) and pods.ready(one))
+        known = own(one) or (isinstance(one, Service) and pods.ready(one))
         if not known and cluster.restricts(one):
             yield (
                 f"{one.name}: {one.container.reference} is not of this project; it runs as user {cluster.user}, its "
@@ -164,7 +164,7 @@ class _Writer:
             "name": self._operators[one.name],
             **_inputs([*map(_address, self._used(one)), *shard]),
             **self._context([one]),
-            "retryStrategy": _retry(bool(pods.own(one))),
+            "retryStrategy": _retry(bool(own(one))),
             "container": self._container(one, pooled=False),
         }
 
@@ -182,16 +182,16 @@ class _Writer:
             **_inputs(map(_address, self._services.values())),
             **self._context(operators),
             "volumes": [pods.shared(pods.quantity(size))],
-            "retryStrategy": _retry(any(pods.own(one) for one in operators)),
+            "retryStrategy": _retry(any(own(one) for one in operators)),
             "containerSet": {"containers": containers},
         }
 
     def _container(self, one: Operator, *, pooled: bool) -> Object:
-        given = {ALONE: "TRUE", "NUCLEI_RUN_ID": RUN}
-        if pooled and pods.own(one):
-            given[SHARED] = "TRUE"
+        given = {ALONE: "TRUE", RUN_VARIABLE: RUN}
+        if pooled and own(one):
+            given[SHM_VARIABLE] = "TRUE"
         if one.name in self._sharded:
-            given[VARIABLE] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
+            given[SHARD_VARIABLE] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
         if one.models and not one.services:
             given |= dict.fromkeys(TRITON_HTTP, self._parameter("triton"))
         for service in one.services:
@@ -237,7 +237,7 @@ class _Writer:
 def _divisible(one: Operator, pipeline: Pipeline) -> bool:
     """Whether an operator is our filter in a pod of its own, and all who read what it writes can read its shards."""
     readers = [at for at in pipeline.operators if one.name in at.upstream]
-    return not pipeline.typed and pods.own(one) == "filter" and all(pods.own(at) == "stitch" for at in readers)
+    return not pipeline.typed and own(one) == "filter" and all(own(at) == "stitch" for at in readers)
 
 
 def _retry(ours: bool) -> Object:

@@ -11,11 +11,11 @@ from pipelines.language.findings import shown
 from pipelines.language.model import Operator, Pipeline, Requests
 from pipelines.runner.jobfolder import Folders
 from pipelines.runner.step import Service, Step
+from pipelines.runner.variables import DATA
 from shared.errors import UsageError
 
 _ALL = frozenset(("cpu", "memory"))
 """Operators have Clara's defaults where the definition states nothing; a server would hardly start with those."""
-DATA = "$(NVIDIA_CLARA_SERVICE_DATA_PATH)"
 
 
 @dataclass(frozen=True, slots=True)

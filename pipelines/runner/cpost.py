@@ -15,14 +15,13 @@ from pipelines.language import model
 from pipelines.language.model import Container, Operator, Pipeline
 from pipelines.runner.jobfolder import Folders
 from pipelines.runner.step import Service, Step
+from pipelines.runner.variables import ALONE, DATA, TRITON_GRPC, TRITON_HTTP
 from shared.errors import UsageError
 
 ADDRESS = "TRITON_IP"
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:20.07-v1-py3"
 
 _START = ("docker", "run", "--gpus=1", "--rm", "-d", "-p8000:8000", "-p8001:8001", "-p8002:8002")
-_HTTP = ("NVIDIA_TRITON_HTTPURI", "CLARA_TRITON_URI", "NVIDIA_CLARA_TRTISURI")
-_DATA = "$(NVIDIA_CLARA_SERVICE_DATA_PATH)"
 
 
 def step(operator: Operator, folders: Folders, address: str = ADDRESS) -> Step:
@@ -41,11 +40,11 @@ def step(operator: Operator, folders: Folders, address: str = ADDRESS) -> Step:
     for one in operator.services:
         if _is_triton(one):
             values = {name: f"{address}:{port}" for name, port in _connections(one).items()} | values
-    line = ["docker", "run", "-d", "--rm", "--env", "NVIDIA_CLARA_NOSYNCLOCK=1"]
+    line = ["docker", "run", "-d", "--rm", "--env", f"{ALONE}=1"]
     if operator.models:
-        for name in _HTTP:
+        for name in TRITON_HTTP:
             line += ["--env", f"{name}={address}:8000"]
-        line += ["--env", f"NVIDIA_TRITON_GRPCURI={address}:8001"]
+        line += ["--env", f"{TRITON_GRPC}={address}:8001"]
     for name, value in values.items():
         line += ["--env", f"{name}={value}"]
     for at, read in folders.reads(operator):
@@ -84,7 +83,7 @@ def services(pipeline: Pipeline, models: Path | None) -> tuple[Service, ...]:
                 "-v",
                 f"{models}:/models",
                 one.container.reference,
-                *(word.replace(_DATA, "") for word in one.container.command),
+                *(word.replace(DATA, "") for word in one.container.command),
             ),
         )
         for one in started

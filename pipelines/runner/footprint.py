@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+
+from shared.resources import memory_groups
 
 INTERVAL_SECONDS = 0.25
 
-_GROUPS = Path("/sys/fs/cgroup")
+_STAT = "memory.stat"
 _KINDS = ("anon", "rss", "shmem")
 """Version 2 has `anon`, version 1 `rss`. Pages of files do not count: the system drops them when it needs memory."""
 
@@ -51,29 +52,15 @@ class Footprint:
         if done.returncode or not whole or number == "0":
             return None
         # an engine in a machine, or a namespace, of its own counts processes in its own way: it may be another's number
-        groups = _groups(_text(Path("/proc", number, "cgroup")))
-        return next((one for one in groups if whole in str(one)), None)
-
-
-def _groups(text: str) -> Iterator[Path]:
-    """Yield where the memory group of a process may lie, from what ``/proc/N/cgroup`` says."""
-    for line in text.splitlines():
-        _, kinds, path = line.split(":", 2)
-        if "memory" in kinds.split(","):
-            yield Path(f"{_GROUPS}/memory{path}")
-    for line in text.splitlines():
-        if line.startswith("0::"):
-            yield Path(f"{_GROUPS}{line[3:]}")
+        folders = (folder for folder, _, _ in memory_groups(number) if (folder / _STAT).exists())
+        return next((one for one in folders if whole in str(one)), None)
 
 
 def _taken(group: Path) -> int | None:
-    pairs = (line.split(" ", 1) for line in _text(group / "memory.stat").splitlines())
+    try:
+        told = (group / _STAT).read_text()
+    except OSError:  # it has ended
+        return None
+    pairs = (line.split(" ", 1) for line in told.splitlines())
     found = [int(rest) for name, rest in pairs if name in _KINDS]
     return sum(found) if found else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:  # it has ended
-        return ""

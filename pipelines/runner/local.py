@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.language.findings import shown
-from pipelines.language.model import Operator
+from pipelines.language.model import Operator, Service
 from pipelines.runner.jobfolder import Folders
 from pipelines.runner.step import Step
 from shared.errors import UsageError
@@ -26,6 +26,12 @@ _NEEDS_SHELL = re.compile(r"[$`;&|<>(){}*?\[\]~\n#!\\]")
 _STEERS = re.compile(r"(?:LD_|DYLD_|PYTHON|GCONV_|OPENSSL_).*|PATH|BASH_ENV|ENV|HOME")
 """Variables by which a definition, which may be a stranger's, could have a process run any code."""
 _OTHER = "use --engine podman or docker"
+
+
+def own(one: Operator | Service) -> str:
+    """Return which operator of this project an image is; '' if none."""
+    image = one.container.image.split("/")
+    return image[-1] if image[-2:-1] == ["nuclei"] and image[-1] in COMMANDS else ""
 
 
 def models() -> Path | None:
@@ -96,8 +102,8 @@ def _input(operator: Operator, folders: Folders, root: PurePosixPath) -> tuple[P
 
 def _command(operator: Operator) -> tuple[list[str], dict[str, str]]:
     """Return what follows main.py, without the folders, and the folders."""
-    image = operator.container.image.split("/")
-    if image[-2:-1] != ["nuclei"] or image[-1] not in COMMANDS:
+    ours = own(operator)
+    if not ours:
         raise UsageError(
             f"{operator.name}: image {shown(operator.container.reference)} is not of this project, and cannot be run "
             f"as a process; {_OTHER}"
@@ -111,7 +117,7 @@ def _command(operator: Operator) -> tuple[list[str], dict[str, str]]:
         except ValueError as error:
             raise _cannot(operator, f"its command cannot be read ({error}): {shown(words[2])}") from None
     if not words:
-        return [image[-1]], dict(_DEFAULTS)
+        return [ours], dict(_DEFAULTS)
     python, *rest = words
     if rest[:1] == ["-u"]:
         rest = rest[1:]

@@ -16,24 +16,26 @@ from typing import Any, Literal
 
 from pipelines.language import model
 from pipelines.language.model import Connection, Container, Operator, Pipeline, Requests
+from pipelines.language.names import bad_image, bad_tag
 from pipelines.runner import cpost, local
-from pipelines.runner.boxes import DATA, Boxes, uses_arrays, writes_arrays
+from pipelines.runner.boxes import Boxes, uses_arrays, writes_arrays
 from pipelines.runner.jobfolder import Folders
 from pipelines.runner.step import PORT, Service, Step
+from pipelines.runner.variables import (
+    ALONE,
+    DATA,
+    OURS,
+    RUN_VARIABLE,
+    SHM_VARIABLE,
+    TRITON,
+    TRITON_GRPC,
+    TRITON_HTTP,
+    TRITON_VARIABLES,
+)
 from shared.errors import UsageError
 
 Engine = Literal["process", "podman", "docker"]
 ENGINES: tuple[Engine, ...] = ("process", "podman", "docker")
-
-TRITON_HTTP = ("NVIDIA_TRITON_HTTPURI", "CLARA_TRITON_URI", "NVIDIA_CLARA_TRTISURI")
-"""Under which names an operator that lists `models` finds Triton's HTTP address."""
-TRITON_GRPC = "NVIDIA_TRITON_GRPCURI"
-TRITON = (*TRITON_HTTP, TRITON_GRPC)
-
-ALONE = "NVIDIA_CLARA_NOSYNCLOCK"
-SHARED = "NUCLEI_STORE_SHM"
-_SET = (ALONE, "NUCLEI_RUN_ID", SHARED, "NUCLEI_SHARD")
-"""What the caller's environment has of these must not reach operators by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
             raise UsageError(f"{path} is not an absolute path")
     run = _digest([asdict(pipeline), str(options.payload), str(options.output)])[:12]
     results = folders.results(pipeline)
+    if options.triton_image and (options.engine == "process" or options.compat):
+        raise UsageError("--triton-image is for --engine podman or docker, without --compat")
     if options.compat:
         if options.engine != "docker":
             raise UsageError("--compat cpost gives command lines of docker: add --engine docker")
@@ -171,7 +175,7 @@ def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str)
     for one in pipeline.operators:
         servers, wanted = _given(one, options.environment)
         if wanted and not servers and options.tritonserver and repository:
-            servers = dict.fromkeys((wanted, TRITON_HTTP[-1]), f"127.0.0.1:{PORT}")
+            servers = dict.fromkeys((wanted, TRITON_VARIABLES[0]), f"127.0.0.1:{PORT}")
             users.append(one.name)
         elif wanted and not servers:
             remarks.append(
@@ -180,7 +184,7 @@ def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str)
             )
         shares = uses_arrays(one) and options.memory is not None
         values = {**_always(run, options, shares), **servers, **one.variables}
-        absent = [name for name in (*TRITON, *_SET) if name not in values]
+        absent = [name for name in (*TRITON, *OURS) if name not in values]
         made = local.step(one, folders, options.config or folders.config, values, absent)
         steps.append(replace(made, volatile=shares and writes_arrays(one)))
     services: tuple[Service, ...] = ()
@@ -237,11 +241,11 @@ def served(pipeline: Pipeline, image: str) -> Pipeline:
     Raises
     ------
     UsageError
-        `image` has no tag, or no operator lists models.
+        `image` is no name with a tag, or no operator lists models.
     """
-    name, colon, tag = image.rpartition(":")
-    if not colon or "/" in tag:
-        raise UsageError(f"--triton-image {image}: the tag is missing: NAME:TAG")
+    name, _, tag = image.rpartition(":")
+    if bad_image(name) or bad_tag(tag):
+        raise UsageError(f"--triton-image {image!r} is no image's NAME:TAG")
     names = list(dict.fromkeys(it.name for one in pipeline.operators for it in one.models))
     if not names:
         raise UsageError("--triton-image is for definitions whose operators list `models`; this one has none")
@@ -256,9 +260,9 @@ def served(pipeline: Pipeline, image: str) -> Pipeline:
 
 def _always(run: str, options: Options, shares: bool) -> dict[str, str]:
     values = {} if options.pod else {ALONE: "TRUE"}
-    values["NUCLEI_RUN_ID"] = run
+    values[RUN_VARIABLE] = run
     if shares:
-        values[SHARED] = "TRUE"
+        values[SHM_VARIABLE] = "TRUE"
     return values
 
 
@@ -274,8 +278,10 @@ def _given(operator: Operator, environment: Mapping[str, str]) -> tuple[dict[str
             if environment.get(one.name, "").strip():
                 found[one.name] = environment[one.name].strip()
     if operator.models:
-        wanted = wanted or TRITON_HTTP[-1]
-        address = next((environment[name].strip() for name in TRITON_HTTP if environment.get(name, "").strip()), "")
+        wanted = wanted or TRITON_VARIABLES[0]
+        address = next(
+            (environment[name].strip() for name in TRITON_VARIABLES if environment.get(name, "").strip()), ""
+        )
         if address:
             found.update(dict.fromkeys(TRITON_HTTP, address))
             if environment.get(TRITON_GRPC, "").strip():

@@ -100,7 +100,6 @@ def test_braces_that_would_join_an_expression(export: Export) -> None:
         "--work-claim /a/../b",
         "--registry a:b:c",
         "--triton gpu",
-        "--triton-image a",
         "--user 0",
         "-p A",
         "-o ''",

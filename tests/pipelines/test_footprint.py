@@ -8,25 +8,37 @@ import pytest
 
 from pipelines.runner import footprint
 from pipelines.runner.footprint import Footprint
+from shared import resources
 
 
 @pytest.mark.parametrize(
     ("told", "folder", "stat", "expected"),
     [
-        ("0::/user.slice/box\n", "user.slice/box", "anon 100\nfile 7000\nshmem 20\n", 120),
-        ("5:cpu:/x\n4:memory:/box\n0::/box\n", "memory/box", "cache 9\nrss 300\nshmem 4\ntotal_rss 999\n", 304),
-        ("4:memory,hugetlb:/box\n", "memory/box", "rss 1\n", 1),
-        ("0::/gone\n", "box", "anon 1\n", None),
-        ("", "box", "anon 1\n", None),
+        ("0::/user.slice/box-12ab\n", "user.slice/box-12ab", "anon 100\nfile 7000\nshmem 20\n", 120),
+        ("4:memory:/12ab\n0::/12ab\n", "memory/12ab", "cache 9\nrss 300\nshmem 4\ntotal_rss 999\n", 304),
+        ("4:memory,hugetlb:/12ab\n", "memory/12ab", "rss 1\n", 1),
+        ("4:memory:/another\n", "memory/another", "rss 1\n", None),
+        ("0::/12ab\n", "elsewhere", "anon 1\n", None),
+        ("", "12ab", "anon 1\n", None),
     ],
 )
-def test_what_a_group_holds(
+def test_what_a_container_takes(
     told: str, folder: str, stat: str, expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(footprint, "_GROUPS", tmp_path)
-    (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / folder / "memory.stat").write_text(stat)
-    group = next(footprint._groups(told), None)
+    """The engine is a program that says that container 12ab is process 1."""
+    groups = tmp_path / "groups"
+    (groups / folder).mkdir(parents=True)
+    (groups / folder / "memory.stat").write_text(stat)
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\necho 1 12ab\n")
+    engine.chmod(0o755)
+    read = resources._text
+    monkeypatch.setattr(resources, "_CGROUPS", groups)
+    monkeypatch.setattr(resources, "_text", lambda path: told if path == Path("/proc/1/cgroup") else read(path))
+    made = Footprint("false", "box")
+    made.stop()
+    made._ask = (str(engine),)
+    group = made._group()
     assert (footprint._taken(group) if group is not None else None) == expected
 
 

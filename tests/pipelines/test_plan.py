@@ -16,7 +16,8 @@ from pipelines.language.model import MIB, Connection, Requests, Service
 from pipelines.runner.cpost import step as cpost_step
 from pipelines.runner.jobfolder import Folders
 from pipelines.runner.local import MAIN
-from pipelines.runner.plan import TRITON, Engine, Options, plan, quoted
+from pipelines.runner.plan import Engine, Options, plan, quoted
+from pipelines.runner.variables import TRITON
 from shared.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -221,7 +222,18 @@ def test_an_image_of_triton_for_models() -> None:
     assert not made.remarks
 
 
-@pytest.mark.parametrize(("image", "message"), [("triton", "the tag is missing"), ("a:5000/b", "the tag is missing")])
+def test_the_address_that_operators_themselves_would_take_first() -> None:
+    given = {"NVIDIA_TRITON_HTTPURI": "b:1", "NVIDIA_CLARA_TRTISURI": "a:1", "CLARA_TRITON_URI": "c:1"}
+    made = plan(definition("nuclei-segmentation-fastio"), options(environment=given))
+    assert [f"{name}=a:1" in made.steps[1].line for name in TRITON] == [True, True, True, False]
+
+
+def test_no_image_for_processes() -> None:
+    with pytest.raises(UsageError, match="is for --engine podman or docker"):
+        plan(definition("nuclei-segmentation-fastio"), options(triton_image="triton:1"))
+
+
+@pytest.mark.parametrize(("image", "message"), [("triton", "is no image's NAME:TAG"), ("a:5000/b", "NAME:TAG")])
 def test_an_image_without_a_tag(image: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan(definition("nuclei-segmentation-fastio"), options("docker", triton_image=image))
