@@ -117,14 +117,12 @@ def test_an_output_folder_that_will_not_do(small_slide: Path, tmp_path: Path) ->
     assert (done.returncode, "needs a folder of its own" in done.stderr) == (13, True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_everything_and_the_next_run_goes_on(
-    number: int, code: int, sample_slide: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "in").mkdir()
-    shutil.copy(sample_slide, tmp_path / "in")
-    definition = ROOT / "pipelines" / "nuclei-segmentation-embedded.yaml"
-    line = pipelines("run", definition, "--input", tmp_path / "in", "--output", tmp_path / "out")
+def stopped(name: str, number: int, slide: Path, place: Path) -> tuple[list[str], int | None, str]:
+    """Send a run a signal while filter works; return its command, its exit code and what it said then."""
+    (place / "in").mkdir()
+    shutil.copy(slide, place / "in")
+    definition = ROOT / "pipelines" / f"nuclei-segmentation-{name}.yaml"
+    line = pipelines("run", definition, "--input", place / "in", "--output", place / "out")
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as child:
         assert child.stderr is not None
         for text in child.stderr:
@@ -133,7 +131,15 @@ def test_a_signal_ends_everything_and_the_next_run_goes_on(
         time.sleep(0.5)
         child.send_signal(number)
         rest = child.stderr.read()
-    assert child.returncode == code, rest
+    return line, child.returncode, rest
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_everything_and_the_next_run_goes_on(
+    number: int, code: int, sample_slide: Path, tmp_path: Path
+) -> None:
+    line, ended, rest = stopped("embedded", number, sample_slide, tmp_path)
+    assert ended == code, rest
     assert "run the same command again to go on from here" in rest
     assert not left(tmp_path)
     done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=240, env=environment())
@@ -143,17 +149,7 @@ def test_a_signal_ends_everything_and_the_next_run_goes_on(
 
 
 def test_arrays_in_memory_that_are_gone_are_made_again(sample_slide: Path, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    shutil.copy(sample_slide, tmp_path / "in")
-    definition = ROOT / "pipelines" / "nuclei-segmentation-fastio.yaml"
-    line = pipelines("run", definition, "--input", tmp_path / "in", "--output", tmp_path / "out")
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as child:
-        assert child.stderr is not None
-        for text in child.stderr:
-            if text == "filter: starts\n":
-                break
-        child.send_signal(signal.SIGINT)
-        child.stderr.read()
+    line, _, _ = stopped("fastio", signal.SIGINT, sample_slide, tmp_path)
     store = tmp_path / "out" / ".job" / "data" / "load" / "tiles-manifest"
     tiles = Path(json.loads((store / "manifest.json").read_text())["arrays"]["tiles"]["file"])
     assert tiles.parent == Path("/dev/shm")

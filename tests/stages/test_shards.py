@@ -14,9 +14,10 @@ import pytest
 
 from operators.commands import run as run_here
 from shared.shard import Shard
-from shared.store import Manifest, ledger
-from shared.store.manifest import COMPLETE, FILE, read_manifest
+from shared.store import ledger
+from shared.store.manifest import COMPLETE, FILE
 from tests.faults.test_bad_input import refused
+from tests.faults.test_bad_stores import manifest, rewrite
 from tests.stages.conftest import Done
 from tests.stages.test_segmentation import FILES, names
 from tests.stages.test_staged import glass, tissue
@@ -74,16 +75,6 @@ def do(
 def good(done: Done) -> Done:
     assert done.code == 0, done.err
     return done
-
-
-def manifest(folder: Path) -> Manifest:
-    found = read_manifest(folder)
-    assert found is not None
-    return found
-
-
-def rewrite(folder: Path, **facts: object) -> None:
-    (folder / FILE).write_bytes(replace(manifest(folder), **facts).to_json())  # type: ignore[arg-type]
 
 
 def content(folder: Path) -> dict[str, bytes]:
