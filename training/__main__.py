@@ -13,15 +13,17 @@ import cv2
 
 from shared.settings import ModelSettings
 from shared.settings import Settings as RunSettings
+from training.checkpoint import CheckpointError
 from training.data import DataError, Field, load_fields
 from training.evaluate import HEADS, evaluate
 from training.export import NAME, ExportError, export, verify
+from training.free import lessons
 from training.metrics import table
 from training.quantise import export_int8
 from training.sampler import Sampler
 from training.segmenter import Segmenter
 from training.slides import Teacher, load_slides
-from training.train import CheckpointError, Settings, train
+from training.train import Settings, train
 
 log = logging.getLogger("training")
 
@@ -74,6 +76,8 @@ def main() -> int:
         fields: dict[str, list[Field]] = defaultdict(list)
         for field in load_fields(options.data, "train"):
             fields[field.modality].append(field)
+        if options.slides:
+            fields["nucleus_free"] = lessons(options.slides)
         log.info("training images: %s", {name: len(group) for name, group in fields.items()})
         log.info("%s", settings)
         sampler = Sampler(dict(fields), settings.size, settings.batch, settings.seed)

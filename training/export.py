@@ -16,9 +16,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from training.checkpoint import load, network_of
 from training.network import CHANNELS, GRID, ByteModel, UNet, fold_batch_norm
 from training.sampler import DIAMETERS, TYPICAL_NUCLEUS_UM
-from training.train import load_checkpoint, network_of
 
 log = logging.getLogger("training")
 
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="model repository")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    network = network_of(load_checkpoint(options.checkpoint))
+    network = network_of(load(options.checkpoint))
     verify(network, export(network, options.output))
 
 

@@ -1,9 +1,12 @@
-"""How much is marked where no nucleus is: regions of slides that were looked at, one by one (``nucleus_free.csv``)."""
+"""Regions of slides without nuclei, looked at one by one (``nucleus_free.csv``): how much is marked there, and lessons.
+
+The regions to measure on (split ``val``) and those to learn from (``train``) do not meet.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import numpy as np
 from shared.batches import Pixels
 from shared.geometry import Window
 from shared.slides import open_slide
+from training.data import Field
 from training.segmenter import Segmented
 
 REGIONS = Path(__file__).with_name("nucleus_free.csv")
@@ -43,7 +47,7 @@ def marks(slides: Path, method: Callable[[Pixels], Segmented], regions: Path = R
     method : callable
         What finds the nuclei of an image.
     regions : Path
-        CSV file: slide, kind, x, y, width, height.
+        CSV file: split, slide, kind, x, y, width, height.
 
     Returns
     -------
@@ -56,24 +60,53 @@ def marks(slides: Path, method: Callable[[Pixels], Segmented], regions: Path = R
         A slide is missing or unreadable.
     """
     found: dict[str, list[Marked]] = {}
-    with regions.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    for row in rows:
-        region = Window(*(int(row[name]) for name in ("x", "y", "width", "height")))
-        with open_slide(slides / row["slide"]) as slide:
+    for name, kind, region in _rows(regions, "val"):
+        with open_slide(slides / name) as slide:
             whole = Window(0, 0, slide.info.width, slide.info.height)
             wide = Window(region.x - MARGIN, region.y - MARGIN, region.width + 2 * MARGIN, region.height + 2 * MARGIN)
             seen = wide.intersect(whole)
             nucleus = method(slide.read(seen).pixels).nucleus
         top, left = region.y - seen.y, region.x - seen.x
         inside = nucleus[top : top + region.height, left : left + region.width]
-        found.setdefault(row["kind"], []).append(Marked(inside.size, int(np.count_nonzero(inside))))
+        found.setdefault(kind, []).append(Marked(inside.size, int(np.count_nonzero(inside))))
     found = dict(sorted(found.items()))
     found["all"] = [one for group in found.values() for one in group]
     return {
         kind: Marked(sum(one.pixels for one in group), sum(one.marked for one in group))
         for kind, group in found.items()
     }
+
+
+def lessons(slides: Path, regions: Path = REGIONS) -> list[Field]:
+    """Read the regions that say what is no nucleus.
+
+    Parameters
+    ----------
+    slides : Path
+        The folder of the slides; regions of slides that are not there are left out.
+    regions : Path
+        As for :func:`marks`.
+
+    Returns
+    -------
+    list of Field
+        Of the modality ``nucleus_free``; their labels are 0 everywhere.
+    """
+    found = []
+    for name, kind, region in _rows(regions, "train"):
+        if (slides / name).is_file():
+            with open_slide(slides / name) as slide:
+                image = slide.read(region).pixels
+            found.append(Field(f"{kind} of {name}", "nucleus_free", image, np.zeros(image.shape[:2], np.uint16), 20.0))
+    return found
+
+
+def _rows(regions: Path, split: str) -> Iterator[tuple[str, str, Window]]:
+    """Yield slide, kind and place of the regions of a split."""
+    with regions.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            if row["split"] == split:
+                yield row["slide"], row["kind"], Window(*(int(row[name]) for name in ("x", "y", "width", "height")))
 
 
 def table(scores: dict[str, dict[str, Marked]]) -> str:

@@ -19,12 +19,12 @@ from training.augment import degrade, invert, jitter_light, jitter_stain, jitter
 from training.data import Field, Image, Patch, crop, targets
 from training.synth import negative, restain, stain_field
 
-# How often each kind of sample is drawn.  Stained and drawn H&E are more than half of it.
+# How often each kind of sample is drawn, relative to the others.  Stained and drawn H&E are more than half of it.
 MIX = {
-    "fluorescence_gray": 0.30,
+    "fluorescence_gray": 0.28,
     "inverted": 0.02,
     "brightfield_gray": 0.03,
-    "stained_he": 0.08,
+    "stained_he": 0.10,
     "stained_pink_purple": 0.05,
     "stained_purple_on_white": 0.06,
     "stained_purple_on_purple": 0.08,
@@ -32,6 +32,7 @@ MIX = {
     "drawn": 0.13,
     "slide": 0.12,
     "negative": 0.04,
+    "nucleus_free": 0.03,
 }
 # The modalities that a kind of sample is made of, where it is none itself.
 SOURCES = {
@@ -136,7 +137,7 @@ class Sampler:
             image = tint(image, rng)
         if kind == "restained":
             image = restain(image, patch.labels, diameter, rng)
-        elif kind.startswith(("stained", "slide")) and rng.random() < 0.85:
+        elif kind.startswith(("stained", "slide", "nucleus_free")) and rng.random() < 0.85:
             image = jitter_stain(image, rng)
         return patch._replace(image=image)
 

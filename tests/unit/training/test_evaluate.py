@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
+from shared.geometry import Window
 from shared.settings import Settings
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
 from training.evaluate import main
-from training.free import REGIONS, Marked, marks, table
+from training.free import REGIONS, Marked, lessons, marks, table
 from training.metrics import Score
 from training.segmenter import Segmented, Segmenter
 
@@ -92,7 +94,8 @@ def test_a_mistake_is_one_line(
 def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> None:
     regions = tmp_path / "regions.csv"
     regions.write_text(
-        "slide,kind,x,y,width,height\na.tif,glass,0,0,20,10\na.tif,fat,50,30,10,10\na.tif,fat,118,86,10,10\n"
+        "split,slide,kind,x,y,width,height\n"
+        "val,a.tif,glass,0,0,20,10\ntrain,a.tif,glass,20,0,20,10\nval,a.tif,fat,50,30,10,10\nval,a.tif,fat,118,86,10,10\n"
     )
     sizes = []
 
@@ -109,6 +112,33 @@ def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> 
     assert found["all"].share == 0.25
     assert sizes == [(74, 84), (96, 124), (74, 74)]
     assert "| all | 400 | 25.00% |" in table({"left": found})
+
+
+def test_regions_to_learn_from(small_slide_folder: Path, tmp_path: Path) -> None:
+    regions = tmp_path / "regions.csv"
+    regions.write_text(
+        "split,slide,kind,x,y,width,height\n"
+        "val,a.tif,glass,0,0,20,10\ntrain,a.tif,keratin,20,10,30,15\ntrain,elsewhere.tif,keratin,0,0,9,9\n"
+    )
+    (lesson,) = lessons(small_slide_folder, regions)
+    assert lesson.modality == "nucleus_free"
+    assert np.array_equal(lesson.image, tifffile.imread(small_slide_folder / "a.tif")[10:25, 20:50])
+    assert lesson.labels.shape == (15, 30)
+    assert not lesson.labels.any()
+
+
+def test_no_region_is_both_learned_from_and_measured_on() -> None:
+    with REGIONS.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["split"] for row in rows} == {"train", "val"}
+    for one in rows:
+        for other in rows:
+            if (one["split"], other["split"], one["slide"]) == ("train", "val", other["slide"]):
+                first, second = (
+                    Window(*(int(row[key]) for key in ("x", "y", "width", "height"))) for row in (one, other)
+                )
+                shared = first.intersect(second)
+                assert shared.width * shared.height == 0, (one, other)
 
 
 def test_the_regions_lie_in_the_slides_they_name() -> None:

@@ -11,11 +11,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
+from training.checkpoint import CheckpointError
 from training.data import DataError, Field
 from training.export import METADATA, export, session, verify
 from training.sampler import Sampler
 from training.slides import Teacher, background, load_slides
-from training.train import CheckpointError, Settings, losses, rate_at, train
+from training.train import Settings, losses, rate_at, train
 
 SMALL = Settings(steps=6, batch=2, size=32, warmup=2, decay=0.34, base=2, threads=1, seed=3, lessons=())
 
