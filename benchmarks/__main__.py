@@ -16,7 +16,7 @@ from benchmarks.slides import SAMPLE
 from benchmarks.table import Row, render
 from shared.resources import usable_cpus
 
-NAMES = ("read", "write", "path", "feed", "job", "staged", "memory")
+NAMES = ("read", "write", "path", "model", "feed", "job", "staged", "memory")
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
         from benchmarks import feeding
 
         return feeding.rows(quick=quick)
-    from benchmarks import data_path, memory, reader, staged, whole_job, writer
+    from benchmarks import data_path, inference, memory, reader, staged, whole_job, writer
 
     if name == "read":
         return reader.rows(quick=quick)
@@ -66,6 +66,8 @@ def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
         return writer.rows(quick=quick)
     if name == "path":
         return data_path.rows(quick=quick)
+    if name == "model":
+        return inference.rows(quick=quick)
     if name == "job":
         return whole_job.rows(quick=quick, full=full)
     if name == "staged":

@@ -73,7 +73,7 @@ class Parts:
             self._foreground: list[tuple[int, int]] = list(map(tuple, foreground_tiles(self._grid, mask).tolist()))
             self._image = np.empty((self._grid.rows * SIDE, self._grid.columns * SIDE, 3), np.uint8)
             self._read(slide)
-        self._session = _session(model)
+        self._session = open_session(model)
         self._tiles = {place: self._image[self._at(place)].copy() for place in self._foreground}
         self._brush = Brush(settings.overlay)
         self._share(self._foreground, self._paint)
@@ -175,7 +175,7 @@ def _whole(tile: Pixels) -> Pixels:
     return np.asarray(grown, np.uint8)
 
 
-def _session(model: Path) -> ort.InferenceSession:
+def open_session(model: Path) -> ort.InferenceSession:
     """Open the model as the embedded engine does: one thread a call, no spinning."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from benchmarks.models import idle_repository, working_repository
+from benchmarks.models import BUNDLED, idle_repository
 from benchmarks.runs import Footprint, fresh, settings_for
 from benchmarks.slides import SAMPLE, generated
 from benchmarks.table import Row
@@ -21,10 +19,7 @@ def rows(*, quick: bool) -> list[Row]:
         for width, height in shapes
     }
     square, tall, _ = runs.values()
-    model, bundled = working_repository()
-    runs["sample slide, bundled model" if bundled else "sample slide, random weights"] = fresh(
-        replace(settings_for(SAMPLE, model))
-    )
+    runs["sample slide, bundled model"] = fresh(settings_for(SAMPLE, BUNDLED))
     found = [
         Row(f"memory, {name}", _peak(run), f"announced {human(run.announced)}", run.peak / run.announced, 1.0, False)
         for name, run in runs.items()

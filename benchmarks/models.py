@@ -1,4 +1,4 @@
-"""Models to measure with: one that does nothing, and, where the bundled model is missing, one of its size."""
+"""Models to measure with: one that does nothing, one that draws, and a plain U-Net; and where the bundled one is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.batches import Pixels
 
 NAME = "segmentation_unet_nuclei"
 BUNDLED = ROOT / "models"
-CHANNELS = "nucleus,boundary"
+CHANNELS = "nucleus,distance"
 _TISSUE = np.s_[940:1196, 860:1116]
 """A tile of the pattern that is full of nuclei."""
 
@@ -37,13 +37,11 @@ def drawing_repository() -> Path:
     return repository
 
 
-def working_repository() -> tuple[Path, bool]:
-    """Return the repository of the bundled model and True; where it is not made yet, one of its size and False."""
-    if (BUNDLED / NAME / "1" / "model.onnx").is_file():
-        return BUNDLED, True
-    repository = CACHE / "random"
+def plain_unet() -> Path:
+    """Return the file of a plain U-Net of base 16 and depth 4, its weights by chance: a usual network for nuclei."""
+    repository = CACHE / "plain"
     _save(_unet(), repository)
-    return repository, False
+    return repository / NAME / "1" / "model.onnx"
 
 
 def _save(model: onnx.ModelProto, repository: Path) -> None:
@@ -80,11 +78,10 @@ def _idle() -> onnx.ModelProto:
 
 
 def _nuclei() -> Pixels:
-    """Return (256, 256, 2) uint8: how dark a tile of tissue is in red, and how near to a change of that."""
+    """Return (256, 256, 2) uint8: how dark a tile of tissue is in red, and how dark it is around."""
     red = pattern()[0][_TISSUE][..., 0].astype(np.float32)
-    nucleus = 1 / (1 + np.exp((cv2.GaussianBlur(red, (0, 0), 1) - 110) / 10))
-    boundary = 4 * nucleus * (1 - nucleus)
-    return np.asarray(np.rint(np.stack([nucleus, boundary], axis=-1) * 255), np.uint8)
+    near, far = (1 / (1 + np.exp((cv2.GaussianBlur(red, (0, 0), reach) - 110) / 10)) for reach in (1, 3))
+    return np.asarray(np.rint(np.stack([near, far], axis=-1) * 255), np.uint8)
 
 
 def _fixed(maps: Pixels) -> onnx.ModelProto:
@@ -100,7 +97,7 @@ def _fixed(maps: Pixels) -> onnx.ModelProto:
 
 
 def _unet(base: int = 16, depth: int = 4) -> onnx.ModelProto:
-    """Return a U-Net of the bundled model's shape, with weights by chance."""
+    """Return a U-Net with skips that are concatenated, two convolutions a level and weights by chance."""
     random = np.random.default_rng(1)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []

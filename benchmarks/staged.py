@@ -18,7 +18,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.models import idle_repository, working_repository
+from benchmarks.models import BUNDLED, idle_repository
 from benchmarks.runs import settings_for
 from benchmarks.slides import CACHE, ROOT, generated, pattern
 from benchmarks.table import Row
@@ -43,9 +43,8 @@ def rows(*, quick: bool) -> list[Row]:
 def _streaming(side: int) -> Row:
     """Start load, filter and stitch at once, as fresh processes, and compare with the fused run."""
     slide = generated(side, side).path
-    repository, _ = working_repository()
     with _folder() as folder, tempfile.TemporaryDirectory() as config:
-        Path(config, "config.yaml").write_text(f"models: {{repository: {repository}}}\n")
+        Path(config, "config.yaml").write_text(f"models: {{repository: {BUNDLED}}}\n")
 
         def fused() -> Usage:
             return _timed(folder, lambda: [_start("segmentation", slide, folder / "fused", config)])

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.bare import Bare, Parts
-from benchmarks.models import NAME, working_repository
+from benchmarks.models import BUNDLED
 from benchmarks.runs import Timed, empty_output, segment, settings_for
 from benchmarks.slides import ROOT, SAMPLE, generated
 from benchmarks.table import Row
 from benchmarks.timing import Usage
+from operators.filter.inference.embedded import file_in_use
 from shared.settings import Settings
 
 _IMPORTS = "import operators.commands, operators.segmentation.run, operators.filter.inference.embedded"
@@ -36,19 +36,16 @@ class _Best:
 
 def rows(*, quick: bool, full: bool) -> list[Row]:
     """Run over the sample slide and over a generated one."""
-    repository, bundled = working_repository()
-    note = "" if bundled else " (random weights)"
-    found = _rows(f"sample slide{note}", settings_for(SAMPLE, repository), repository, rounds=2 if quick else 3)
+    found = _rows("sample slide", settings_for(SAMPLE, BUNDLED), rounds=2 if quick else 3)
     if not quick:
         side = 20_000 if full else 6_000
         slide = generated(side, side)
-        settings = settings_for(slide.path, repository)
-        found += _rows(f"{side} x {side}{note}", settings, repository, rounds=1 if full else 2)
+        found += _rows(f"{side} x {side}", settings_for(slide.path, BUNDLED), rounds=1 if full else 2)
     return [*found, Row("  start-up: imports", f"{_imports():.2f} s", "in a fresh process", None, None)]
 
 
-def _rows(name: str, settings: Settings, repository: Path, rounds: int) -> list[Row]:
-    parts = Parts(settings, repository / NAME / "1" / "model.onnx")
+def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
+    parts = Parts(settings, file_in_use(settings))
     best: _Best | None = None
     for _ in range(rounds):
         job = segment(settings)

@@ -138,10 +138,7 @@ class Box(Process):
 
     def _remove(self) -> None:
         for words in (("kill",), ("rm", "--force")):  # `rm` alone asks first, and waits
-            subprocess.run(  # noqa: S603 - it may be gone already, which is well
-                [self._engine, *words, self._name], check=False, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            _quietly(self._engine, *words, self._name)
 
 
 class Detached:
@@ -205,15 +202,18 @@ class Detached:
 
     def _tell(self, *words: str) -> None:
         if not self._code:
-            subprocess.run(  # noqa: S603 - it may be gone already, which is well
-                [self._engine, *words, self._name], check=False, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            _quietly(self._engine, *words, self._name)
 
     def _ask(self, *words: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - words of ours
             [self._engine, *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
         )
+
+
+def _quietly(*line: str) -> None:
+    """Tell an engine something about a container that may be gone already, which is well."""
+    nothing = subprocess.DEVNULL
+    subprocess.run(line, check=False, stdin=nothing, stdout=nothing, stderr=nothing)  # noqa: S603 - words of ours
 
 
 def launch(step: Step, log: Path) -> Running:

@@ -82,6 +82,7 @@ class Services:
     def __enter__(self) -> Self:
         try:
             for one in self._services:
+                self._await_network()
                 self._say(f"service {one.name}: starts")
                 step = self.fill(Step(one.name, (), one.line, container=one.container))
                 running = self._launch(step, self._log(one.name))
@@ -95,6 +96,12 @@ class Services:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+
+    def _await_network(self) -> None:
+        """Wait for the container of the first service: the others are put into its network."""
+        for first in self._watched[:1]:
+            while not self._stops() and first.starts():
+                time.sleep(POLL_SECONDS)
 
     def fill(self, step: Step) -> Step:
         """Return a step whose words name the port that was chosen."""
@@ -115,11 +122,12 @@ class Services:
         return all(one.ready() for one in self._watched if step.name in one.service.users)
 
     def _close(self) -> None:
-        for one in self._watched:
-            one.terminate()
         until = time.monotonic() + GRACE_SECONDS
-        for one in self._watched:
-            one.close(until, self._stops)
+        for group in (self._watched[1:], self._watched[:1]):  # the others are in the network of the first
+            for one in group:
+                one.terminate()
+            for one in group:
+                one.close(until, self._stops)
 
 
 class _Watched:
@@ -135,6 +143,16 @@ class _Watched:
         self._asks = threading.Thread(target=self._ask, name=f"ask {service.name}", daemon=True)
         self._ends.start()
         self._asks.start()
+
+    def starts(self) -> bool:
+        """Return whether its container is not there yet, but may still come."""
+        if not self.service.container or self._code is not None or time.monotonic() - self._start > self._patience:
+            return False
+        line = (self.service.line[0], "inspect", "--format", "{{.State.Running}}", self.service.container)
+        done = subprocess.run(  # noqa: S603 - words of ours
+            line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        return done.stdout.strip() != "true"
 
     def ready(self) -> bool:
         """Return whether it answers; it did once is enough, since who uses it notices by itself when it is gone."""
@@ -158,9 +176,8 @@ class _Watched:
         """Wait for its end, and end it if it takes too long, or the user is tired of it."""
         while self._ends.is_alive() and time.monotonic() < until and stops() < 2:
             self._ends.join(POLL_SECONDS)
-        if self._ends.is_alive():
-            self.running.kill()
-            self._ends.join()
+        self.running.kill()  # if it has ended, too: an engine keeps a container while another is in its network
+        self._ends.join()
         self._asks.join()  # last: a server may keep who asks it waiting for as long as it lives
 
     def _wait(self) -> None:

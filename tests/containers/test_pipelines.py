@@ -125,6 +125,45 @@ def test_a_service_that_cannot_start(
     assert not left()
 
 
+TWO = """\
+api-version: 0.4.0
+name: two
+operators:
+- name: asks
+  container:
+    image: nuclei/load
+    tag: 0.1.0
+    command:
+    - python
+    - -c
+    - |
+      import os, urllib.request as u
+      for name in ("ONE", "TWO"):
+          u.urlopen(f"http://{os.environ[name]}/", timeout=5)
+      open("/output/both", "w").close()
+  input: [{path: /input}]
+  output: [{path: /output}]
+  services:
+  - name: one
+    container: {image: nuclei/load, tag: 0.1.0, command: [python, -m, http.server, "8001"]}
+    connections: {http: [{name: ONE, port: 8001}]}
+  - name: two
+    container: {image: nuclei/load, tag: "0.1.0", command: [python, -u, -m, http.server, "8002"]}
+    connections: {http: [{name: TWO, port: 8002}]}
+"""
+
+
+def test_two_services(engine: Engine, image: Image, slide: Path, left: Callable[[], set[str]], tmp_path: Path) -> None:
+    image("load")
+    words = line(engine, "-fused", slide, tmp_path / "out")[:-2]
+    words[words.index("run") + 1] = str(tmp_path / "two.yaml")
+    (tmp_path / "two.yaml").write_text(TWO)
+    got = outcome(engine, tmp_path / "out", words)
+    assert got.code == 0, got.said + "".join(got.logs.values())
+    assert (tmp_path / "out" / "both").is_file()
+    assert not left()
+
+
 @pytest.mark.parametrize(("name", "more"), [("-fused", ()), ("", ("--pod", "--no-gpu"))])
 def test_a_signal_leaves_no_container(
     name: str, more: tuple[str, ...], engine: Engine, ready: Callable[[], None], models: Path, sample_slide: Path,

@@ -115,12 +115,7 @@ class EmbeddedEngine(Engine):
 
     def __init__(self, settings: Settings) -> None:
         name = settings.model.name
-        path = find_model(settings.model.repository, name)
-        graph, digest = _read(path)
-        precision = "fp32"
-        if settings.inference.precision == "int8" and (sibling := _int8_sibling(path, digest)) is not None:
-            (path, graph, digest), precision = sibling, "int8"
-            log.debug("model %s is computed in int8: %s", name, path)
+        path, graph, digest, precision = _choose(settings)
         options = ort.SessionOptions()
         # The workers are the threads; spinning would take the cores from decoding.
         options.intra_op_num_threads = 1
@@ -188,6 +183,21 @@ class EmbeddedEngine(Engine):
                 raise NucleiError(f"not enough memory for inference: {text}; use fewer workers (-w)") from error
             raise ModelError(f"{self._path} fails on an input of shape {list(array.shape)}: {text}") from error
         return answer
+
+
+def file_in_use(settings: Settings) -> Path:
+    """Return the model's file that the embedded engine computes with; raise `ModelError` where there is none."""
+    return _choose(settings)[0]
+
+
+def _choose(settings: Settings) -> tuple[Path, onnx.ModelProto, str, str]:
+    """Return the file to compute with, its graph and digest, and the precision."""
+    path = find_model(settings.model.repository, settings.model.name)
+    graph, digest = _read(path)
+    if settings.inference.precision == "int8" and (sibling := _int8_sibling(path, digest)) is not None:
+        log.debug("model %s is computed in int8: %s", settings.model.name, sibling[0])
+        return *sibling, "int8"
+    return path, graph, digest, "fp32"
 
 
 def _int8_sibling(path: Path, digest: str) -> tuple[Path, onnx.ModelProto, str] | None:

@@ -1,0 +1,56 @@
+"""The bundled model, as it is and in int8, beside a plain U-Net: the same runtime, threads and tiles."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.bare import open_session
+from benchmarks.models import BUNDLED, NAME, plain_unet
+from benchmarks.slides import pattern
+from benchmarks.table import Row
+from benchmarks.timing import Usage, in_turns, used
+from operators.filter.inference.embedded import INT8
+from shared.batches import Pixels
+from shared.resources import usable_cpus
+
+TILE = 256
+SIDES = {"fp32": NAME, "int8": f"{NAME}{INT8}"}
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """Infer tiles one at a time on as many threads as there are processors, each model in turns."""
+    count = (4 if quick else 16) * usable_cpus()
+    picture = pattern()[0]
+    places = np.random.default_rng(0).integers(0, np.array(picture.shape[:2]) - TILE, (count, 2))
+    tiles = [np.ascontiguousarray(picture[y : y + TILE, x : x + TILE][None]) for y, x in places.tolist()]
+    files = {"plain": plain_unet()} | {side: BUNDLED / name / "1" / "model.onnx" for side, name in SIDES.items()}
+    best = in_turns({side: _timed(file, tiles) for side, file in files.items()}, rounds=2 if quick else 4)
+    plain = best["plain"].wall
+    return [
+        Row(
+            f"inference, bundled model, {side} ({files[side].stat().st_size / 1e6:.1f} MB)",
+            f"{count / best[side].wall:.1f} tiles/s",
+            f"plain U-Net of base 16, fp32: {count / plain:.1f} tiles/s",
+            plain / best[side].wall,
+            2.0,
+        )
+        for side in SIDES
+    ]
+
+
+def _timed(model: Path, tiles: list[Pixels]) -> partial[Usage]:
+    session = open_session(model)
+
+    def infer(tile: Pixels) -> None:
+        session.run(None, {"tiles": tile})
+
+    def work() -> None:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            list(pool.map(infer, tiles))
+
+    infer(tiles[0])
+    return partial(used, work)
