@@ -62,7 +62,7 @@ class Settings:
         Steps at which the network so far labels the slides that nobody has annotated.
     """
 
-    steps: int = 13000
+    steps: int = 10000
     batch: int = 8
     size: int = 192
     rate: float = 2e-3
@@ -73,7 +73,7 @@ class Settings:
     seed: int = 20180116
     base: int = 16
     threads: int = 2
-    lessons: tuple[int, ...] = (3000, 5500, 8000, 10500)
+    lessons: tuple[int, ...] = (3000, 5500, 8000)
 
 
 def rate_at(step: int, settings: Settings) -> float:

@@ -89,7 +89,7 @@ def test_triton_as_a_daemon(
     for one in OPERATORS:
         image(one)
     engine.call("tag", image("triton"), NVIDIAS)
-    add_shipped_model(tmp_path / "models", ROOT / "models" / "segmentation_unet_nuclei" / "1" / "model.onnx")
+    add_shipped_model(tmp_path / "models")
     document = exported(shipped(name), *options)
     (daemon,) = (one for one in document["spec"]["templates"] if one.get("daemon"))
     for amounts in daemon["container"]["resources"].values():

@@ -50,7 +50,7 @@ def ready(engine: Engine, image: Image) -> Callable[[], None]:
 def models(tmp_path: Path) -> Path:
     """A repository that the server without ONNX Runtime's backend can serve."""
     folder = tmp_path / "models"
-    add_shipped_model(folder, ROOT / "models" / "segmentation_unet_nuclei" / "1" / "model.onnx")
+    add_shipped_model(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 from shared.settings import InferenceSettings, ModelSettings, Settings
 
 from ..unit.inference import nets
-from .harness import SHIPPED, TritonServer, add_model, add_shipped_model, is_installed
+from .harness import TritonServer, add_model, add_shipped_model, is_installed
 
 SIZE = 256
 
@@ -44,7 +44,7 @@ def nets_folder(tmp_path_factory):
 def repository(onnx_file, nets_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository")
     add_shipped_model(folder, onnx_file)
-    add_shipped_model(folder, SHIPPED.parent / "1" / "model.onnx", name="shipped")
+    add_shipped_model(folder, name="shipped")
     out = nets_folder
     image, free = ("image", "TYPE_FP32", [3, SIZE, SIZE]), ("tiles", "TYPE_UINT8", [-1, -1, 3])
     maps = ("masks", "TYPE_UINT8", [-1, -1, 2])

@@ -18,6 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from operators.filter.inference.embedded import file_in_use
+from shared.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-triton"
 SHIPPED = ROOT / "models" / "segmentation_unet_nuclei" / "config.pbtxt"
@@ -62,13 +65,16 @@ def add_model(
     _add(repository, name, onnx, "\n".join(lines) + "\n")
 
 
-def add_shipped_model(repository: Path, onnx: Path, name: str = "segmentation_unet_nuclei") -> None:
-    """Put a model into a repository with the configuration that we ship, but for the backend, and `name`."""
+def add_shipped_model(repository: Path, onnx: Path | None = None, name: str = "segmentation_unet_nuclei") -> None:
+    """Put a model into a repository with the configuration that we ship, but for the backend, and `name`.
+
+    By default it is the file that the embedded engine computes with, so that both must give the same bytes.
+    """
     text = SHIPPED.read_text()
     for key, value in (("backend", "python"), ("name", name)):
         text, changed = re.subn(rf'(?m)^{key}: *"[^"]*"', f'{key}: "{value}"', text)
         assert changed == 1, f"the shipped config.pbtxt must have one line for {key}"
-    _add(repository, name, onnx, text)
+    _add(repository, name, onnx or file_in_use(Settings()), text)
 
 
 def _add(repository: Path, name: str, onnx: Path, config: str) -> None:
