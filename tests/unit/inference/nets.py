@@ -94,7 +94,7 @@ def unet(path, base=4, depth=2, channels=2, seed=0, mode="nearest", spread=4.0):
     x = net.op("Round", net.op("Mul", x, net.constant(np.float32(255))))
     x = net.op("Cast", x, to=TensorProto.UINT8)
     net.nodes.append(helper.make_node("Transpose", [x], ["masks"], perm=[0, 2, 3, 1]))
-    names = ["nucleus", "boundary", *(f"extra{i}" for i in range(channels))][:channels]
+    names = ["nucleus", "distance", *(f"extra{i}" for i in range(channels))][:channels]
     return net.save(
         path,
         ("tiles", TensorProto.UINT8, ["N", "H", "W", 3]),

@@ -52,7 +52,7 @@ def test_same_bytes_for_every_batch_and_number_of_threads(repository):
 def test_info(repository):
     with open_engine(settings_of(repository, tile=256)) as engine:
         info = engine.info
-    assert (info.engine, info.channels, info.mpp) == ("embedded", ("nucleus", "boundary"), (0.2, 0.6))
+    assert (info.engine, info.channels, info.mpp) == ("embedded", ("nucleus", "distance"), (0.2, 0.6))
     assert (info.halo, info.grid) == (24, 4)
     assert info.batch == 5, "as many tiles of this small net as fit 32 MiB"
     assert re.fullmatch(r"[0-9a-f]{64}:fp32", info.identity)
@@ -166,10 +166,10 @@ def test_nucleus_comes_first_whatever_the_order_in_the_model(repository):
     with open_engine(settings_of(repository)) as engine:
         as_is = engine.infer(tiles(1))
     model = onnx.load(path)
-    next(entry for entry in model.metadata_props if entry.key == "channels").value = "boundary, nucleus"
+    next(entry for entry in model.metadata_props if entry.key == "channels").value = "distance, nucleus"
     onnx.save(model, path)
     with open_engine(settings_of(repository)) as engine:
-        assert engine.info.channels == ("nucleus", "boundary")
+        assert engine.info.channels == ("nucleus", "distance")
         np.testing.assert_array_equal(engine.infer(tiles(1)), as_is[..., ::-1])
     next(entry for entry in model.metadata_props if entry.key == "channels").value = "nucleus"
     onnx.save(model, path)
