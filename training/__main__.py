@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import sys
 from collections import defaultdict
@@ -23,6 +24,7 @@ from training.quantise import export_int8
 from training.sampler import Sampler
 from training.segmenter import Segmenter
 from training.slides import Teacher, load_slides
+from training.start import StartError
 from training.train import Settings, train
 
 log = logging.getLogger("training")
@@ -53,6 +55,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="directory of the checkpoint and the log (%(default)s); a killed run continues from it",
     )
     parser.add_argument("--steps", type=int, default=default.steps, help="optimiser steps (%(default)s)")
+    parser.add_argument("--rate", type=float, default=default.rate, help="highest learning rate (%(default)s)")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="ONNX",
+        help="model.onnx to go on from, usually at a lower --rate",
+    )
     parser.add_argument("--seed", type=int, default=default.seed, help="seed (%(default)s)")
     parser.add_argument("--threads", type=int, default=default.threads, help="threads of PyTorch (%(default)s)")
     return parser.parse_args(arguments)
@@ -71,8 +80,11 @@ def main() -> int:
     console, file = logging.StreamHandler(sys.stdout), logging.FileHandler(options.work / "train.log")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[console, file])
     cv2.setNumThreads(1)
-    settings = Settings(steps=options.steps, seed=options.seed, threads=options.threads)
     try:
+        start = hashlib.sha256(options.start.read_bytes()).hexdigest() if options.start else ""
+        settings = Settings(
+            steps=options.steps, rate=options.rate, seed=options.seed, threads=options.threads, start=start
+        )
         fields: dict[str, list[Field]] = defaultdict(list)
         for field in load_fields(options.data, "train"):
             fields[field.modality].append(field)
@@ -82,7 +94,7 @@ def main() -> int:
         log.info("%s", settings)
         sampler = Sampler(dict(fields), settings.size, settings.batch, settings.seed)
         teacher = Teacher(load_slides(options.slides), options.work) if options.slides else None
-        network = train(sampler, settings, options.work / "checkpoint.pt", teacher=teacher)
+        network = train(sampler, settings, options.work / "checkpoint.pt", teacher=teacher, model=options.start)
         path = export(network, options.output)
         verify(network, path)
         export_int8(options.output, [field for group in fields.values() for field in group])
@@ -91,7 +103,7 @@ def main() -> int:
         with Segmenter(run) as int8, Segmenter(plain) as fp32:
             scores = evaluate(load_fields(options.data, "val"), {"int8": int8, "fp32": fp32}, workers=settings.threads)
         log.info("\n%s", table(scores.items(), HEADS))
-    except (DataError, CheckpointError, ExportError, OSError) as error:
+    except (DataError, CheckpointError, ExportError, StartError, OSError) as error:
         log.error("%s", error)
         return 1
     return 0

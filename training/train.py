@@ -22,6 +22,7 @@ from training.checkpoint import CheckpointError, load, save
 from training.data import ONE
 from training.network import UNet, normalise
 from training.sampler import Sampler, batches
+from training.start import start_from
 
 if TYPE_CHECKING:
     from training.slides import Teacher
@@ -30,6 +31,9 @@ log = logging.getLogger("training")
 
 #: From the bytes of a target to its values.
 _SCALES = torch.tensor([1.0 / 255.0, 1.0 / 255.0, 1.0 / ONE]).reshape(1, 3, 1, 1)
+
+#: Batches from which a model that is started from gets its normalisation back.
+_SEEN = 12
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Settings:
         Threads of PyTorch: they set the order of its sums.
     lessons : tuple of int
         Steps at which the network so far labels the slides that nobody has annotated.
+    start : str
+        SHA-256 of the model that the weights are taken from at first; empty for weights by chance.
     """
 
     steps: int = 10000
@@ -74,6 +80,7 @@ class Settings:
     base: int = 16
     threads: int = 2
     lessons: tuple[int, ...] = (3000, 5500, 8000)
+    start: str = ""
 
 
 def rate_at(step: int, settings: Settings) -> float:
@@ -150,7 +157,7 @@ def _steps(
             continue
         if teacher is not None:
             network = copy.deepcopy(average).eval().cpu() if first >= start else None
-            slides = teacher.at(first, network) if first else teacher.first()
+            slides = teacher.at(first, network) if first or settings.start else teacher.first()
             sampler = replace(sampler, fields={**sampler.fields, "slide": slides})
         begin = max(first, start)
         yield from enumerate(batches(sampler, begin, last), begin)
@@ -174,7 +181,12 @@ def _continue(path: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def train(
-    sampler: Sampler, settings: Settings, checkpoint: Path, every: int = 200, teacher: Teacher | None = None
+    sampler: Sampler,
+    settings: Settings,
+    checkpoint: Path,
+    every: int = 200,
+    teacher: Teacher | None = None,
+    model: Path | None = None,
 ) -> UNet:
     """Train, or continue, until the last step.
 
@@ -190,6 +202,8 @@ def train(
         Steps between checkpoints.
     teacher : Teacher, optional
         Labels slides at the steps that are lessons.
+    model : Path, optional
+        What to start from, where there is no checkpoint; `settings.start` is its hash.
 
     Returns
     -------
@@ -200,13 +214,18 @@ def train(
     ------
     CheckpointError
         If the checkpoint is of a run with other settings.
+    StartError
+        If the model is none to start from.
     """
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(mode=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory; a tenth of the time
     torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = UNet(base=settings.base).to(device, memory_format=torch.channels_last)
+    network = UNet(base=settings.base)
+    if model is not None and not checkpoint.exists():
+        start_from(network, model, np.concatenate([sampler.batch_at(step)[0] for step in range(_SEEN)]))
+    network.to(device, memory_format=torch.channels_last)
     average: UNet = copy.deepcopy(network)
     average.requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)

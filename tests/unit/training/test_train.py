@@ -14,8 +14,10 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/t
 from training.checkpoint import CheckpointError
 from training.data import DataError, Field
 from training.export import METADATA, export, session, verify
+from training.network import UNet, normalise
 from training.sampler import Sampler
 from training.slides import Teacher, background, load_slides
+from training.start import StartError, start_from
 from training.train import Settings, losses, rate_at, train
 
 SMALL = Settings(steps=6, batch=2, size=32, warmup=2, decay=0.34, base=2, threads=1, seed=3, lessons=())
@@ -58,6 +60,32 @@ class _Short(Sampler):
         if step == 3:
             raise IndexError
         return super().batch_at(step)
+
+
+def test_a_training_goes_on_from_a_model(sampler: Sampler, tmp_path: Path) -> None:
+    first = train(sampler, SMALL, tmp_path / "a.pt")
+    model = export(first, tmp_path / "models")
+    tiles = np.concatenate([sampler.batch_at(step)[0] for step in range(3)])
+    again = UNet(base=SMALL.base)
+    start_from(again, model, tiles)
+    with torch.no_grad():
+        answers = [network.eval()(normalise(torch.from_numpy(tiles))) for network in (first, again)]
+    assert torch.allclose(*answers, atol=1e-4)
+    later = train(sampler, replace(SMALL, start="its hash"), tmp_path / "b.pt", model=model)
+    assert not torch.equal(later.head.weight, first.head.weight)
+    with pytest.raises(CheckpointError, match="start"):
+        train(sampler, SMALL, tmp_path / "b.pt")
+
+
+def test_another_network_is_no_start(sampler: Sampler, tmp_path: Path) -> None:
+    model = export(UNet(base=3).eval(), tmp_path / "models")
+    for path, text in (
+        (model, "has no .* of shape"),
+        (tmp_path / "none.onnx", "cannot be read"),
+        (Path(__file__), "ONNX"),
+    ):
+        with pytest.raises(StartError, match=text):
+            train(sampler, replace(SMALL, start="its hash"), tmp_path / "a.pt", model=path)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(sampler: Sampler, tmp_path: Path) -> None:
