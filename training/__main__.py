@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from shared.errors import NucleiError
 from shared.settings import ModelSettings
 from shared.settings import Settings as RunSettings
 from training.checkpoint import CheckpointError
@@ -103,7 +104,7 @@ def main() -> int:
         with Segmenter(run) as int8, Segmenter(plain) as fp32:
             scores = evaluate(load_fields(options.data, "val"), {"int8": int8, "fp32": fp32}, workers=settings.threads)
         log.info("\n%s", table(scores.items(), HEADS))
-    except (DataError, CheckpointError, ExportError, StartError, OSError) as error:
+    except (DataError, CheckpointError, ExportError, StartError, NucleiError, OSError) as error:
         log.error("%s", error)
         return 1
     return 0

@@ -148,10 +148,7 @@ class _Watched:
         """Return whether its container is not there yet, but may still come."""
         if not self.service.container or self._code is not None or time.monotonic() - self._start > self._patience:
             return False
-        line = (self.service.line[0], "inspect", "--format", "{{.State.Running}}", self.service.container)
-        done = subprocess.run(  # noqa: S603 - words of ours
-            line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
+        done = _asked(self.service.line[0], "inspect", "--format", "{{.State.Running}}", self.service.container)
         return done.stdout.strip() != "true"
 
     def ready(self) -> bool:
@@ -212,15 +209,19 @@ def _listening(service: Service, _: int) -> bool:
     Its network cannot be reached from here, but it can be asked for the kernel's table of it; an image that has a shell
     has `cat`. Where there is none, nothing can be known, and who uses the service must be patient.
     """
-    line = (service.line[0], "exec", service.container, "cat", "/proc/net/tcp", "/proc/net/tcp6")
-    done = subprocess.run(  # noqa: S603 - words of ours
-        line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    done = _asked(service.line[0], "exec", service.container, "cat", "/proc/net/tcp", "/proc/net/tcp6")
     if done.returncode in (126, 127):  # there is no `cat`
         return True
     rows = [line.split() for line in done.stdout.splitlines()]
     ports = {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == _LISTENS}
     return done.returncode in (0, 1) and ports.issuperset(service.ports)
+
+
+def _asked(*line: str) -> subprocess.CompletedProcess[str]:
+    """Ask an engine something about a container, which may not be there."""
+    return subprocess.run(  # noqa: S603 - words of ours
+        line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
 
 
 def _free_port() -> int:
