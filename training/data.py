@@ -281,6 +281,9 @@ def crop(
 #: A weight of one, in the bytes of :func:`targets`.
 ONE = 32
 
+#: Nuclei of fewer pixels than this count as if they were larger, or they would hardly count at all; how much at most.
+SMALL, MOST = 150, 3.0
+
 
 def targets(patch: Patch) -> Image:
     """Draw what the network should answer, and how much each pixel counts.
@@ -294,11 +297,15 @@ def targets(patch: Patch) -> Image:
     -------
     ndarray
         uint8 ``[3, S, S]``: nucleus and depth, 0 to 255; the pixel's weight times :data:`ONE`: 0 where nothing is
-        known, 5 within two pixels of two nuclei, and 1 elsewhere.
+        known, 5 within two pixels of two nuclei, up to :data:`MOST` on and beside small ones, and 1 elsewhere.
     """
     kernel = np.ones((5, 5), np.uint8)
     highest = cv2.dilate(patch.labels, kernel)
     lowest = cv2.erode(np.where(patch.labels > 0, patch.labels, np.uint16(65535)), kernel)
-    weight = np.where((highest > lowest) & (lowest > 0), np.uint8(5 * ONE), np.uint8(ONE))
+    areas = np.maximum(np.bincount(patch.labels.ravel()), 1)
+    areas[0] = SMALL
+    small = np.rint(ONE * np.clip(np.sqrt(SMALL / areas), 1.0, MOST)).astype(np.uint8)
+    weight = cv2.dilate(small[patch.labels], kernel)
+    weight = np.where((highest > lowest) & (lowest > 0), np.uint8(5 * ONE), weight)
     weight = np.where(patch.maps[:, :, 2] < 128, np.uint8(0), weight)
     return np.stack([patch.maps[:, :, 0], patch.maps[:, :, 1], weight])

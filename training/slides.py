@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
+from operators.filter.nuclei import NUCLEUS, instances, label_seeds
 from shared.errors import NucleiError
 from shared.geometry import Window
 from shared.settings import ModelSettings, Settings
@@ -22,7 +23,7 @@ from shared.slides import open_slide
 from training.augment import Floats, density, haematoxylin
 from training.data import DataError, Field, Image, Labels, median_diameter
 from training.export import NAME, export
-from training.network import UNet
+from training.network import CHANNELS, UNet
 from training.segmenter import Segmenter
 
 log = logging.getLogger("training")
@@ -36,8 +37,15 @@ GLASS = 0.08
 #: Side of the square around a pixel, in pixels, that it is compared with.
 AROUND = 61
 
+#: Scales at which a network is asked, and the axis that the image is mirrored along: its answers are averaged.
+LOOKS = ((1.0, None), (0.75, 1), (1.4, 0))
+
+#: Averaged probability, in bytes, from which a piece may be a nucleus; it must exceed SURE somewhere.  Both are below
+#: one half: a network that learned from what it was sure of would grow ever surer of that, and find no more.
+MAYBE, SURE = 70, 100
+
 #: Share of its own convex hull, and range of areas in units of the median, that a nucleus must have.
-SOLID, SIZES = 0.86, (0.3, 3.5)
+SOLID, SIZES = 0.82, (0.2, 5.0)
 
 
 def load_slides(folder: Path) -> list[Image]:
@@ -89,17 +97,47 @@ def background(image: Image) -> Image:
     return np.where(((blue < 0.6 * limit) | ~tissue) & ~near, np.uint8(255), np.uint8(0))
 
 
-def agreed(image: Image, labels: NDArray[np.int32], probability: Image) -> tuple[Labels, Image]:
-    """Keep of a network's nuclei those that are stained like nuclei.
+def look(segmenter: Segmenter, image: Image) -> Image:
+    """Ask a network several times, at several scales, and average its answers.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        The network.
+    image : ndarray
+        uint8 ``[H, W, 3]``.
+
+    Returns
+    -------
+    ndarray
+        uint8 ``[H, W, 2]``: nucleus and distance.
+    """
+    height, width = image.shape[:2]
+    total = np.zeros((height, width, 2), np.float32)
+    for scale, axis in LOOKS:
+        smooth = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
+        shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=smooth)
+        if axis is not None:
+            shown = np.flip(shown, axis)
+        maps = segmenter(np.ascontiguousarray(shown, np.uint8)).maps
+        if axis is not None:
+            maps = np.flip(maps, axis)
+        total += cv2.resize(np.ascontiguousarray(maps), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.rint(total / len(LOOKS)), np.uint8)
+
+
+def agreed(image: Image, maps: Image) -> tuple[Labels, Image]:
+    """Keep of what a network and the stain say that on which both agree.
+
+    A piece that the network finds, even if unsure, is a nucleus where it is bluer than what surrounds it. What is dark
+    blue and of a nucleus' form is one, too, unless the network is sure that it is none: long, thin nuclei.
 
     Parameters
     ----------
     image : ndarray
         uint8 ``[H, W, 3]``, H&E.
-    labels : ndarray
-        int32 ``[H, W]``, the network's nuclei.
-    probability : ndarray
-        uint8 ``[H, W]``, its map.
+    maps : ndarray
+        uint8 ``[H, W, 2]``, from :func:`look`.
 
     Returns
     -------
@@ -108,16 +146,23 @@ def agreed(image: Image, labels: NDArray[np.int32], probability: Image) -> tuple
     """
     od = density(np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8))
     blue = haematoxylin(od)
-    around = _local_mean(blue, od.mean(axis=2) > GLASS)
-    count = int(labels.max()) + 1
-    pixels = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
-    darker = np.bincount(labels.ravel(), weights=(blue > 1.05 * around).ravel(), minlength=count) / pixels
-    sure = np.bincount(labels.ravel(), weights=(probability > 200).ravel(), minlength=count) / pixels
-    good = (darker > 0.6) & (sure > 0.6)
-    good[0] = False
-    kept = _kept(np.where(good[labels], labels, 0).astype(np.int32))
-    none = (probability < 40) & (blue < 1.3 * around)
-    return kept, np.where(none | (kept > 0), np.uint8(255), np.uint8(0))
+    tissue = od.mean(axis=2) > GLASS
+    around = _local_mean(blue, tissue)
+    limit = float(threshold_otsu(blue[tissue])) if tissue.any() else 1.0  # type: ignore[no-untyped-call] # no types
+    probability = maps[..., 0]
+    lifted = cv2.add(probability, np.full_like(probability, NUCLEUS - MAYBE))
+    found = _trimmed(instances(np.dstack([lifted, maps[..., 1]]), CHANNELS), probability)
+    kept = _kept(_contrasting(found, blue, 1.25, 0.55 * limit))
+    dark = (tissue & (blue > np.maximum(1.15 * limit, 1.5 * around)) & (found == 0)).astype(np.uint8)
+    pieces = label_seeds(cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0)
+    pieces[_mean(pieces, probability)[pieces] < 40] = 0
+    more = _kept(_contrasting(pieces, blue, 1.5, limit), median_diameter(kept))
+    labels = np.where(more > 0, more + kept.max(), kept).astype(np.uint16)
+    near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    none = (probability < 40) & (blue <= 1.1 * around)
+    none |= (probability < 14) & (blue < 1.3 * around)
+    none |= (probability < 90) & (blue < 0.9 * limit) & near  # a sharp outline
+    return labels, np.where(none | ~tissue | (labels > 0), np.uint8(255), np.uint8(0))
 
 
 class Teacher:
@@ -161,11 +206,7 @@ class Teacher:
             export(network, self._work / f"teacher-{step}")
             model = ModelSettings(NAME, self._work / f"teacher-{step}")
             with Segmenter(Settings(model=model)) as segmenter:
-                answers = [segmenter(image) for image in self._images]
-            lesson = [
-                agreed(image, answer.labels, answer.maps[..., 0])
-                for image, answer in zip(self._images, answers, strict=True)
-            ]
+                lesson = [agreed(image, look(segmenter, image)) for image in self._images]
             partial = kept.with_suffix(".partial.npz")
             np.savez_compressed(partial, *(array for pair in lesson for array in pair))
             partial.replace(kept)
@@ -191,13 +232,43 @@ def _local_mean(values: Floats, where: NDArray[np.bool_]) -> Floats:
     return np.asarray(cv2.blur(values * there, side) / np.maximum(cv2.blur(there, side), 1e-3), np.float32)
 
 
-def _kept(labels: NDArray[np.int32]) -> Labels:
-    """Keep what has the size and form of a nucleus, and number it anew."""
+def _mean(labels: NDArray[np.int32], values: NDArray[np.float32] | Image) -> NDArray[np.float64]:
+    """Mean of the values on each piece, by its number."""
+    count = int(labels.max()) + 1
+    pixels = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
+    return np.asarray(np.bincount(labels.ravel(), weights=values.ravel(), minlength=count) / pixels, np.float64)
+
+
+def _trimmed(labels: NDArray[np.int32], probability: Image) -> NDArray[np.int32]:
+    """Cut each piece to where it is likely, measured by its own peak; drop what is nowhere likely."""
+    limits = np.full(int(labels.max()) + 1, 256.0)
+    for piece in regionprops(labels, intensity_image=probability):  # type: ignore[no-untyped-call] # no types
+        peak = float(np.percentile(probability[piece.slice][piece.image], 85))
+        if peak > SURE:
+            limits[piece.label] = min(NUCLEUS + 1, 0.6 * peak)
+    return np.where(probability >= limits[labels], labels, 0).astype(np.int32)
+
+
+def _contrasting(labels: NDArray[np.int32], blue: Floats, times: float, least: float) -> NDArray[np.int32]:
+    """Keep the pieces that are `times` bluer than the pixels around them, and bluer than `least`."""
+    ring = cv2.dilate(labels.astype(np.float32), np.ones((9, 9), np.uint8)).astype(np.int32)
+    ring[labels > 0] = 0
+    own, outside = _mean(labels, blue), np.zeros(int(labels.max()) + 1)
+    beside = _mean(ring, blue)
+    outside[: beside.size] = beside
+    good = (own > times * outside) & (own > least)
+    good[0] = False
+    return np.where(good[labels], labels, 0).astype(np.int32)
+
+
+def _kept(labels: NDArray[np.int32], diameter: float | None = None) -> Labels:
+    """Keep what has the size and form of a nucleus, and number it anew; `diameter` is the usual one, if known."""
     pieces = regionprops(labels)  # type: ignore[no-untyped-call] # no types
     areas = np.array([piece.area for piece in pieces if piece.area > 12])
     new = np.zeros(int(labels.max()) + 1, np.uint16)
     if areas.size:
-        low, high = np.median(areas) * np.array(SIZES)
+        usual = float(np.median(areas)) if diameter is None else np.pi / 4.0 * diameter**2
+        low, high = usual * np.array(SIZES)
         good = [piece.label for piece in pieces if max(low, 12) <= piece.area <= high and piece.solidity >= SOLID]
         new[good] = np.arange(1, len(good) + 1)
     return np.asarray(new[labels], np.uint16)

@@ -61,7 +61,9 @@ def _chromatin(image: Image, labels: Labels, diameter: float, rng: np.random.Gen
     if rng.random() < 0.55:  # vesicular: a pale centre within a dark membrane
         depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
         rim = np.exp(-depth / max(1.0, diameter * 0.09))
-        amount *= 1.0 - rng.uniform(0.2, 0.6) * (1.0 - rim)
+        amount *= 1.0 - rng.uniform(0.2, 0.85) * (1.0 - rim)
+    if rng.random() < 0.4:  # clumps and nucleoli
+        amount += rng.uniform(0.3, 1.0) * (clouds(size, max(1.5, diameter / rng.uniform(4.0, 8.0)), rng) > 1.5)
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), float(rng.uniform(0.5, 1.1)))
     return np.asarray(np.maximum(amount, 0.12) * soft, np.float32)
 
@@ -107,7 +109,7 @@ def _ground(size: int, diameter: float, rng: np.random.Generator) -> tuple[Float
         there = 1.0 / (1.0 + np.exp(-8.0 * (strands - rng.uniform(0.8, 1.8))))
         eosin += rng.uniform(0.2, 1.0) * there
         purple += rng.uniform(0.1, 0.7) * there
-    if rng.random() < 0.3:  # bluish smears along the fibres, which are no nuclei
+    if rng.random() < 0.1:  # bluish smears along the fibres, which are no nuclei
         smears = clouds(size, diameter * rng.uniform(0.15, 0.5), rng, stretch=float(rng.uniform(3.0, 8.0)))
         purple += rng.uniform(0.05, 0.3) * np.clip(smears - rng.uniform(0.0, 1.5), 0.0, 2.0)
     return eosin, np.asarray(purple, np.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import ONE, DataError, Field, Patch, crop, depth, load_fields, targets
+from training.data import MOST, ONE, SMALL, DataError, Field, Patch, crop, depth, load_fields, targets
 
 
 def test_loads_the_pixels_and_labels_of_a_split(folder: Path, fields: dict[str, list[Field]]) -> None:
@@ -89,4 +89,19 @@ def test_pixels_between_nuclei_count_more_and_unknown_ones_nothing() -> None:
     nucleus, deep, weight = targets(Patch(field.image, labels, field.maps))
     assert (nucleus == np.where(labels > 0, 255, 0)).all()
     assert (deep == depth(labels)).all()
-    assert weight[4].tolist() == [ONE] * 6 + [5 * ONE] * 4 + [ONE] * 4 + [0] * 2
+    between = weight == 5 * ONE
+    assert between[4].tolist() == [False] * 6 + [True] * 4 + [False] * 6
+    assert not weight[:, 14:].any()
+
+
+def test_small_nuclei_count_more_and_large_ones_do_not() -> None:
+    labels = np.zeros((60, 60), np.uint16)
+    labels[5:25, 5:25], labels[40:46, 40:46], labels[50:52, 5:7] = 1, 2, 3
+    field = Field("three", "stained_he", np.zeros((60, 60, 3), np.uint8), labels, 8.0)
+    weight = targets(Patch(field.image, labels, field.maps))[2]
+    assert weight[10, 10] == ONE
+    assert weight[30, 30] == ONE
+    assert weight[42, 42] == round(ONE * (SMALL / 36) ** 0.5)
+    assert weight[50, 6] == MOST * ONE
+    assert weight[48, 42] == ONE
+    assert weight[47, 42] == weight[42, 42]  # beside it, too

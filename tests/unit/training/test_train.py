@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (requireme
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
 from training.checkpoint import CheckpointError
-from training.data import DataError, Field
+from training.data import Field
 from training.export import METADATA, export, session, verify
 from training.network import UNet, normalise
 from training.sampler import Sampler
-from training.slides import Teacher, background, load_slides
+from training.slides import Teacher
 from training.start import StartError, start_from
 from training.train import Settings, losses, rate_at, train
 
@@ -163,25 +163,3 @@ def test_a_run_killed_after_a_lesson_continues_to_the_same_weights(
     assert not (tmp_path / "b" / "slides-4.npz").exists()
     resumed = train(sampler, settings, tmp_path / "b" / "c.pt", teacher=Teacher(slides, tmp_path / "b"))
     assert all(torch.equal(value, resumed.state_dict()[key]) for key, value in straight.state_dict().items())
-
-
-def test_a_lesson_of_the_past_must_be_there(fields: dict[str, list[Field]], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="slides-7"):
-        Teacher([fields["stained_he"][0].image], tmp_path).at(7, None)
-
-
-def test_glass_is_background_and_nuclei_are_unknown(fields: dict[str, list[Field]]) -> None:
-    image = np.full((160, 160, 3), 240, np.uint8)
-    image[:, 60:] = (220, 130, 170)
-    labels = fields["stained_he"][0].labels.copy()
-    labels[:, :60] = 0
-    image[labels > 0] = (90, 60, 130)
-    known = background(image)
-    assert known[:, :55].min() == 255
-    assert not known[labels > 0].any()
-    assert known[(labels == 0)].mean() > 128
-
-
-def test_slides_that_show_no_nuclei_are_passed_over(small_slide_folder: Path) -> None:
-    images = load_slides(small_slide_folder)
-    assert [image.shape for image in images] == [(96, 128, 3)]
