@@ -105,3 +105,14 @@ def test_small_nuclei_count_more_and_large_ones_do_not() -> None:
     assert weight[50, 6] == MOST * ONE
     assert weight[48, 42] == ONE
     assert weight[47, 42] == weight[42, 42]  # beside it, too
+
+
+def test_nuclei_can_count_more_than_what_surrounds_them() -> None:
+    labels = two_that_touch()
+    known = np.full(labels.shape, 255, np.uint8)
+    known[:, 12:] = 0
+    patch = Patch(np.zeros((9, 16, 3), np.uint8), labels, Field("two", "slide", None, labels, 8.0, known).maps)  # type: ignore[arg-type] # no image is looked at
+    plain, heavier = targets(patch)[2].astype(int), targets(patch, 2.0)[2].astype(int)
+    assert (heavier[labels == 0] == plain[labels == 0]).all()
+    assert (heavier[labels > 0] == np.minimum(2 * plain[labels > 0], 255)).all()
+    assert not heavier[:, 12:].any()

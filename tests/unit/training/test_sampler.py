@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.data import MOST, ONE, Field
+from training.data import ONE, Field
 from training.sampler import MIX, Sampler, batches
 from training.synth import negative, restain, stain_field
 
@@ -29,7 +29,7 @@ def test_a_batch_has_images_targets_and_weights(fields: dict[str, list[Field]]) 
         assert images.dtype == np.uint8
         assert marks.dtype == np.uint8
         assert marks.shape == (8, 3, 64, 64)
-        assert set(np.unique(marks[:, 2])) <= {0, 5 * ONE, *range(ONE, round(MOST * ONE) + 1)}
+        assert (marks[:, 2][marks[:, 2] > 0] >= ONE).all()
         assert not (marks[:, 1] > 250)[marks[:, 0] < 5].any()
 
 
