@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -84,6 +85,13 @@ def _one(field: Field, method: Method, scale: float) -> tuple[np.ndarray, Segmen
     return labels, method(image)
 
 
+def _without_specks(field: Field, least: int) -> Field:
+    """Leave out the labels of fewer pixels than `least`: what is found there is then wrong."""
+    large = np.bincount(field.labels.ravel()) >= least
+    large[0] = False
+    return replace(field, labels=np.where(large[field.labels], field.labels, np.uint16(0)).astype(np.uint16))
+
+
 def baseline(image: Pixels) -> Segmented:
     """Segment an image by Otsu's threshold, as if by a model."""
     labels = otsu(image)
@@ -105,6 +113,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--repository", type=Path, help="model repository (default: the one that comes along)")
     parser.add_argument("--scale", type=float, action="append", help="how often larger to show it (1); repeatable")
+    parser.add_argument("--least-area", type=int, default=0, help="pixels; smaller labels are left out (%(default)s)")
     parser.add_argument("--tile-size", type=int, help="of the grid (default: one tile, or exact ones of 1024)")
     parser.add_argument("--overlap", type=int, default=0, help="of the grid, where --tile-size is given (%(default)s)")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="images at a time (%(default)s)")
@@ -124,7 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workers=options.workers,
     )
     try:
-        fields = load_fields(options.data, options.split, any_modality=True)
+        fields = [
+            _without_specks(field, options.least_area)
+            for field in load_fields(options.data, options.split, any_modality=True)
+        ]
         with Segmenter(settings, options.tile_size, options.overlap) as segmenter:
             methods: dict[str, Method] = {options.model: segmenter, "Otsu and watershed": baseline}
             scores = evaluate(fields, methods, options.scale or (1.0,), options.workers)

@@ -46,6 +46,21 @@ def test_otsu_finds_discs_light_or_dark(light: bool) -> None:
     assert not otsu(np.full((32, 32, 3), 243, np.uint8)).any()
 
 
+def test_small_labels_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    path = folder / "labels" / "stained_he-1.png"
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    free = np.argwhere(cv2.dilate(labels, np.ones((9, 9))) == 0)[0]
+    labels[free[0] : free[0] + 4, free[1] : free[1] + 4] = 999  # 16 pixels at most
+    cv2.imwrite(str(path), labels)
+    whole = [area for area in np.bincount(labels.ravel())[1:-1] if area >= 17]
+    counts = []
+    for least in (0, 17):
+        written = tmp_path / f"{least}.json"
+        assert main(["--data", str(folder), "--least-area", str(least), "--json", str(written)]) == 0
+        counts.append(json.loads(written.read_text())[0]["nuclei"])
+    assert counts[0] > counts[1] == len(whole)
+
+
 def test_scores_any_folder_by_modality_scale_and_method(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
