@@ -309,8 +309,7 @@ def targets(patch: Patch, nuclei: float = 1.0) -> Image:
     small = np.rint(ONE * np.clip(np.sqrt(SMALL / areas), 1.0, MOST)).astype(np.uint8)
     weight = cv2.dilate(small[patch.labels], kernel)
     weight = np.where((highest > lowest) & (lowest > 0), np.uint8(5 * ONE), weight)
-    if nuclei != 1.0:
-        heavier = np.minimum(weight.astype(np.float32) * nuclei, 255.0).astype(np.uint8)
-        weight = np.where(patch.labels > 0, heavier, weight)
+    heavier = np.minimum(weight.astype(np.float32) * nuclei, 255.0).astype(np.uint8)
+    weight = np.where(patch.labels > 0, heavier, weight)
     weight = np.where(patch.maps[:, :, 2] < 128, np.uint8(0), weight)
     return np.stack([patch.maps[:, :, 0], patch.maps[:, :, 1], weight])

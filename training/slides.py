@@ -88,11 +88,8 @@ def background(image: Image) -> Image:
     ndarray
         uint8 ``[H, W]``: 255 there, 0 elsewhere.
     """
-    od = density(np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8))
-    blue = haematoxylin(od)
-    tissue = od.mean(axis=2) > GLASS
-    limit = float(threshold_otsu(blue[tissue])) if tissue.any() else 1.0  # type: ignore[no-untyped-call] # no types
-    dark = tissue & (blue > np.maximum(limit, 1.1 * _local_mean(blue, tissue)))
+    blue, around, tissue, limit = _stain(image)
+    dark = tissue & (blue > np.maximum(limit, 1.1 * around))
     near = cv2.dilate(dark.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     return np.where(((blue < 0.6 * limit) | ~tissue) & ~near, np.uint8(255), np.uint8(0))
 
@@ -144,18 +141,14 @@ def agreed(image: Image, maps: Image) -> tuple[Labels, Image]:
     labels, known : ndarray
         uint16 ``[H, W]`` and uint8 ``[H, W]``: 255 on these nuclei and where there is surely none.
     """
-    od = density(np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8))
-    blue = haematoxylin(od)
-    tissue = od.mean(axis=2) > GLASS
-    around = _local_mean(blue, tissue)
-    limit = float(threshold_otsu(blue[tissue])) if tissue.any() else 1.0  # type: ignore[no-untyped-call] # no types
+    blue, around, tissue, limit = _stain(image)
     probability = maps[..., 0]
     lifted = cv2.add(probability, np.full_like(probability, NUCLEUS - MAYBE))
     found = _trimmed(instances(np.dstack([lifted, maps[..., 1]]), CHANNELS), probability)
     kept = _kept(_contrasting(found, blue, 1.25, 0.55 * limit))
     dark = (tissue & (blue > np.maximum(1.15 * limit, 1.5 * around)) & (found == 0)).astype(np.uint8)
     pieces = label_seeds(cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0)
-    pieces[_mean(pieces, probability)[pieces] < 40] = 0
+    pieces[_mean(pieces, probability, int(pieces.max()) + 1)[pieces] < 40] = 0
     more = _kept(_contrasting(pieces, blue, 1.5, limit), median_diameter(kept))
     labels = np.where(more > 0, more + kept.max(), kept).astype(np.uint16)
     near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -225,6 +218,15 @@ class Teacher:
         return made
 
 
+def _stain(image: Image) -> tuple[Floats, Floats, NDArray[np.bool_], float]:
+    """Haematoxylin of each pixel and of the tissue around it, where tissue is, and from what amount on it is much."""
+    od = density(np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8))
+    blue = haematoxylin(od)
+    tissue = od.mean(axis=2) > GLASS
+    limit = float(threshold_otsu(blue[tissue])) if tissue.any() else 1.0  # type: ignore[no-untyped-call] # no types
+    return blue, _local_mean(blue, tissue), tissue, limit
+
+
 def _local_mean(values: Floats, where: NDArray[np.bool_]) -> Floats:
     """Mean of the values around each pixel, of those in `where`."""
     there = where.astype(np.float32)
@@ -232,9 +234,8 @@ def _local_mean(values: Floats, where: NDArray[np.bool_]) -> Floats:
     return np.asarray(cv2.blur(values * there, side) / np.maximum(cv2.blur(there, side), 1e-3), np.float32)
 
 
-def _mean(labels: NDArray[np.int32], values: NDArray[np.float32] | Image) -> NDArray[np.float64]:
-    """Mean of the values on each piece, by its number."""
-    count = int(labels.max()) + 1
+def _mean(labels: NDArray[np.int32], values: Floats | Image, count: int) -> NDArray[np.float64]:
+    """Mean of the values on each of `count` pieces, by its number; 0 for one that has no pixel."""
     pixels = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
     return np.asarray(np.bincount(labels.ravel(), weights=values.ravel(), minlength=count) / pixels, np.float64)
 
@@ -242,7 +243,7 @@ def _mean(labels: NDArray[np.int32], values: NDArray[np.float32] | Image) -> NDA
 def _trimmed(labels: NDArray[np.int32], probability: Image) -> NDArray[np.int32]:
     """Cut each piece to where it is likely, measured by its own peak; drop what is nowhere likely."""
     limits = np.full(int(labels.max()) + 1, 256.0)
-    for piece in regionprops(labels, intensity_image=probability):  # type: ignore[no-untyped-call] # no types
+    for piece in regionprops(labels):  # type: ignore[no-untyped-call] # no types
         peak = float(np.percentile(probability[piece.slice][piece.image], 85))
         if peak > SURE:
             limits[piece.label] = min(NUCLEUS + 1, 0.6 * peak)
@@ -253,9 +254,8 @@ def _contrasting(labels: NDArray[np.int32], blue: Floats, times: float, least: f
     """Keep the pieces that are `times` bluer than the pixels around them, and bluer than `least`."""
     ring = cv2.dilate(labels.astype(np.float32), np.ones((9, 9), np.uint8)).astype(np.int32)
     ring[labels > 0] = 0
-    own, outside = _mean(labels, blue), np.zeros(int(labels.max()) + 1)
-    beside = _mean(ring, blue)
-    outside[: beside.size] = beside
+    count = int(labels.max()) + 1
+    own, outside = _mean(labels, blue, count), _mean(ring, blue, count)
     good = (own > times * outside) & (own > least)
     good[0] = False
     return np.where(good[labels], labels, 0).astype(np.int32)

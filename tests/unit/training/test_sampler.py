@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.data import ONE, Field
+from training.data import MOST, ONE, Field
 from training.sampler import MIX, Sampler, batches
 from training.synth import negative, restain, stain_field
 
@@ -29,7 +29,10 @@ def test_a_batch_has_images_targets_and_weights(fields: dict[str, list[Field]]) 
         assert images.dtype == np.uint8
         assert marks.dtype == np.uint8
         assert marks.shape == (8, 3, 64, 64)
-        assert (marks[:, 2][marks[:, 2] > 0] >= ONE).all()
+        nucleus, weight = marks[:, 0] > 0, marks[:, 2].astype(int)
+        heaviest = round(2 * MOST * ONE)  # small nuclei of H&E; between two that touch it is 5 or, cut off, 10
+        assert set(np.unique(weight)) <= {0, *range(ONE, heaviest + 1), 255}
+        assert set(np.unique(weight[~nucleus])) <= {0, *range(ONE, round(MOST * ONE) + 1), 5 * ONE}
         assert not (marks[:, 1] > 250)[marks[:, 0] < 5].any()
 
 

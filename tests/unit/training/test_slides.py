@@ -40,7 +40,7 @@ def test_slides_that_show_no_nuclei_are_passed_over(small_slide_folder: Path) ->
 
 
 class Tissue:
-    """Five forms in pink stroma, and the maps of a network that is sure, unsure or wrong about them."""
+    """Some forms in pink stroma, and the maps of a network that is sure, unsure or wrong about them."""
 
     def __init__(self) -> None:
         self.image = np.full((220, 260, 3), PINK, np.uint8)
@@ -104,7 +104,7 @@ def test_looking_again_puts_every_answer_in_its_place() -> None:
     rows, columns = np.mgrid[:80, :120]
     image = np.dstack([rows, columns, rows]).astype(np.uint8)
     network = Copy()
-    found = look(network, image)  # type: ignore[arg-type] # see there
+    found = look(network, image)  # type: ignore[arg-type] # it has what is asked of one
     assert found.shape == (80, 120, 2)
     assert np.abs(found.astype(int) - image[..., :2]).max() <= 1
     assert len(set(network.shapes)) == 3
