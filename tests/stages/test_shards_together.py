@@ -159,11 +159,11 @@ def test_who_waits_for_a_shard_says_for_which(divided: Divided, stages: Stages, 
 
 def test_two_of_one_shard_or_of_two_divisions_the_second_is_refused(divided: Divided, stages: Stages, run: Run) -> None:
     first = divided.start("0/2")
-    stages.until(lambda: (divided.folder("0/2") / ".run" / "lock").exists())
+    stages.until_in_use(divided.folder("0/2"))
     assert run(*stages.arguments("load")).code == 0
     divided.end("0/2")
     first = divided.start("1/2")
-    stages.until(lambda: (divided.folder("1/2") / ".run" / "lock").exists())
+    stages.until_in_use(divided.folder("1/2"))
     first.send_signal(signal.SIGSTOP)
     try:
         again = run(*stages.arguments("filter"), NUCLEI_SHARD="1/2")

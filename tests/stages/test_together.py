@@ -68,6 +68,11 @@ class Stages:
             assert time.monotonic() < end, {name: process.poll() for name, process in self.processes.items()}
             time.sleep(0.005)
 
+    def until_in_use(self, folder: Path) -> None:
+        """Wait until a run has taken a folder and said so: its lock is there an instant before its name is in it."""
+        lock = folder / ".run" / "lock"
+        self.until(lambda: lock.exists() and lock.stat().st_size > 0)
+
 
 @pytest.fixture
 def stages(small_slide: Path, dark_config: Path, tmp_path: Path) -> Iterator[Stages]:
@@ -173,10 +178,10 @@ def test_sigterm_ends_who_waits_and_who_works(stages: Stages, run: Run) -> None:
     for stage in ("filter", "stitch"):
         stages.start(stage)
     load = stages.start("load")
-    stages.until(lambda: (stages.output("load") / ".run" / "lock").exists())
+    stages.until_in_use(stages.output("load"))
     load.send_signal(signal.SIGSTOP)
-    stages.until(lambda: (stages.output("stitch") / ".run" / "lock").exists())
-    stages.until(lambda: (stages.output("filter") / ".run" / "lock").exists())
+    stages.until_in_use(stages.output("stitch"))
+    stages.until_in_use(stages.output("filter"))
     second = run(*stages.arguments("load"))
     refused(second, 13, f"in use by another run (process {load.pid} on")
     for stage in ("filter", "stitch", "load"):
@@ -193,7 +198,7 @@ def test_a_finished_store_of_another_run_is_not_taken(stages: Stages, expected: 
     """The store in the way is of the same slide; load gives it to the new run, and only then filter begins."""
     assert run(*stages.arguments("load"), NUCLEI_RUN_ID="yesterday").code == 0
     stages.start("filter", NUCLEI_RUN_ID="today")
-    stages.until(lambda: (stages.output("filter") / ".run" / "lock").exists())
+    stages.until_in_use(stages.output("filter"))
     time.sleep(1)
     assert stages.processes["filter"].poll() is None
     assert not (stages.output("filter") / "manifest.json").exists()
@@ -213,7 +218,7 @@ def test_without_a_name_for_the_run_stitch_tells_by_the_slide(
     assert run(*stages.arguments("load"), *other, "-t", "256").code == 0
     stages.setting("overwrite: true\n")
     stages.start("stitch")
-    stages.until(lambda: (stages.output("stitch") / ".run" / "lock").exists())
+    stages.until_in_use(stages.output("stitch"))
     time.sleep(1)
     assert stages.processes["stitch"].poll() is None
     stages.start("load")
