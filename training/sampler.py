@@ -29,8 +29,8 @@ MIX = {
     "stained_purple_on_white": 0.07,
     "stained_purple_on_purple": 0.08,
     "restained": 0.07,
-    "drawn": 0.15,
-    "slide": 0.14,
+    "drawn": 0.11,
+    "slide": 0.18,
     "negative": 0.04,
     "nucleus_free": 0.03,
 }
@@ -57,8 +57,6 @@ DIAMETERS = (7.0, 40.0)
 ZOOM = (0.65, 1.5)
 NATIVE = (6.0, 90.0)
 TYPICAL_NUCLEUS_UM = 7.5
-# How much smaller or larger the nuclei of a second cell type are, where one is drawn.
-MIXED = (0.6, 1.8)
 
 
 @dataclass(frozen=True)
@@ -150,9 +148,8 @@ class Sampler:
     def _draw(self, diameter: float, rng: np.random.Generator) -> Patch:
         stretch = float(rng.uniform(1.2, 4.5)) if rng.random() < 0.45 else 1.0
         image, labels, maps = crop(self._pick("drawn", rng), self.size, diameter, rng, stretch)
-        if rng.random() < 0.5:  # a second field, for crowding, of larger or smaller nuclei: those that have room
-            other = float(diameter * np.exp(rng.uniform(*np.log(MIXED))))
-            more, marks, others = crop(self._pick("drawn", rng), self.size, other, rng)
+        if rng.random() < 0.4:  # a second field, for crowding: those of its nuclei that have room
+            more, marks, others = crop(self._pick("drawn", rng), self.size, diameter, rng)
             there = labels > 0
             hidden = np.bincount(marks[there], minlength=int(marks.max()) + 1) > 0
             new = (marks > 0) & ~hidden[marks] & ~there

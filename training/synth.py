@@ -49,7 +49,7 @@ def _chromatin(image: Image, labels: Labels, diameter: float, rng: np.random.Gen
     """Amount of haematoxylin in the nuclei, float32 ``[H, W]``, 0 outside them."""
     size = labels.shape[0]
     count = int(labels.max()) + 1
-    strength = np.exp(rng.normal(0.0, rng.uniform(0.05, 0.6), count)).astype(np.float32)
+    strength = np.exp(rng.normal(0.0, rng.uniform(0.05, 0.4), count)).astype(np.float32)
     inside = labels > 0
     grey = image.mean(axis=2, dtype=np.float32)
     flat = labels.ravel()
@@ -58,12 +58,10 @@ def _chromatin(image: Image, labels: Labels, diameter: float, rng: np.random.Gen
     own = grey / np.maximum(mean[labels], 8.0)
     amount = strength[labels] * (1.0 + rng.uniform(0.0, 0.8) * (np.clip(own, 0.3, 1.8) - 1.0))
     amount += rng.uniform(0.05, 0.3) * clouds(size, max(1.5, diameter / rng.uniform(4.0, 9.0)), rng)
-    # Vesicular: a pale centre within a dark membrane. Often only some are, as large tumour cells among lymphocytes:
-    # a field whose nuclei are all alike would teach that what is paler than the dark ones is none.
-    share = rng.choice([0.0, 0.5, 1.0], p=[0.3, 0.45, 0.25])
-    centre = np.where(rng.random(count) < share, rng.uniform(0.2, 0.9, count), 0.0).astype(np.float32)[labels]
-    depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
-    amount *= 1.0 - centre * (1.0 - np.exp(-depth / max(1.0, diameter * 0.09)))
+    if rng.random() < 0.55:  # vesicular: a pale centre within a dark membrane
+        depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3)
+        rim = np.exp(-depth / max(1.0, diameter * 0.09))
+        amount *= 1.0 - rng.uniform(0.2, 0.85) * (1.0 - rim)
     if rng.random() < 0.4:  # clumps and nucleoli
         amount += rng.uniform(0.3, 1.0) * (clouds(size, max(1.5, diameter / rng.uniform(4.0, 8.0)), rng) > 1.5)
     soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), float(rng.uniform(0.5, 1.1)))

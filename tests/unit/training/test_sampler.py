@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
-from training.data import MOST, ONE, Field, depth, median_diameter
+from training.data import MOST, ONE, Field
 from training.sampler import MIX, Sampler, batches
 from training.synth import negative, restain, stain_field
 
@@ -30,9 +29,7 @@ def test_a_batch_has_images_targets_and_weights(fields: dict[str, list[Field]]) 
         assert images.dtype == np.uint8
         assert marks.dtype == np.uint8
         assert marks.shape == (8, 3, 64, 64)
-        weight = marks[:, 2].astype(int)
-        # labels and maps are resized each in its own way, and may differ by a pixel at an outline
-        nucleus = np.stack([cv2.dilate(one, np.ones((3, 3), np.uint8)) > 0 for one in marks[:, 0]])
+        nucleus, weight = marks[:, 0] > 0, marks[:, 2].astype(int)
         heaviest = round(2 * MOST * ONE)  # small nuclei of H&E; between two that touch it is 5 or, cut off, 10
         assert set(np.unique(weight)) <= {0, *range(ONE, heaviest + 1), 255}
         assert set(np.unique(weight[~nucleus])) <= {0, *range(ONE, round(MOST * ONE) + 1), 5 * ONE}
@@ -69,39 +66,6 @@ def test_drawn_nuclei_are_darker_and_bluer_than_what_surrounds_them(fields: dict
         darker += inside[0] < outside[0]
         assert inside[2] > inside[1] - 12
     assert darker >= 18
-
-
-def test_pale_nuclei_with_a_dark_membrane_are_drawn_among_dark_ones(fields: dict[str, list[Field]]) -> None:
-    (field,) = fields["fluorescence_gray"]
-    labels = np.kron(np.arange(1, 17, dtype=np.uint16).reshape(4, 4), np.ones((40, 40), np.uint16))
-    labels[(np.indices(labels.shape) % 40 < 8).any(axis=0)] = 0
-    centre = (np.indices(labels.shape) % 40 > 20).all(axis=0) & (np.indices(labels.shape) % 40 < 28).all(axis=0)
-    pale = []
-    for seed in range(40):
-        image, _ = stain_field(field.image, labels, 36.0, np.random.default_rng(seed))
-        red = image[:, :, 0].astype(int)
-        inner = np.array([red[(labels == number) & centre].mean() for number in range(1, 17)])
-        outer = np.array([red[(labels == number) & (depth(labels) < 20)].mean() for number in range(1, 17)])
-        pale.append(float(np.mean(inner > outer + 15)))
-    assert min(pale) == 0.0
-    assert max(pale) > 0.8
-    assert sum(0.2 < share < 0.8 for share in pale) > 20, "in most fields they are all alike"
-
-
-def test_nuclei_of_two_sizes_are_drawn_beside_one_another() -> None:
-    middles = np.stack(np.meshgrid(np.arange(30, 600, 60), np.arange(30, 600, 60)), axis=-1).reshape(-1, 2)
-    labels = np.zeros((600, 600), np.uint16)
-    for number, (x, y) in enumerate(middles.tolist(), 1):
-        cv2.circle(labels, (x, y), 10, number, -1)
-    image = np.where(labels > 0, 200, 10).astype(np.uint8)[:, :, None].repeat(3, axis=2)
-    field = Field("discs", "fluorescence_gray", image, labels, median_diameter(labels))
-    sampler = Sampler({"fluorescence_gray": [field]}, 192, 1, 0)
-    largest = []
-    for seed in range(30):
-        labels = sampler._draw(20.0, np.random.default_rng(seed)).labels
-        largest.append(np.bincount(labels.ravel())[1:].max() / (np.pi * 10**2))
-    assert sum(times > 1.5 for times in largest) >= 4
-    assert sum(times < 1.2 for times in largest) >= 4
 
 
 def test_negatives_are_images_of_every_kind() -> None:
