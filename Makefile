@@ -61,7 +61,7 @@ $(VENV)/bin/python:
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; a minute or two)"
 	@$(PIP) --require-hashes --no-compile -r requirements/build.txt -r requirements/run.txt
-	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(PIP) --no-deps --no-build-isolation --editable . --config-settings editable_mode=strict
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt

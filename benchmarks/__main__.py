@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.slides import SAMPLE
 from benchmarks.table import Row, render
-from shared.resources import usable_cpus
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
 
 NAMES = ("read", "write", "path", "model", "feed", "job", "staged", "memory")
 

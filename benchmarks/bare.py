@@ -18,14 +18,14 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from benchmarks.timing import Usage, used
-from operators.load.stage import read_tile
-from operators.load.tiling import foreground_tiles
-from operators.load.tissue import tissue_mask
-from operators.stitch.overlay import Brush
-from shared.batches import Pixels
-from shared.geometry import TileGrid
-from shared.settings import Settings
-from shared.slides import Slide, open_slide
+from nuclei_segmentation.operators.load.stage import read_tile
+from nuclei_segmentation.operators.load.tiling import foreground_tiles
+from nuclei_segmentation.operators.load.tissue import tissue_mask
+from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.slides import Slide, open_slide
 
 SIDE = 256
 

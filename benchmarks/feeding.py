@@ -21,9 +21,9 @@ from benchmarks.models import NAME
 from benchmarks.slides import CACHE, pattern
 from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, used
-from operators.filter.inference import Engine, open_engine
-from shared.batches import Pixels
-from shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
 from tests.triton.harness import TritonServer, is_installed
 
 TILE = 256

@@ -13,9 +13,9 @@ from benchmarks.models import BUNDLED, NAME, plain_unet
 from benchmarks.slides import pattern
 from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, used
-from operators.filter.inference.embedded import INT8
-from shared.batches import Pixels
-from shared.resources import usable_cpus
+from nuclei_segmentation.operators.filter.inference.embedded.engine import INT8
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
 
 TILE = 256
 SIDES = {"fp32": NAME, "int8": f"{NAME}{INT8}"}

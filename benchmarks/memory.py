@@ -6,7 +6,7 @@ from benchmarks.models import BUNDLED, idle_repository
 from benchmarks.runs import Footprint, fresh, settings_for
 from benchmarks.slides import SAMPLE, generated
 from benchmarks.table import Row
-from shared.resources import GIB, human
+from nuclei_segmentation.shared.runtime.resources import GIB, human
 
 
 def rows(*, quick: bool) -> list[Row]:

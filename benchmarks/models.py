@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.slides import CACHE, ROOT, pattern
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 
 NAME = "segmentation_unet_nuclei"
 BUNDLED = ROOT / "models"

@@ -11,9 +11,9 @@ import openslide
 from benchmarks.slides import generated
 from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, used
-from operators.load.stage import read_tile
-from shared.geometry import TileGrid
-from shared.slides import open_slide
+from nuclei_segmentation.operators.load.stage import read_tile
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.slides import open_slide
 
 TILE = 256
 CACHE_BYTES = 192 << 20

@@ -19,9 +19,9 @@ from unittest import mock
 
 from benchmarks.slides import CACHE, ROOT
 from benchmarks.timing import Usage, now
-from operators.segmentation import estimate, run
-from shared.resources import usable_cpus
-from shared.settings import MaskSettings, ModelSettings, Settings
+from nuclei_segmentation.operators.segmentation import estimate, run
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
+from nuclei_segmentation.shared.settings import MaskSettings, ModelSettings, Settings
 
 OUTPUT = CACHE / f"out-{os.getpid()}"
 """Of this process alone: two benchmarks at once disturb each other's figures, but not each other's files."""

@@ -16,7 +16,7 @@ import numpy as np
 import openslide
 import tifffile
 
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / ".cache" / "cmu_small_region.svs"

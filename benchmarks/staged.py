@@ -23,13 +23,13 @@ from benchmarks.runs import settings_for
 from benchmarks.slides import CACHE, ROOT, generated, pattern
 from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, now, used
-from operators.load import command as load_command
-from shared.batches import Pixels
-from shared.resources import usable_cpus
-from shared.settings import Settings
-from shared.store import ArrayFacts, Manifest, SlideFacts, StoreWriter, ledger
-from shared.store.files import write_all
-from shared.waiting import VARIABLE
+from nuclei_segmentation.operators.load import command as load_command
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
+from nuclei_segmentation.shared.runtime.waiting import VARIABLE
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.store import ArrayFacts, Manifest, SlideFacts, StoreWriter, ledger
 
 TILE = 256
 BATCH = 8
@@ -110,7 +110,7 @@ def _bookkeeping(*, quick: bool) -> Row:
     with _folder() as folder:
         settings = replace(settings_for(slide.path, idle_repository()), output_path=folder / "store", patience=None)
         with (
-            mock.patch("shared.store.writer.checksum", counted(ledger.checksum)),
+            mock.patch("nuclei_segmentation.shared.store.writer.checksum", counted(ledger.checksum)),
             mock.patch.object(ledger.LedgerWriter, "append", counted(ledger.LedgerWriter.append)),
             contextlib.redirect_stdout(io.StringIO()),
         ):

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from skimage.filters import threshold_otsu
 
 from benchmarks.painted import PENS, Canvas, blob, woven
-from operators.load import glass
-from operators.load.tissue import tissue_mask
-from shared.slides.open import open_slide
+from nuclei_segmentation.operators.load import background
+from nuclei_segmentation.operators.load.tissue import tissue_mask
+from nuclei_segmentation.shared.slides.open import open_slide
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / ".cache" / "cmu_small_region.svs"
@@ -57,7 +57,7 @@ def real_density(shape: tuple[int, int]) -> Floats:
     """Return (h, w, 3) optical density of the sample slide's dermis, mirrored until it fills `shape`."""
     with open_slide(SAMPLE) as slide:
         overview = slide.overview(LIMIT)
-    density = glass.measure(overview, ~glass.unscanned(overview)).density.transpose(1, 2, 0)
+    density = background.measure(overview, ~background.unscanned(overview)).density.transpose(1, 2, 0)
     height, width = density.shape[:2]
     patch = density[int(0.62 * height) : int(0.95 * height), int(0.32 * width) : int(0.42 * width)]
     return np.pad(

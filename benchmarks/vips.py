@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shared.batches import Pixels
-from shared.resources import usable_cpus
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
 
 os.environ.setdefault("VIPS_CONCURRENCY", str(usable_cpus()))  # read when libvips is loaded, by the next line
 

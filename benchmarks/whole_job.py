@@ -13,10 +13,14 @@ from benchmarks.runs import Timed, empty_output, segment, settings_for
 from benchmarks.slides import ROOT, SAMPLE, generated
 from benchmarks.table import Row
 from benchmarks.timing import Usage
-from operators.filter.inference.embedded import file_in_use
-from shared.settings import Settings
+from nuclei_segmentation.operators.filter.inference.embedded.engine import file_in_use
+from nuclei_segmentation.shared.settings import Settings
 
-_IMPORTS = "import operators.commands, operators.segmentation.run, operators.filter.inference.embedded"
+_IMPORTS = """
+import nuclei_segmentation.operators.commands
+import nuclei_segmentation.operators.filter.inference.embedded.engine
+import nuclei_segmentation.operators.segmentation.run
+"""
 
 
 @dataclass(slots=True)

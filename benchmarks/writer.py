@@ -11,13 +11,13 @@ from benchmarks.runs import empty_output
 from benchmarks.slides import pixels
 from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, used
-from operators.stitch import stitch
-from shared.batches import Pixels
-from shared.crew import Crew
-from shared.geometry import TileGrid, Window
-from shared.resources import usable_cpus
-from shared.settings import JpegSettings, OverlaySettings
-from shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.operators.stitch import stitch
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
 
 
 class ArraySlide(Slide):

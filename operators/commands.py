@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from shared import cli, config
-from shared.driver import run_stage
-from shared.settings import Settings
-from shared.shard import VARIABLE
+from nuclei_segmentation.shared.clara.driver import run_stage
+from nuclei_segmentation.shared.runtime import cli
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import config_file as config
+from nuclei_segmentation.shared.settings.shard import VARIABLE
 
 log = logging.getLogger("nuclei")
 
@@ -28,25 +29,25 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _segmentation(settings: Callable[[], Settings]) -> None:
-    from operators.segmentation.run import segment
+    from nuclei_segmentation.operators.segmentation.run import segment
 
     run_stage(settings(), segment)
 
 
 def _load(settings: Callable[[], Settings]) -> None:
-    from operators.load.command import run
+    from nuclei_segmentation.operators.load.command import run
 
     run_stage(_whole(settings(), "load reads all tiles"), run)
 
 
 def _filter(settings: Callable[[], Settings]) -> None:
-    from operators.filter.command import run
+    from nuclei_segmentation.operators.filter.command import run
 
     run_stage(settings(), run)
 
 
 def _stitch(settings: Callable[[], Settings]) -> None:
-    from operators.stitch.command import run
+    from nuclei_segmentation.operators.stitch.command import run
 
     run_stage(_whole(settings(), "stitch draws all shards"), run)
 

@@ -9,8 +9,8 @@
         print(operator.name, operator.container.reference, operator.upstream)
 """
 
-from pipelines.language.findings import DefinitionError, Finding, Place
-from pipelines.language.model import (
+from nuclei_segmentation.pipelines.language.findings import DefinitionError, Finding, Place
+from nuclei_segmentation.pipelines.language.model import (
     DYNAMIC,
     Connection,
     Container,
@@ -25,7 +25,7 @@ from pipelines.language.model import (
     Requests,
     Service,
 )
-from pipelines.language.reader import Definition, Report
+from nuclei_segmentation.pipelines.language.reader import Definition, Report
 
 __all__ = [
     "DYNAMIC",

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.argo import exportoptions
-from pipelines.argo.export import export
-from pipelines.language.check import check
-from pipelines.runner.plan import ENGINES
-from pipelines.runner.run import Request, run, say
-from shared.errors import NoSpace, OutputError
+from nuclei_segmentation.pipelines.argo import exportoptions
+from nuclei_segmentation.pipelines.argo.export import export
+from nuclei_segmentation.pipelines.language.check import check
+from nuclei_segmentation.pipelines.runner.plan import ENGINES
+from nuclei_segmentation.pipelines.runner.run import Request, run, say
+from nuclei_segmentation.shared.errors import NoSpace, OutputError
 
 RUN = """Runs a pipeline. Exit code 0: the result is there; that of the first operator that failed; 2: the command line
 or the definition is wrong; 10: no input; 13: the output folder cannot be used; 16: a service does not answer; 124: the
@@ -108,8 +108,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command line and return the exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Parameters
+    ----------
+    arguments
+        The command line without the program's name; None takes that of this process.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: no other file may take its number, or what is printed would go there
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -141,4 +147,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import cv2
 
-from shared.errors import NucleiError
-from shared.settings import ModelSettings
-from shared.settings import Settings as RunSettings
+from nuclei_segmentation.shared.errors import NucleiError
+from nuclei_segmentation.shared.settings import ModelSettings
+from nuclei_segmentation.shared.settings import Settings as RunSettings
 from training.checkpoint import CheckpointError
 from training.data import DataError, Field, load_fields
 from training.evaluate import HEADS, evaluate

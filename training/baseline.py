@@ -10,7 +10,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 
 APART = 5
 """Pixels by which the middles of two nuclei are apart at least."""

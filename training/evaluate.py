@@ -21,10 +21,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shared.batches import Pixels
-from shared.errors import NucleiError
-from shared.resources import usable_cpus
-from shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.errors import NucleiError
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
 from training.baseline import otsu
 from training.data import DataError, Field, load_fields
 from training.free import marks

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.batches import Pixels
-from shared.geometry import Window
-from shared.slides import open_slide
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides import open_slide
 from training.data import Field
 from training.segmenter import Segmented
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import openslide
 
-from operators.filter.nuclei import Labels
-from shared.settings import ModelSettings, Settings
+from nuclei_segmentation.operators.filter.nuclei import Labels
+from nuclei_segmentation.shared.settings import ModelSettings, Settings
 from training.data import Image
 from training.segmenter import Segmenter
 

@@ -11,16 +11,16 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from operators.filter.count import NucleusCount
-from operators.filter.inference import Engine, open_engine
-from operators.filter.nuclei import NUCLEUS, Labels, instances
-from operators.filter.stage import infer
-from operators.load.stage import load
-from shared.batches import Pixels
-from shared.crew import Crew
-from shared.geometry import TileGrid, Window
-from shared.settings import Settings
-from shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.operators.filter.count import NucleusCount
+from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, Labels, instances
+from nuclei_segmentation.operators.filter.stage import infer
+from nuclei_segmentation.operators.load.stage import load
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
 
 LARGEST = 1024
 """Images up to this side are one tile; larger ones are tiles of this side."""

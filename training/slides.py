@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
-from operators.filter.nuclei import NUCLEUS, instances, label_seeds
-from shared.errors import NucleiError
-from shared.geometry import Window
-from shared.settings import ModelSettings, Settings
-from shared.slides import open_slide
+from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, instances, label_seeds
+from nuclei_segmentation.shared.errors import NucleiError
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.slides import open_slide
 from training.augment import Floats, density, haematoxylin
 from training.data import DataError, Field, Image, Labels, median_diameter
 from training.export import NAME, export

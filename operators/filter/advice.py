@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from operators.filter.inference import ModelInfo
-from shared.geometry import TileGrid
+from nuclei_segmentation.operators.filter.inference import ModelInfo
+from nuclei_segmentation.shared.geometry import TileGrid
 
 log = logging.getLogger("nuclei")
 

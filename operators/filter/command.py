@@ -12,19 +12,20 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from operators.filter.advice import check_scale, explain_overlap
-from operators.filter.count import NucleusCount
-from operators.filter.inference import Engine, open_engine
-from operators.filter.stage import STAGE, infer
-from shared.answer import answer, finished, lines_of_time
-from shared.batches import Pixels, TileBatch
-from shared.crew import Crew
-from shared.errors import UsageError
-from shared.progress import Progress
-from shared.resources import MemoryPeak, human
-from shared.runkey import filter_key
-from shared.settings import Settings
-from shared.store import (
+from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
+from nuclei_segmentation.operators.filter.count import NucleusCount
+from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.operators.filter.stage import STAGE, infer
+from nuclei_segmentation.shared.batches import Pixels, TileBatch
+from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.runtime.progress import Progress
+from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
+from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.run_key import filter_key
+from nuclei_segmentation.shared.store import (
     ArrayFacts,
     Manifest,
     ModelFacts,
@@ -35,8 +36,7 @@ from shared.store import (
     find_store,
     refuse_as_output,
 )
-from shared.store.ledger import DAMAGED
-from shared.waiting import Patience
+from nuclei_segmentation.shared.store.ledger import DAMAGED
 
 log = logging.getLogger("nuclei")
 

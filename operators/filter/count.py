@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from operators.filter.nuclei import SPECK, Labels, label_seeds, seeds
-from shared.batches import Pixels
-from shared.geometry import TileGrid
+from nuclei_segmentation.operators.filter.nuclei import SPECK, Labels, label_seeds, seeds
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid
 
 _SIDES = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """From a tile to its neighbours, in rows and columns."""

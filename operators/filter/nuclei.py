@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.measure import label
 
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 
 Labels = npt.NDArray[np.int32]
 

@@ -7,10 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
-from operators.filter.count import NucleusCount
-from operators.filter.inference import Engine
-from shared.batches import MaskBatch, Pixels, TileBatch
-from shared.crew import Crew
+from nuclei_segmentation.operators.filter.count import NucleusCount
+from nuclei_segmentation.operators.filter.inference import Engine
+from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
 
 STAGE = "filter"
 

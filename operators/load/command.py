@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from operators.load.foreground import find_foreground
-from operators.load.stage import DamageLimit, load
-from shared.answer import answer, finished, lines_of_time
-from shared.batches import TileBatch
-from shared.crew import Crew
-from shared.errors import UnreadableSlide
-from shared.geometry import TileGrid
-from shared.inputs import slide_of
-from shared.progress import Progress
-from shared.render_config import RENDER, find_render_config, take_over
-from shared.resources import MemoryPeak, human
-from shared.runkey import load_key
-from shared.settings import Settings
-from shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
-from shared.slides.describe import describe, scale
-from shared.store import ArrayFacts, Manifest, SlideFacts, StoreFolder, StoreWriter
-from shared.store.ledger import DAMAGED
+from nuclei_segmentation.operators.load.foreground import find_foreground
+from nuclei_segmentation.operators.load.stage import DamageLimit, load
+from nuclei_segmentation.shared.batches import TileBatch
+from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config, take_over
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.progress import Progress
+from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
+from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.run_key import load_key
+from nuclei_segmentation.shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
+from nuclei_segmentation.shared.slides.describe import describe, scale
+from nuclei_segmentation.shared.slides.inputs import slide_of
+from nuclei_segmentation.shared.store import ArrayFacts, Manifest, SlideFacts, StoreFolder, StoreWriter
+from nuclei_segmentation.shared.store.ledger import DAMAGED
 
 log = logging.getLogger("nuclei")
 

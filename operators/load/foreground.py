@@ -7,11 +7,11 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from operators.load.tiling import foreground_tiles
-from operators.load.tissue import looks_like_fluorescence, tissue_mask
-from shared.geometry import TileGrid
-from shared.settings import MaskSettings
-from shared.slides import Slide
+from nuclei_segmentation.operators.load.tiling import foreground_tiles
+from nuclei_segmentation.operators.load.tissue import looks_like_fluorescence, tissue_mask
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.settings import MaskSettings
+from nuclei_segmentation.shared.slides import Slide
 
 log = logging.getLogger("nuclei")
 

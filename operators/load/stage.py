@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.batches import Pixels, TileBatch
-from shared.crew import Crew
-from shared.errors import TooMuchDamage
-from shared.geometry import TileGrid
-from shared.slides import Slide
+from nuclei_segmentation.shared.batches import Pixels, TileBatch
+from nuclei_segmentation.shared.errors import TooMuchDamage
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.slides import Slide
 
 STAGE = "load"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from shared.geometry import TileGrid
+from nuclei_segmentation.shared.geometry import TileGrid
 
 
 def foreground_tiles(grid: TileGrid, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int32]:

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from skimage import filters
 from skimage.morphology import remove_small_holes
 
-from operators.load import glass
-from operators.load.ink import ink_mask
+from nuclei_segmentation.operators.load import background
+from nuclei_segmentation.operators.load.pen_marks import ink_mask
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -48,9 +48,10 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     where there is dark tissue, and half of the tissue with the glass where there is none. Here glass is described,
     and whatever is not like it is tissue:
 
-    1. Unscanned fill is pure white or black with upright borders; it is left out (`glass.unscanned`).
+    1. Unscanned fill is pure white or black with upright borders; it is left out (`background.unscanned`).
     2. The glass level and the illumination are fitted to the brightest mode of bright, flat, neutral pixels
-       (`glass.measure`); from here on colours are optical densities against that glass (Ruifrok and Johnston, 2001).
+       (`background.measure`); from here on colours are optical densities against that glass (Ruifrok and
+       Johnston, 2001).
     3. Stain: density towards magenta or between yellow and blue, or plain darkness, by hysteresis (Canny, 1986) with
        thresholds that rise with the noise of the glass.
     4. Ink is told by its proportions of red, green and blue density (`ink.ink_mask`), unless it is nearly all there
@@ -74,10 +75,10 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
         (h, w) bool, True on tissue.
     """
     _check(overview)
-    fill = glass.unscanned(overview)
+    fill = background.unscanned(overview)
     if fill.all() or _is_dark(overview, ~fill):
         return ~fill
-    absorption = glass.measure(overview, ~fill)
+    absorption = background.measure(overview, ~fill)
     density = absorption.density
     is_colour = _is_colour(overview)
     found = ~fill
@@ -107,7 +108,7 @@ def looks_like_fluorescence(overview: npt.NDArray[np.uint8]) -> bool:
         (h, w, 3) uint8 RGB.
     """
     _check(overview)
-    return _is_dark(overview, ~glass.unscanned(overview))
+    return _is_dark(overview, ~background.unscanned(overview))
 
 
 def _is_dark(overview: npt.NDArray[np.uint8], scanned: Mask) -> bool:

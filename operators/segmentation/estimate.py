@@ -9,16 +9,16 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from operators.filter.inference import Engine
-from operators.load.stage import read_tile
-from operators.segmentation.journal import Journal
-from operators.stitch import memory_needed as stitch_memory
-from operators.stitch.estimate import PROBES, estimate_image, mean, spread
-from shared.crew import Crew
-from shared.geometry import TileGrid
-from shared.resources import MIB, human
-from shared.settings import Settings
-from shared.slides import Slide
+from nuclei_segmentation.operators.filter.inference import Engine
+from nuclei_segmentation.operators.load.stage import read_tile
+from nuclei_segmentation.operators.segmentation.journal import Journal
+from nuclei_segmentation.operators.stitch import memory_needed as stitch_memory
+from nuclei_segmentation.operators.stitch.estimate import PROBES, estimate_image, mean, spread
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.resources import MIB, human
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.slides import Slide
 
 BASE_MEMORY = 160 * MIB
 """Interpreter, libraries, model."""

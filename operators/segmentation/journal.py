@@ -17,8 +17,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from shared.batches import Pixels
-from shared.closing import Closing
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.runtime.closing import Closing
 
 MAGIC = b"nuclei maps 1\n\0\0"
 HEADER = struct.Struct("<QII")

@@ -7,33 +7,33 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from operators.filter.advice import check_scale, explain_overlap
-from operators.filter.count import NucleusCount
-from operators.filter.inference import Engine, open_engine
-from operators.filter.stage import infer
-from operators.load.foreground import find_foreground
-from operators.load.stage import DamageLimit, load
-from operators.segmentation.estimate import estimate
-from operators.segmentation.journal import Journal
-from operators.stitch.job import ImageJob, claim
-from operators.stitch.stage import StitchResult
-from operators.stitch.summary import Outcome, summarise
-from operators.stitch.workfolder import WorkFolder
-from shared.answer import answer
-from shared.batches import MaskBatch
-from shared.clock import Clock
-from shared.crew import Crew
-from shared.disk import writing
-from shared.errors import UsageError
-from shared.geometry import TileGrid
-from shared.inputs import slide_of
-from shared.progress import Progress, duration
-from shared.resources import MemoryPeak
-from shared.runkey import filter_key, load_key, stitch_key
-from shared.settings import Settings
-from shared.shard import VARIABLE
-from shared.slides import fingerprint, open_slide, stat_of
-from shared.slides.describe import describe
+from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
+from nuclei_segmentation.operators.filter.count import NucleusCount
+from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.operators.filter.stage import infer
+from nuclei_segmentation.operators.load.foreground import find_foreground
+from nuclei_segmentation.operators.load.stage import DamageLimit, load
+from nuclei_segmentation.operators.segmentation.estimate import estimate
+from nuclei_segmentation.operators.segmentation.journal import Journal
+from nuclei_segmentation.operators.stitch.job import ImageJob, claim
+from nuclei_segmentation.operators.stitch.stage import StitchResult
+from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
+from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
+from nuclei_segmentation.shared.batches import MaskBatch
+from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.progress import Progress, duration
+from nuclei_segmentation.shared.runtime.resources import MemoryPeak
+from nuclei_segmentation.shared.runtime.stage_timer import Clock
+from nuclei_segmentation.shared.runtime.summary import answer
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
+from nuclei_segmentation.shared.settings.shard import VARIABLE
+from nuclei_segmentation.shared.slides import fingerprint, open_slide, stat_of
+from nuclei_segmentation.shared.slides.describe import describe
+from nuclei_segmentation.shared.slides.inputs import slide_of
 
 log = logging.getLogger("nuclei")
 

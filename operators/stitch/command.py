@@ -9,27 +9,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.stitch.estimate import estimate_image
-from operators.stitch.job import ImageJob, claim
-from operators.stitch.levels import SIDE
-from operators.stitch.memory import memory_needed
-from operators.stitch.stage import StitchResult
-from operators.stitch.summary import Outcome, summarise
-from operators.stitch.workfolder import WorkFolder
-from shared.answer import answer
-from shared.batches import MaskBatch, TileBatch
-from shared.crew import Crew
-from shared.disk import writing
-from shared.inputs import slide_of
-from shared.progress import Progress, duration
-from shared.resources import MIB, MemoryPeak, human
-from shared.runkey import stitch_key
-from shared.settings import Settings
-from shared.slides import SlideInfo, fingerprint, open_slide, stat_of
-from shared.slides.describe import describe
-from shared.store import Manifest, Parts, StoreReader, WholeReader, find_store, free, refuse_as_output
-from shared.store.manifest import completion, is_complete
-from shared.waiting import Patience
+from nuclei_segmentation.operators.stitch.estimate import estimate_image
+from nuclei_segmentation.operators.stitch.job import ImageJob, claim
+from nuclei_segmentation.operators.stitch.memory import memory_needed
+from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
+from nuclei_segmentation.operators.stitch.stage import StitchResult
+from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
+from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
+from nuclei_segmentation.shared.batches import MaskBatch, TileBatch
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.progress import Progress, duration
+from nuclei_segmentation.shared.runtime.resources import MIB, MemoryPeak, human
+from nuclei_segmentation.shared.runtime.summary import answer
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.run_key import stitch_key
+from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, open_slide, stat_of
+from nuclei_segmentation.shared.slides.describe import describe
+from nuclei_segmentation.shared.slides.inputs import slide_of
+from nuclei_segmentation.shared.store import (
+    Manifest,
+    Parts,
+    StoreReader,
+    WholeReader,
+    find_store,
+    free,
+    refuse_as_output,
+)
+from nuclei_segmentation.shared.store.manifest import completion, is_complete
 
 log = logging.getLogger("nuclei")
 

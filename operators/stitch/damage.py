@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from operators.stitch.stage import StitchResult
-from shared.errors import TooMuchDamage
-from shared.geometry import Window
+from nuclei_segmentation.operators.stitch.stage import StitchResult
+from nuclei_segmentation.shared.errors import TooMuchDamage
+from nuclei_segmentation.shared.geometry import Window
 
 log = logging.getLogger("nuclei")
 

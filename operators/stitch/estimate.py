@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from operators.stitch.segments import encode, whole
-from shared.crew import Crew
-from shared.geometry import TileGrid
-from shared.resources import MIB
-from shared.settings import JpegSettings
-from shared.slides.slide import Slide
+from nuclei_segmentation.operators.stitch.pyramid.segments import encode, whole
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.resources import MIB
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import JpegSettings
+from nuclei_segmentation.shared.slides.slide import Slide
 
 PROBES = 6
 """Tiles of each kind, with tissue and without, that are tried."""

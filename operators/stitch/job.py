@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from operators.stitch.damage import check_damage
-from operators.stitch.render_files import publish, renew_render_config
-from operators.stitch.stage import StitchResult, stitch
-from operators.stitch.workfolder import WorkFolder
-from shared.batches import MaskBatch
-from shared.crew import Crew
-from shared.errors import NoSpace, UnreadableSlide
-from shared.geometry import TileGrid
-from shared.inputs import IMAGE
-from shared.render_config import RENDER, find_render_config
-from shared.resources import free_bytes, human
-from shared.settings import Settings
-from shared.slides import Slide, stat_of
+from nuclei_segmentation.operators.stitch.damage import check_damage
+from nuclei_segmentation.operators.stitch.render_files import publish, renew_render_config
+from nuclei_segmentation.operators.stitch.stage import StitchResult, stitch
+from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
+from nuclei_segmentation.shared.batches import MaskBatch
+from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
+from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.resources import free_bytes, human
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.slides import Slide, stat_of
+from nuclei_segmentation.shared.slides.inputs import IMAGE
 
 log = logging.getLogger("nuclei")
 

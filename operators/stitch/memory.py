@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.stitch.levels import RUN, SIDE
+from nuclei_segmentation.operators.stitch.pyramid.levels import RUN, SIDE
 
 _BATCHES = 2
 _BATCH_TILES = 64

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from operators.stitch.levels import Level
-from operators.stitch.overlay import Brush, Mask
-from shared.batches import MaskBatch, Pixels
-from shared.errors import NucleiError
-from shared.geometry import TileGrid, Window
+from nuclei_segmentation.operators.stitch.overlay import Brush, Mask
+from nuclei_segmentation.operators.stitch.pyramid.levels import Level
+from nuclei_segmentation.shared.batches import MaskBatch, Pixels
+from nuclei_segmentation.shared.errors import NucleiError
+from nuclei_segmentation.shared.geometry import TileGrid, Window
 
 
 @dataclass(slots=True)

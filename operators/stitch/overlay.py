@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.batches import Pixels
-from shared.settings import OverlaySettings
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.settings import OverlaySettings
 
 Mask = npt.NDArray[np.uint8]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from operators.stitch.mosaic import Job, nuclei_under
-from operators.stitch.overlay import Brush
-from operators.stitch.segments import Encoder, Strip, finish
-from shared.batches import Pixels
-from shared.geometry import TileGrid, Window
-from shared.slides.damage import hatch
-from shared.slides.slide import Slide
+from nuclei_segmentation.operators.stitch.mosaic import Job, nuclei_under
+from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, Strip, finish
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.slides.hatching import hatch
+from nuclei_segmentation.shared.slides.slide import Slide
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ import json
 import os
 from pathlib import Path
 
-from shared.disk import writing
-from shared.errors import OutputError
-from shared.inputs import IMAGE
-from shared.render_config import RENDER, take_over
+from nuclei_segmentation.shared.clara.render_config import RENDER, take_over
+from nuclei_segmentation.shared.errors import OutputError
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.slides.inputs import IMAGE
 
 META = "config.meta"
 

@@ -16,22 +16,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from operators.stitch.levels import SIDE, Level, levels_of
-from operators.stitch.memory import ahead
-from operators.stitch.mosaic import Mosaic
-from operators.stitch.overlay import Brush
-from operators.stitch.reduce import Reducer
-from operators.stitch.render import Rendered, Renderer
-from operators.stitch.segments import Encoder, shared_tables
-from operators.stitch.segments import encode as encode_jpeg
-from operators.stitch.space import open_reserved, reserve
-from operators.stitch.spool import Spool
-from operators.stitch.tiff import PyramidFile
-from shared.batches import MaskBatch
-from shared.crew import Crew, abandon
-from shared.geometry import TileGrid, Window
-from shared.settings import JpegSettings, OverlaySettings
-from shared.slides.slide import Slide
+from nuclei_segmentation.operators.stitch.memory import ahead
+from nuclei_segmentation.operators.stitch.mosaic import Mosaic
+from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE, Level, levels_of
+from nuclei_segmentation.operators.stitch.pyramid.reduce import Reducer
+from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, shared_tables
+from nuclei_segmentation.operators.stitch.pyramid.segments import encode as encode_jpeg
+from nuclei_segmentation.operators.stitch.pyramid.space import open_reserved, reserve
+from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
+from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
+from nuclei_segmentation.operators.stitch.render import Rendered, Renderer
+from nuclei_segmentation.shared.batches import MaskBatch
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.runtime.worker_pool import Crew, abandon
+from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
+from nuclei_segmentation.shared.slides.slide import Slide
 
 
 @dataclass(frozen=True, slots=True)

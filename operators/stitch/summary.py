@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.answer import finished, lines_of_time
-from shared.clock import Clock
-from shared.inputs import IMAGE
-from shared.resources import human
-from shared.slides.describe import scale
-from shared.slides.slide import SlideInfo
+from nuclei_segmentation.shared.runtime.resources import human
+from nuclei_segmentation.shared.runtime.stage_timer import Clock
+from nuclei_segmentation.shared.runtime.summary import finished, lines_of_time
+from nuclei_segmentation.shared.slides.describe import scale
+from nuclei_segmentation.shared.slides.inputs import IMAGE
+from nuclei_segmentation.shared.slides.slide import SlideInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from operators.stitch.render_files import META
-from shared.disk import writing
-from shared.errors import OutputError, StoreError
-from shared.inputs import IMAGE
-from shared.lock import FolderLock
-from shared.render_config import RENDER
-from shared.store.manifest import WORK, read_manifest
-from shared.store.shards import shard_folders
+from nuclei_segmentation.operators.stitch.render_files import META
+from nuclei_segmentation.shared.clara.render_config import RENDER
+from nuclei_segmentation.shared.errors import OutputError, StoreError
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.lock import FolderLock
+from nuclei_segmentation.shared.slides.inputs import IMAGE
+from nuclei_segmentation.shared.store.manifest import WORK, read_manifest
+from nuclei_segmentation.shared.store.shard_folders import shard_folders
 
 META_LIMIT = 1 << 20
 """Most bytes of a config.meta; ours have a few hundred."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipelines.argo.pods import CONFIG, MODELS, PAYLOAD, SHARED, TEMPORARY, WORK, Object, place
-from pipelines.language.model import Container, Operator, Service
-from pipelines.runner.local import own
-from pipelines.runner.variables import DATA
+from nuclei_segmentation.pipelines.argo.pods import CONFIG, MODELS, PAYLOAD, SHARED, TEMPORARY, WORK, Object, place
+from nuclei_segmentation.pipelines.language.model import Container, Operator, Service
+from nuclei_segmentation.pipelines.runner.local import own
+from nuclei_segmentation.pipelines.variables import DATA
 
 MODELS_CLAIM = "nuclei-models"
 

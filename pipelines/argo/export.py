@@ -12,15 +12,15 @@ from typing import Any
 
 import yaml
 
-from pipelines.argo.exportoptions import Export
-from pipelines.argo.keep import keep
-from pipelines.argo.workflow import remarks, workflow
-from pipelines.language.check import ERRORS, USAGE
-from pipelines.language.findings import DefinitionError, harmless
-from pipelines.language.reader import Definition
-from pipelines.runner.plan import served
-from shared.disk import writing
-from shared.errors import NucleiError, OutputError
+from nuclei_segmentation.pipelines.argo.exportoptions import Export
+from nuclei_segmentation.pipelines.argo.keep import keep
+from nuclei_segmentation.pipelines.argo.workflow import remarks, workflow
+from nuclei_segmentation.pipelines.language.check import ERRORS, USAGE
+from nuclei_segmentation.pipelines.language.findings import DefinitionError, harmless
+from nuclei_segmentation.pipelines.language.reader import Definition
+from nuclei_segmentation.pipelines.runner.plan import served
+from nuclei_segmentation.shared.errors import NucleiError, OutputError
+from nuclei_segmentation.shared.runtime.disk import writing
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9 ./:=_-]{2,}")
 """Texts that every reader of YAML takes for text without quotes, if they are no words of its own."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pipelines.argo.cluster import MODELS_CLAIM, Cluster
-from pipelines.language.names import IMAGE
-from shared.address import Address
-from shared.errors import UsageError
-from shared.shard import MOST
+from nuclei_segmentation.pipelines.argo.cluster import MODELS_CLAIM, Cluster
+from nuclei_segmentation.pipelines.language.names import IMAGE
+from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.settings.address import Address
+from nuclei_segmentation.shared.settings.shard import MOST
 
 _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 

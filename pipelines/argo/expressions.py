@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.argo.keep import Kept, parts
-from pipelines.language.findings import DefinitionError, Finding, shown
-from shared.errors import UsageError
+from nuclei_segmentation.pipelines.argo.keep import Kept, parts
+from nuclei_segmentation.pipelines.language.findings import DefinitionError, Finding, shown
+from nuclei_segmentation.shared.errors import UsageError
 
 OPEN = "{{"
 

@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.language.files import LARGEST
-from pipelines.language.findings import DefinitionError
-from pipelines.language.model import Container, Operator, Pipeline, Service
-from pipelines.language.reader import Definition
-from shared.files import read_regular
+from nuclei_segmentation.pipelines.language.files import LARGEST
+from nuclei_segmentation.pipelines.language.findings import DefinitionError
+from nuclei_segmentation.pipelines.language.model import Container, Operator, Pipeline, Service
+from nuclei_segmentation.pipelines.language.reader import Definition
+from nuclei_segmentation.shared.runtime.files import read_regular
 
 MOST_TRIES = 50
 """How often a definition is read to see what can be kept; then no more is. Ten parameters need 20 at most."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.language.model import MIB, Operator, Pipeline, Requests, Service
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.local import own
-from pipelines.runner.variables import DATA
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.language.model import MIB, Operator, Pipeline, Requests, Service
+from nuclei_segmentation.pipelines.runner.local import own
+from nuclei_segmentation.pipelines.variables import DATA
 
 Object = dict[str, Any]
 """A part of a YAML document."""

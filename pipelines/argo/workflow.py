@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pipelines.argo import pods
-from pipelines.argo.cluster import Cluster
-from pipelines.argo.expressions import filled, refuse, tag
-from pipelines.argo.keep import Kept, parts
-from pipelines.argo.labels import Labels, label
-from pipelines.argo.pods import RUN, Object
-from pipelines.language.model import Operator, Pipeline, Service
-from pipelines.runner.local import own
-from pipelines.runner.variables import ALONE, RUN_VARIABLE, SHARD_VARIABLE, SHM_VARIABLE, TRITON_HTTP
-from shared.errors import UsageError, retryable
+from nuclei_segmentation.pipelines.argo import pods
+from nuclei_segmentation.pipelines.argo.cluster import Cluster
+from nuclei_segmentation.pipelines.argo.expressions import filled, refuse, tag
+from nuclei_segmentation.pipelines.argo.keep import Kept, parts
+from nuclei_segmentation.pipelines.argo.labels import Labels, label
+from nuclei_segmentation.pipelines.argo.pods import RUN, Object
+from nuclei_segmentation.pipelines.language.model import Operator, Pipeline, Service
+from nuclei_segmentation.pipelines.runner.local import own
+from nuclei_segmentation.pipelines.variables import ALONE, RUN_VARIABLE, SHARD_VARIABLE, SHM_VARIABLE, TRITON_HTTP
+from nuclei_segmentation.shared.errors import UsageError, retryable
 
 ENTRY = "pipeline"
 TRIES, PAUSE, FACTOR = "3", "10", "2"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.language.reader import Definition, Report
+from nuclei_segmentation.pipelines.language.reader import Definition, Report
 
 CLEAN, ERRORS, USAGE = 0, 1, 2
 """Exit codes: nothing wrong but warnings; errors; the command line is wrong or a file cannot be read."""

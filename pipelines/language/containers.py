@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.language.cursor import Cursor, once, required
-from pipelines.language.findings import Place, shown
-from pipelines.language.model import MIB, Connection, Container, Model, Requests
-from pipelines.language.names import bad_connection, bad_image, bad_name, bad_path, bad_tag, bad_variable
+from nuclei_segmentation.pipelines.language.cursor import Cursor, once, required
+from nuclei_segmentation.pipelines.language.findings import Place, shown
+from nuclei_segmentation.pipelines.language.model import MIB, Connection, Container, Model, Requests
+from nuclei_segmentation.pipelines.language.names import (
+    bad_connection,
+    bad_image,
+    bad_name,
+    bad_path,
+    bad_tag,
+    bad_variable,
+)
 
 _CONTAINER = ("image", "tag", "command")
 _REQUESTS = ("cpu", "memory", "gpu")

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from pipelines.language import templates
-from pipelines.language.findings import Code, Findings, Place, Severity, shown
-from pipelines.language.nodes import Document, Node, Scalar, Sequence, child
-from pipelines.language.nodes import Mapping as MappingNode
-from pipelines.language.templates import Scope
+from nuclei_segmentation.pipelines.language import templates
+from nuclei_segmentation.pipelines.language.findings import Code, Findings, Place, Severity, shown
+from nuclei_segmentation.pipelines.language.nodes import Document, Node, Scalar, Sequence, child
+from nuclei_segmentation.pipelines.language.nodes import Mapping as MappingNode
+from nuclei_segmentation.pipelines.language.templates import Scope
 
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")
 

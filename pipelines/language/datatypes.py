@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from pipelines.language.cursor import Cursor, required
-from pipelines.language.findings import shown
-from pipelines.language.model import DYNAMIC, DataType
-from pipelines.language.names import no_text
+from nuclei_segmentation.pipelines.language.cursor import Cursor, required
+from nuclei_segmentation.pipelines.language.findings import shown
+from nuclei_segmentation.pipelines.language.model import DYNAMIC, DataType
+from nuclei_segmentation.pipelines.language.names import no_text
 
 _SIZES = {"u": ("uint", (8, 16, 32, 64)), "i": ("int", (8, 16, 32, 64)), "f": ("float", (16, 32, 64))}
 PRIMITIVES = {

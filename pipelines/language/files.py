@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pipelines.language.findings import Findings, Place, shown
-from pipelines.language.nodes import ROOT_PATH, Document
-from pipelines.language.yamltree import parse
-from shared.files import read_regular
+from nuclei_segmentation.pipelines.language.findings import Findings, Place, shown
+from nuclei_segmentation.pipelines.language.nodes import ROOT_PATH, Document
+from nuclei_segmentation.pipelines.language.yamltree import parse
+from nuclei_segmentation.shared.runtime.files import read_regular
 
 LARGEST = 256 * 1024
 """Most bytes of a file; a real one has a few thousand."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.errors import UsageError
+from nuclei_segmentation.shared.errors import UsageError
 
 MOST = 1000
 """Findings of one check that are kept; a file with more is not a definition with mistakes, but something else."""

@@ -7,9 +7,9 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipelines.language.findings import Findings, Place, shown
-from pipelines.language.model import Input, Operator, Output
-from pipelines.language.operators import Draft
+from nuclei_segmentation.pipelines.language.findings import Findings, Place, shown
+from nuclei_segmentation.pipelines.language.model import Input, Operator, Output
+from nuclei_segmentation.pipelines.language.operators import Draft
 
 
 def join(drafts: Sequence[Draft], findings: Findings) -> tuple[Operator, ...]:

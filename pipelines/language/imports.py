@@ -12,13 +12,13 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pipelines.language import versions
-from pipelines.language.cursor import Cursor, required
-from pipelines.language.files import Files
-from pipelines.language.findings import shown
-from pipelines.language.model import Import, Parameter
-from pipelines.language.names import bad_name
-from pipelines.language.templates import Scope, has_placeholder
+from nuclei_segmentation.pipelines.language import versions
+from nuclei_segmentation.pipelines.language.cursor import Cursor, required
+from nuclei_segmentation.pipelines.language.files import Files
+from nuclei_segmentation.pipelines.language.findings import shown
+from nuclei_segmentation.pipelines.language.model import Import, Parameter
+from nuclei_segmentation.pipelines.language.names import bad_name
+from nuclei_segmentation.pipelines.language.templates import Scope, has_placeholder
 
 MOST_IMPORTS = 256
 """Most imports of one definition, each time counted that one is followed."""

@@ -6,11 +6,11 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.language.cursor import Cursor, once, required
-from pipelines.language.datatypes import FIELDS, data_type, refuse_types
-from pipelines.language.findings import Place, shown
-from pipelines.language.model import Input, Output
-from pipelines.language.names import bad_name, bad_path, no_text
+from nuclei_segmentation.pipelines.language.cursor import Cursor, once, required
+from nuclei_segmentation.pipelines.language.datatypes import FIELDS, data_type, refuse_types
+from nuclei_segmentation.pipelines.language.findings import Place, shown
+from nuclei_segmentation.pipelines.language.model import Input, Output
+from nuclei_segmentation.pipelines.language.names import bad_name, bad_path, no_text
 
 _INPUT = ("from", "name", "path", *FIELDS)
 _OUTPUT = ("name", "path", *FIELDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipelines.language.findings import Place
+from nuclei_segmentation.pipelines.language.findings import Place
 
 Places = Mapping[str, Place]
 MIB = 1024 * 1024

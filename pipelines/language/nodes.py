@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from pipelines.language.findings import Place
+from nuclei_segmentation.pipelines.language.findings import Place
 
 ROOT_PATH = "document"
 _NULLS = ("", "~", "null", "Null", "NULL")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.language import versions
-from pipelines.language.containers import connections, container, models, requests, variables
-from pipelines.language.cursor import Cursor, once, required
-from pipelines.language.findings import Place, shown
-from pipelines.language.imports import Imports
-from pipelines.language.interface import Interface, interface
-from pipelines.language.model import Container, Operator, Service
-from pipelines.language.names import bad_name
+from nuclei_segmentation.pipelines.language import versions
+from nuclei_segmentation.pipelines.language.containers import connections, container, models, requests, variables
+from nuclei_segmentation.pipelines.language.cursor import Cursor, once, required
+from nuclei_segmentation.pipelines.language.findings import Place, shown
+from nuclei_segmentation.pipelines.language.imports import Imports
+from nuclei_segmentation.pipelines.language.interface import Interface, interface
+from nuclei_segmentation.pipelines.language.model import Container, Operator, Service
+from nuclei_segmentation.pipelines.language.names import bad_name
 
 _SERVICE = ("name", "description", "api-version", "container", "connections", "requests", "variables", "import")
 _OPERATOR = (

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.language import versions
-from pipelines.language.cursor import Cursor, Reading, required
-from pipelines.language.files import Files
-from pipelines.language.findings import DefinitionError, Finding, Findings, shown
-from pipelines.language.graph import join
-from pipelines.language.imports import Imports, parameters
-from pipelines.language.model import Parameter, Pipeline
-from pipelines.language.names import bad_name
-from pipelines.language.operators import draft
-from pipelines.language.templates import Scope
+from nuclei_segmentation.pipelines.language import versions
+from nuclei_segmentation.pipelines.language.cursor import Cursor, Reading, required
+from nuclei_segmentation.pipelines.language.files import Files
+from nuclei_segmentation.pipelines.language.findings import DefinitionError, Finding, Findings, shown
+from nuclei_segmentation.pipelines.language.graph import join
+from nuclei_segmentation.pipelines.language.imports import Imports, parameters
+from nuclei_segmentation.pipelines.language.model import Parameter, Pipeline
+from nuclei_segmentation.pipelines.language.names import bad_name
+from nuclei_segmentation.pipelines.language.operators import draft
+from nuclei_segmentation.pipelines.language.templates import Scope
 
 _PIPELINE = ("api-version", "name", "description", "orchestrator", "parameters", "pull-secrets", "operators")
 

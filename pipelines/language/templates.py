@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pipelines.language.findings import Code, shown
-from pipelines.language.names import NAME
+from nuclei_segmentation.pipelines.language.findings import Code, shown
+from nuclei_segmentation.pipelines.language.names import NAME
 
 OPEN, CLOSE = "${{", "}}"
 LARGEST = 1024 * 1024

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 
-from pipelines.language.cursor import Cursor
-from pipelines.language.findings import shown
+from nuclei_segmentation.pipelines.language.cursor import Cursor
+from nuclei_segmentation.pipelines.language.findings import shown
 
 Version = tuple[int, int, int]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import yaml
 
-from pipelines.language.findings import Code, Findings
-from pipelines.language.nodes import Document, Mapping, Node, Scalar, Sequence, child
+from nuclei_segmentation.pipelines.language.findings import Code, Findings
+from nuclei_segmentation.pipelines.language.nodes import Document, Mapping, Node, Scalar, Sequence, child
 
 DEEPEST = 32
 """Levels of nesting; definitions have up to eight."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.language import model
-from pipelines.language.model import Container, Operator, Pipeline
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.step import Service, Step
-from pipelines.runner.variables import ALONE, DATA, TRITON_GRPC, TRITON_HTTP
-from shared.errors import UsageError
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.language import model
+from nuclei_segmentation.pipelines.language.model import Container, Operator, Pipeline
+from nuclei_segmentation.pipelines.runner.step import Service, Step
+from nuclei_segmentation.pipelines.variables import ALONE, DATA, TRITON_GRPC, TRITON_HTTP
+from nuclei_segmentation.shared.errors import UsageError
 
 ADDRESS = "TRITON_IP"
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:20.07-v1-py3"

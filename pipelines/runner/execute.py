@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.runner import jobstate, memory
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.jobstate import State
-from pipelines.runner.launch import Launch, Running, launch
-from pipelines.runner.plan import Plan
-from pipelines.runner.schedule import Limits, Result, Schedule
-from pipelines.runner.services import Services, Unanswered
-from pipelines.runner.step import Step
-from pipelines.runner.view import View
-from shared.disk import writing
-from shared.errors import InputError, Interrupted, OutputError
-from shared.lock import FolderLock
-from shared.progress import duration
-from shared.resources import human
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.runner import job_state, memory
+from nuclei_segmentation.pipelines.runner.job_state import State
+from nuclei_segmentation.pipelines.runner.launch import Launch, Running, launch
+from nuclei_segmentation.pipelines.runner.plan import Plan
+from nuclei_segmentation.pipelines.runner.schedule import Limits, Result, Schedule
+from nuclei_segmentation.pipelines.runner.services import Services, Unanswered
+from nuclei_segmentation.pipelines.runner.step import Step
+from nuclei_segmentation.pipelines.runner.view import View
+from nuclei_segmentation.shared.errors import InputError, Interrupted, OutputError
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.lock import FolderLock
+from nuclei_segmentation.shared.runtime.progress import duration
+from nuclei_segmentation.shared.runtime.resources import human
 
 LAST_LINES = 15
 """Of the log of an operator that failed."""
@@ -104,8 +104,8 @@ def _check(folders: Folders) -> None:
 
 def _state(plan: Plan, folders: Folders, config: Path | None, view: View) -> State:
     """Return how far this run is; what is there of another one gives way, if it is no result."""
-    key = jobstate.key(plan.hash, folders.payload, *([] if config is None else [config]), output=folders.output)
-    before = jobstate.load(folders.job)
+    key = job_state.key(plan.hash, folders.payload, *([] if config is None else [config]), output=folders.output)
+    before = job_state.load(folders.job)
     ours = {one.partition("/")[0] for one in before.placed} if before is not None else set()
     there = sorted(one.name for one in folders.output.iterdir() if not one.name.startswith("."))
     if any(name not in ours for name in there):

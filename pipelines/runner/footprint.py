@@ -6,7 +6,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from shared.resources import memory_groups
+from nuclei_segmentation.shared.runtime.resources import memory_groups
 
 INTERVAL_SECONDS = 0.25
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from pipelines.runner.footprint import Footprint
-from pipelines.runner.step import Step
+from nuclei_segmentation.pipelines.runner.footprint import Footprint
+from nuclei_segmentation.pipelines.runner.step import Step
 
 LOST = 125
 """Exit code of an operator whose own is not known, since the engine has gone away; Docker's own for its failures."""

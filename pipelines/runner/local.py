@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipelines.language.findings import shown
-from pipelines.language.model import Operator, Service
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.step import Step
-from shared.errors import UsageError
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.language.findings import shown
+from nuclei_segmentation.pipelines.language.model import Operator, Service
+from nuclei_segmentation.pipelines.runner.step import Step
+from nuclei_segmentation.shared.errors import UsageError
 
 MAIN = Path(__file__).resolve().parents[2] / "operators" / "main.py"
 COMMANDS = ("load", "filter", "stitch", "segmentation")

@@ -7,8 +7,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from shared.errors import OutputError
-from shared.resources import human
+from nuclei_segmentation.shared.errors import OutputError
+from nuclei_segmentation.shared.runtime.resources import human
 
 
 def share(folder: str) -> None:

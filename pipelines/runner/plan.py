@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.language import model
-from pipelines.language.model import Connection, Container, Operator, Pipeline, Requests
-from pipelines.language.names import bad_image, bad_tag
-from pipelines.runner import cpost, local
-from pipelines.runner.boxes import Boxes, uses_arrays, writes_arrays
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.step import PORT, Service, Step
-from pipelines.runner.variables import (
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.language import model
+from nuclei_segmentation.pipelines.language.model import Connection, Container, Operator, Pipeline, Requests
+from nuclei_segmentation.pipelines.language.names import bad_image, bad_tag
+from nuclei_segmentation.pipelines.runner import cpost, local
+from nuclei_segmentation.pipelines.runner.container_commands import Boxes, uses_arrays, writes_arrays
+from nuclei_segmentation.pipelines.runner.step import PORT, Service, Step
+from nuclei_segmentation.pipelines.variables import (
     ALONE,
     DATA,
     OURS,
@@ -32,7 +32,7 @@ from pipelines.runner.variables import (
     TRITON_HTTP,
     TRITON_VARIABLES,
 )
-from shared.errors import UsageError
+from nuclei_segmentation.shared.errors import UsageError
 
 Engine = Literal["process", "podman", "docker"]
 ENGINES: tuple[Engine, ...] = ("process", "podman", "docker")

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pipelines.language.findings import DefinitionError, harmless
-from pipelines.language.reader import Definition
-from pipelines.runner.execute import Ways, execute
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.plan import Engine, Options, Plan, plan
-from pipelines.runner.schedule import Limits
-from pipelines.runner.view import View
-from shared.errors import NucleiError, UsageError
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.language.findings import DefinitionError, harmless
+from nuclei_segmentation.pipelines.language.reader import Definition
+from nuclei_segmentation.pipelines.runner.execute import Ways, execute
+from nuclei_segmentation.pipelines.runner.plan import Engine, Options, Plan, plan
+from nuclei_segmentation.pipelines.runner.schedule import Limits
+from nuclei_segmentation.pipelines.runner.view import View
+from nuclei_segmentation.shared.errors import NucleiError, UsageError
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - this is what shm_open(3) means, not a temporary file
 

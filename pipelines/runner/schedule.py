@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.runner.launch import Ended, Running
-from pipelines.runner.step import Step
+from nuclei_segmentation.pipelines.runner.launch import Ended, Running
+from nuclei_segmentation.pipelines.runner.step import Step
 
 GRACE_SECONDS = 10.0
 """Who has not ended so long after it was asked to is ended."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipelines.runner.launch import Launch, Running
-from pipelines.runner.schedule import GRACE_SECONDS
-from pipelines.runner.step import PORT, Service, Step
-from shared.errors import InferenceUnavailable
-from shared.progress import duration
+from nuclei_segmentation.pipelines.runner.launch import Launch, Running
+from nuclei_segmentation.pipelines.runner.schedule import GRACE_SECONDS
+from nuclei_segmentation.pipelines.runner.step import PORT, Service, Step
+from nuclei_segmentation.shared.errors import InferenceUnavailable
+from nuclei_segmentation.shared.runtime.progress import duration
 
 POLL_SECONDS = 0.25
 _LISTENS = "0A"

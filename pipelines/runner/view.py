@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from pipelines.language.findings import harmless
-from shared.progress import duration
+from nuclei_segmentation.pipelines.language.findings import harmless
+from nuclei_segmentation.shared.runtime.progress import duration
 
 DRAW_SECONDS = 0.5
 LINE_SECONDS = 10.0

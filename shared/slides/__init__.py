@@ -1,8 +1,8 @@
 """Finds, opens and reads whole-slide images, whatever their format."""
 
-from shared.slides.find import find_slide
-from shared.slides.fingerprint import fingerprint, stat_of
-from shared.slides.open import open_slide
-from shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.find import find_slide
+from nuclei_segmentation.shared.slides.fingerprint import fingerprint, stat_of
+from nuclei_segmentation.shared.slides.open import open_slide
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
 
 __all__ = ["Region", "Slide", "SlideInfo", "find_slide", "fingerprint", "open_slide", "stat_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from shared.slides.slide import SlideInfo
+from nuclei_segmentation.shared.slides.slide import SlideInfo
 
 log = logging.getLogger("nuclei")
 

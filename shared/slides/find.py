@@ -11,8 +11,8 @@ from typing import Final
 
 import openslide
 
-from shared.errors import InputError
-from shared.slides.tiff_index import is_tiff
+from nuclei_segmentation.shared.errors import InputError
+from nuclei_segmentation.shared.slides.tiff_index import is_tiff
 
 _TIFF: Final = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".scn", ".svslide", ".bif", ".btf", ".tf2", ".tf8"})
 EXTENSIONS: Final = _TIFF | {".vms", ".vmu", ".mrxs", ".dcm", ".czi"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.errors import UnreadableSlide
-from shared.slides.find import files_of
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.slides.find import files_of
 
 _END: Final = 1 << 20
 _BLOCK: Final = 64 << 10

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]  # it has no stubs
 
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 
 GREY, RGB, YCBCR = 1, 2, 6  # TIFF's numbers for the photometric interpretation
 MOST_SCANS: Final = 100  # of a progressive JPEG; each costs a pass over the tile

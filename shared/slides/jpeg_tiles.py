@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from shared.batches import Pixels
-from shared.slides.jpeg import RGB, YCBCR, BadJpeg, JpegDecoder
-from shared.slides.slide import SlideInfo
-from shared.slides.stored_tiles import StoredTiles
-from shared.slides.tiff_index import Directory
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.slides.jpeg import RGB, YCBCR, BadJpeg, JpegDecoder
+from nuclei_segmentation.shared.slides.slide import SlideInfo
+from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
+from nuclei_segmentation.shared.slides.tiff_index import Directory
 
 JPEG: Final = 7  # TIFF's number for the compression
 _SAMPLES: Final = 5  # tiles that are tried before the reader is trusted with a file

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shared.slides.tiff_index import Directory
+from nuclei_segmentation.shared.slides.tiff_index import Directory
 
 SMALLEST_MPP: Final = 0.01  # µm; an electron microscope's
 LARGEST_MPP: Final = 100.0  # µm; a macro photograph's

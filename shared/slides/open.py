@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shared.errors import UnreadableSlide
-from shared.geometry import Window
-from shared.slides.jpeg import BadJpeg
-from shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
-from shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
-from shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
-from shared.slides.slide import Slide, SlideInfo
-from shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
-from shared.slides.tiff_tiles import TiffTiles, why_not
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides.jpeg import BadJpeg
+from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
+from nuclei_segmentation.shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
+from nuclei_segmentation.shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
+from nuclei_segmentation.shared.slides.slide import Slide, SlideInfo
+from nuclei_segmentation.shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
+from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, why_not
 
 log = logging.getLogger("nuclei")
 

@@ -11,12 +11,12 @@ import numpy as np
 import openslide
 from PIL.Image import Image
 
-from shared.batches import Pixels
-from shared.errors import UnreadableSlide
-from shared.geometry import Window
-from shared.slides.damage import hatch
-from shared.slides.overview import Shrinker, overview_size, pick_level
-from shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides.hatching import hatch
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, overview_size, pick_level
 
 _STRIPE: Final = 4 << 20  # pixels that an overview reads at a time
 WHITE: Final = (255, 255, 255)

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.batches import Pixels
-from shared.closing import Closing
-from shared.geometry import Window
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.runtime.closing import Closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Region:
     Attributes
     ----------
     pixels
-        (height, width, 3) uint8 RGB. What could not be read is hatched (`shared.slides.damage`).
+        (height, width, 3) uint8 RGB. What could not be read is hatched (`shared.slides.hatching`).
     damaged
         Whether any of it could not be read.
     """

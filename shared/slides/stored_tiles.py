@@ -9,13 +9,13 @@ from typing import Final
 
 import numpy as np
 
-from shared.batches import Pixels
-from shared.geometry import Window
-from shared.slides.damage import hatch
-from shared.slides.overview import Shrinker, overview_size, pick_level
-from shared.slides.slide import Region, Slide, SlideInfo
-from shared.slides.tiff_index import Directory
-from shared.slides.tile_cache import TileCache
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides.hatching import hatch
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, overview_size, pick_level
+from nuclei_segmentation.shared.slides.tiff_index import Directory
+from nuclei_segmentation.shared.slides.tile_cache import TileCache
 
 CACHE: Final = 192 << 20  # bytes of decoded tiles that are kept where two rows of them fit
 CACHE_AT_MOST: Final = 384 << 20  # bytes that one row of tiles may take where two rows do not fit

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.errors import UnreadableSlide
 
 MOST_DIRECTORIES: Final = 1000
 MOST_TAGS: Final = 500

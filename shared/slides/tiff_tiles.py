@@ -14,13 +14,13 @@ from typing import Any, Final
 import imagecodecs
 import numpy as np
 
-from shared.batches import Pixels
-from shared.errors import UnreadableSlide
-from shared.slides.jpeg import GREY, RGB, YCBCR, BadJpeg, JpegDecoder
-from shared.slides.jpeg_tiles import JPEG
-from shared.slides.slide import SlideInfo
-from shared.slides.stored_tiles import StoredTiles
-from shared.slides.tiff_index import Directory
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.slides.jpeg import GREY, RGB, YCBCR, BadJpeg, JpegDecoder
+from nuclei_segmentation.shared.slides.jpeg_tiles import JPEG
+from nuclei_segmentation.shared.slides.slide import SlideInfo
+from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
+from nuclei_segmentation.shared.slides.tiff_index import Directory
 
 _LARGEST: Final = 128 << 20  # bytes of a decoded tile or strip
 _LARGEST_JPEG: Final = 65_500  # what libjpeg takes

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 
 
 class TileCache:

@@ -1,13 +1,13 @@
 """Stores: folders of memory-mappable arrays that stages hand to one another. The format is in docs/stores.md."""
 
-from shared.store.clean import free
-from shared.store.find import find_store, refuse_as_output
-from shared.store.folder import StoreFolder
-from shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, ShardFacts, SlideFacts
-from shared.store.parts import Parts
-from shared.store.reader import StoreReader
-from shared.store.whole import WholeReader
-from shared.store.writer import StoreWriter
+from nuclei_segmentation.shared.store.clean import free
+from nuclei_segmentation.shared.store.find import find_store, refuse_as_output
+from nuclei_segmentation.shared.store.folder import StoreFolder
+from nuclei_segmentation.shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, ShardFacts, SlideFacts
+from nuclei_segmentation.shared.store.reader import StoreReader
+from nuclei_segmentation.shared.store.shard_set import Parts
+from nuclei_segmentation.shared.store.sharded_reader import WholeReader
+from nuclei_segmentation.shared.store.writer import StoreWriter
 
 __all__ = [
     "ArrayFacts",

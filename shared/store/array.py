@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shared.closing import Closing
-from shared.disk import writing
-from shared.errors import StoreError
-from shared.store.files import open_regular, write_all
+from nuclei_segmentation.shared.errors import StoreError
+from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.files import open_regular, write_all
 
 SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; what lies there is named for its run
 
@@ -31,7 +31,7 @@ _HEAD = 4096  # bytes that are looked at for the head of a file; ours has 128
 
 
 class ReadableArray(Protocol):
-    """What a store's array is read from: an `ArrayReader`, or memory of NVIDIA's driver (`shared.store.fastio`)."""
+    """What a store's array is read from: an `ArrayReader`, or memory of NVIDIA's driver (`shared.clara.fastio`)."""
 
     path: Path
 

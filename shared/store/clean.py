@@ -13,14 +13,23 @@ import re
 import shutil
 from pathlib import Path
 
-from shared.disk import writing
-from shared.errors import NucleiError, OutputError, StoreError
-from shared.render_config import RENDER
-from shared.store import ledger
-from shared.store.array import SHARED
-from shared.store.fastio import Context, free_allocation
-from shared.store.files import force, open_regular, put_file, read_small
-from shared.store.manifest import ARRAYS, COMPLETE, FASTIO, FILE, LIMIT, Kind, Manifest, read_manifest, shared_name
+from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, free_allocation
+from nuclei_segmentation.shared.clara.render_config import RENDER
+from nuclei_segmentation.shared.errors import NucleiError, OutputError, StoreError
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.files import force, open_regular, put_file, read_small
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.array import SHARED
+from nuclei_segmentation.shared.store.manifest import (
+    ARRAYS,
+    COMPLETE,
+    FILE,
+    LIMIT,
+    Kind,
+    Manifest,
+    read_manifest,
+    shared_name,
+)
 
 log = logging.getLogger("nuclei")
 

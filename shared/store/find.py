@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.errors import InputError, OutputError, StoreError
-from shared.settings import Settings
-from shared.store.array import SHARED
-from shared.store.manifest import Kind, Manifest, read_manifest
-from shared.waiting import Patience
+from nuclei_segmentation.shared.errors import InputError, OutputError, StoreError
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.store.array import SHARED
+from nuclei_segmentation.shared.store.manifest import Kind, Manifest, read_manifest
 
 _MAKERS = {"tiles": "load", "masks": "filter"}
 

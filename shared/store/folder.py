@@ -8,21 +8,21 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from shared.closing import Closing
-from shared.disk import writing
-from shared.errors import OutputError, StoreError
-from shared.lock import FolderLock
-from shared.shard import Shard
-from shared.store import ledger
-from shared.store.clean import clear, remove
-from shared.store.fastio import Context
-from shared.store.files import force, put_file
-from shared.store.ledger import MISSING, Entry, LedgerWriter
-from shared.store.manifest import COMPLETE, FASTIO, FILE, WORK, Kind, Manifest, is_complete, read_manifest
-from shared.store.reader import StoreReader
-from shared.store.shards import holds_store, rivals
-from shared.store.writer import keep_files
-from shared.waiting import Patience
+from nuclei_segmentation.shared.clara.fastio import FASTIO, Context
+from nuclei_segmentation.shared.errors import OutputError, StoreError
+from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.files import force, put_file
+from nuclei_segmentation.shared.runtime.lock import FolderLock
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.settings.shard import Shard
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.clean import clear, remove
+from nuclei_segmentation.shared.store.ledger import MISSING, Entry, LedgerWriter
+from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, WORK, Kind, Manifest, is_complete, read_manifest
+from nuclei_segmentation.shared.store.reader import StoreReader
+from nuclei_segmentation.shared.store.shard_folders import holds_store, rivals
+from nuclei_segmentation.shared.store.writer import keep_files
 
 log = logging.getLogger("nuclei")
 

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import xxhash
 
-from shared.closing import Closing
-from shared.disk import writing
-from shared.errors import StoreError
-from shared.store.array import Array
-from shared.store.files import open_regular, write_all
+from nuclei_segmentation.shared.errors import StoreError
+from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.files import open_regular, write_all
+from nuclei_segmentation.shared.store.array import Array
 
 FILE = "ledger"
 MAGIC = b"nuclei ledger 1\n"

@@ -15,19 +15,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shared.errors import StoreError
-from shared.geometry import TileGrid
-from shared.shard import MOST, Shard
-from shared.store.array import SHARED
-from shared.store.files import read_small
+from nuclei_segmentation.shared.clara.fastio import FASTIO
+from nuclei_segmentation.shared.errors import StoreError
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.files import read_small
+from nuclei_segmentation.shared.settings.shard import MOST, Shard
+from nuclei_segmentation.shared.store.array import SHARED
 
 FILE = "manifest.json"
 COMPLETE = "COMPLETE"
 WORK = ".run"
 """Folder of work in a store's folder, or in that of an image: the lock, and what is not finished."""
 FORMAT = "nuclei-store"
-FASTIO = "fastio:"
-"""Marks an array that lies in memory of NVIDIA's driver; its id follows."""
 VERSION = (1, 1)
 LIMIT = 1 << 20
 """Most bytes of a manifest; ours have two thousand."""
@@ -124,7 +123,7 @@ class Manifest:
     run
         The run that it belongs to, as ``NUCLEI_RUN_ID`` named it; empty if that was not set.
     key
-        Hash of everything that decides its content (`shared.runkey`).
+        Hash of everything that decides its content (`shared.settings.run_key`).
     source
         Key of the store that it was made from; empty for tiles.
     slide

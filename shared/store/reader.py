@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shared.closing import Closing
-from shared.errors import InputError, StoreError
-from shared.lock import held
-from shared.shard import VARIABLE as SHARD
-from shared.store import ledger
-from shared.store.array import Array, ArrayReader, ReadableArray
-from shared.store.fastio import Context, FastIOReader
-from shared.store.ledger import DAMAGED, LedgerReader, checksum
-from shared.store.manifest import FASTIO, WORK, ArrayFacts, Manifest, is_complete, read_manifest
-from shared.waiting import VARIABLE, Patience
+from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, FastIOReader
+from nuclei_segmentation.shared.errors import InputError, StoreError
+from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.lock import held
+from nuclei_segmentation.shared.runtime.waiting import VARIABLE, Patience
+from nuclei_segmentation.shared.settings.shard import VARIABLE as SHARD
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.array import Array, ArrayReader, ReadableArray
+from nuclei_segmentation.shared.store.ledger import DAMAGED, LedgerReader, checksum
+from nuclei_segmentation.shared.store.manifest import WORK, ArrayFacts, Manifest, is_complete, read_manifest
 
 
 class StoreReader(Closing):

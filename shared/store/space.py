@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.errors import NoSpace
-from shared.resources import free_bytes, human, memory_left
-from shared.store.array import SHARED
+from nuclei_segmentation.shared.errors import NoSpace
+from nuclei_segmentation.shared.runtime.resources import free_bytes, human, memory_left
+from nuclei_segmentation.shared.store.array import SHARED
 
 
 def check_shared(needed: int, ours: int) -> None:

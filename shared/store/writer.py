@@ -18,19 +18,27 @@ from typing import NoReturn
 
 import numpy as np
 
-from shared.closing import Closing
-from shared.disk import writing
-from shared.errors import NucleiError, StoreError
-from shared.render_config import RENDER, RENDER_LIMIT
-from shared.store import ledger
-from shared.store.array import Array, ArrayReader, ArrayWriter, WritableArray
-from shared.store.clean import bytes_to_free, make_room, settle, undo
-from shared.store.fastio import Context, FastIOWriter
-from shared.store.files import put_file, read_small
-from shared.store.ledger import DAMAGED, Entry, LedgerWriter, checksum
-from shared.store.manifest import COMPLETE, FASTIO, FILE, ArrayFacts, Manifest, memory_name, read_manifest, shared_name
-from shared.store.reader import read_array
-from shared.store.space import check_shared
+from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, FastIOWriter
+from nuclei_segmentation.shared.clara.render_config import RENDER, RENDER_LIMIT
+from nuclei_segmentation.shared.errors import NucleiError, StoreError
+from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.files import put_file, read_small
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.array import Array, ArrayReader, ArrayWriter, WritableArray
+from nuclei_segmentation.shared.store.clean import bytes_to_free, make_room, settle, undo
+from nuclei_segmentation.shared.store.ledger import DAMAGED, Entry, LedgerWriter, checksum
+from nuclei_segmentation.shared.store.manifest import (
+    COMPLETE,
+    FILE,
+    ArrayFacts,
+    Manifest,
+    memory_name,
+    read_manifest,
+    shared_name,
+)
+from nuclei_segmentation.shared.store.reader import read_array
+from nuclei_segmentation.shared.store.space import check_shared
 
 log = logging.getLogger("nuclei")
 

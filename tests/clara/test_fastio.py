@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.errors import NucleiError, StoreError
-from shared.store.fastio import FastIOReader, FastIOWriter, _bytes, free_allocation
-from shared.store.manifest import Manifest, _checksum
+from nuclei_segmentation.shared.clara.fastio import FastIOReader, FastIOWriter, _bytes, free_allocation
+from nuclei_segmentation.shared.errors import NucleiError, StoreError
+from nuclei_segmentation.shared.store.manifest import Manifest, _checksum
 from tests.clara.conftest import Job
 
 FILES = ["config.meta", "config_render.json", "image.tif"]

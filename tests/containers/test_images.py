@@ -110,7 +110,7 @@ def test_only_what_belongs_is_inside(engine: Engine, image: Callable[[str], str]
 def test_every_module_finds_what_it_imports(engine: Engine, image: Callable[[str], str], operator: str) -> None:
     paths = (path.relative_to(ROOT).with_suffix("") for path in modules_of(operator))
     modules = sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
-    command = ["python", "-W", "error", "-", "operators.commands", *modules]
+    command = ["python", "-W", "error", "-", "nuclei_segmentation.operators.commands", *modules]
     done = engine.run(image(operator), *engine.hardened(), command=command, stdin=IMPORTS)
     assert done.code == 0, done.out + done.err
     assert f"operators.{operator}" in done.out.split()

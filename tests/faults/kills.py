@@ -20,15 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import operators.filter.command
-import operators.filter.inference.embedded
-import operators.load.command
-import operators.segmentation.run
-import operators.stitch.command  # noqa: F401 - imported once, before the forks
-from operators.commands import run
-from operators.stitch import space
-from shared.store import free, ledger, writer
-from shared.store.manifest import is_complete, read_manifest
+import nuclei_segmentation.operators.filter.command
+import nuclei_segmentation.operators.filter.inference.embedded.engine
+import nuclei_segmentation.operators.load.command
+import nuclei_segmentation.operators.segmentation.run
+import nuclei_segmentation.operators.stitch.command  # noqa: F401 - imported once, before the forks
+from nuclei_segmentation.operators.commands import run
+from nuclei_segmentation.operators.stitch.pyramid import space
+from nuclei_segmentation.shared.store import free, ledger, writer
+from nuclei_segmentation.shared.store.manifest import is_complete, read_manifest
 
 CALLS = (
     "pwrite", "write", "fsync", "fdatasync", "rename", "replace", "unlink", "ftruncate", "posix_fallocate", "mkdir",

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.commands import run
-from shared.store.manifest import COMPLETE, Manifest, read_manifest
+from nuclei_segmentation.operators.commands import run
+from nuclei_segmentation.shared.store.manifest import COMPLETE, Manifest, read_manifest
 from tests.faults.test_bad_input import refused
 from tests.stages.conftest import Done
 

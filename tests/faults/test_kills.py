@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.store import free
-from shared.store.manifest import read_manifest
+from nuclei_segmentation.shared.store import free
+from nuclei_segmentation.shared.store.manifest import read_manifest
 from tests.stages.conftest import ROOT, Run, environment
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from operators.commands import run as run_here
-from shared.resources import anonymous_memory
+from nuclei_segmentation.operators.commands import run as run_here
+from nuclei_segmentation.shared.runtime.resources import anonymous_memory
 from tests.stages.conftest import Run, command, environment
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import Definition, Report
-from pipelines.__main__ import main
+from nuclei_segmentation.pipelines import Definition, Report
+from nuclei_segmentation.pipelines.__main__ import main
 
 HERE = "§"
 """In the text of a test: where the finding must be."""

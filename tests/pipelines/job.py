@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.runner import execute
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.launch import Process, Running
-from pipelines.runner.plan import Plan
-from pipelines.runner.step import Step
-from pipelines.runner.view import View
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.runner import execute
+from nuclei_segmentation.pipelines.runner.launch import Process, Running
+from nuclei_segmentation.pipelines.runner.plan import Plan
+from nuclei_segmentation.pipelines.runner.step import Step
+from nuclei_segmentation.pipelines.runner.view import View
 
 
 def left(folder: Path) -> list[str]:

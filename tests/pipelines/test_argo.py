@@ -11,7 +11,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from shared.errors import retryable
+from nuclei_segmentation.shared.errors import retryable
 from tests.pipelines import argo_rules
 from tests.pipelines.argo_rules import containers, problems
 from tests.pipelines.conftest import Export

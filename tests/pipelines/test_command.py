@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from pipelines.language.findings import Code
+from nuclei_segmentation.pipelines.language.findings import Code
 
 ROOT = Path(__file__).parents[2]
 GOOD = ROOT / "pipelines" / "nuclei-segmentation.yaml"

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from operators import commands
-from operators.filter.inference import open_engine
-from operators.load.command import BATCH_BYTES
-from operators.segmentation.estimate import BASE_MEMORY, JOURNAL_BYTES, MASK_BYTES
-from operators.stitch import memory_needed
-from operators.stitch.command import BASE_MEMORY as STAGE_MEMORY
-from pipelines import DYNAMIC, Definition, Operator, Pipeline
-from shared import cli
-from shared.settings import Settings
+from nuclei_segmentation.operators import commands
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.load.command import BATCH_BYTES
+from nuclei_segmentation.operators.segmentation.estimate import BASE_MEMORY, JOURNAL_BYTES, MASK_BYTES
+from nuclei_segmentation.operators.stitch import memory_needed
+from nuclei_segmentation.operators.stitch.command import BASE_MEMORY as STAGE_MEMORY
+from nuclei_segmentation.pipelines import DYNAMIC, Definition, Operator, Pipeline
+from nuclei_segmentation.shared.runtime import cli
+from nuclei_segmentation.shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "pipelines").glob("*.yaml"))

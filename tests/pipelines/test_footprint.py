@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner import footprint
-from pipelines.runner.footprint import Footprint
-from shared import resources
+from nuclei_segmentation.pipelines.runner import footprint
+from nuclei_segmentation.pipelines.runner.footprint import Footprint
+from nuclei_segmentation.shared.runtime import resources
 
 
 @pytest.mark.parametrize(

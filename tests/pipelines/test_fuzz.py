@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import Definition, Report
-from pipelines.language.check import described
+from nuclei_segmentation.pipelines import Definition, Report
+from nuclei_segmentation.pipelines.language.check import described
 
 DEFINITIONS = sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))
 TEXTS = [path.read_text() for path in DEFINITIONS]

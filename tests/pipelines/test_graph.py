@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.language.findings import Findings, Place
-from pipelines.language.graph import join
-from pipelines.language.interface import Interface
-from pipelines.language.model import Container, Input, Operator, Output
-from pipelines.language.operators import Draft
+from nuclei_segmentation.pipelines.language.findings import Findings, Place
+from nuclei_segmentation.pipelines.language.graph import join
+from nuclei_segmentation.pipelines.language.interface import Interface
+from nuclei_segmentation.pipelines.language.model import Container, Input, Operator, Output
+from nuclei_segmentation.pipelines.language.operators import Draft
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 HEAD = "api-version: 0.4.0\nname: graph\noperators:\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import Definition
+from nuclei_segmentation.pipelines import Definition
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 ROOT = """\

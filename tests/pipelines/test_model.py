@@ -6,7 +6,17 @@ import dataclasses
 
 import pytest
 
-from pipelines import DYNAMIC, Connection, Container, DataType, Input, Model, Output, Pipeline, Requests
+from nuclei_segmentation.pipelines import (
+    DYNAMIC,
+    Connection,
+    Container,
+    DataType,
+    Input,
+    Model,
+    Output,
+    Pipeline,
+    Requests,
+)
 from tests.pipelines.conftest import Check
 
 TEXT = """\

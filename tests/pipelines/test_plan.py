@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import Container, Definition, Input, Model, Operator, Output, Pipeline
-from pipelines.language.model import MIB, Connection, Requests, Service
-from pipelines.runner.cpost import step as cpost_step
-from pipelines.runner.jobfolder import Folders
-from pipelines.runner.local import MAIN
-from pipelines.runner.plan import Engine, Options, plan, quoted
-from pipelines.runner.variables import TRITON
-from shared.errors import UsageError
+from nuclei_segmentation.pipelines import Container, Definition, Input, Model, Operator, Output, Pipeline
+from nuclei_segmentation.pipelines.job_folder import Folders
+from nuclei_segmentation.pipelines.language.model import MIB, Connection, Requests, Service
+from nuclei_segmentation.pipelines.runner.cpost import step as cpost_step
+from nuclei_segmentation.pipelines.runner.local import MAIN
+from nuclei_segmentation.pipelines.runner.plan import Engine, Options, plan, quoted
+from nuclei_segmentation.pipelines.variables import TRITON
+from nuclei_segmentation.shared.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 IN, OUT = Path("/data/in"), Path("/data/out")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner.schedule import Limits
+from nuclei_segmentation.pipelines.runner.schedule import Limits
 from tests.pipelines.job import Job
 from tests.pipelines.test_run import diamond, expected, job, run
 from tests.stages.conftest import crop, small_slide

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner import execute, schedule
-from pipelines.runner.launch import Process, Running
-from pipelines.runner.local import MAIN
-from pipelines.runner.step import Step
-from pipelines.runner.view import View
-from shared.errors import InputError, OutputError
+from nuclei_segmentation.pipelines.runner import execute, schedule
+from nuclei_segmentation.pipelines.runner.launch import Process, Running
+from nuclei_segmentation.pipelines.runner.local import MAIN
+from nuclei_segmentation.pipelines.runner.step import Step
+from nuclei_segmentation.pipelines.runner.view import View
+from nuclei_segmentation.shared.errors import InputError, OutputError
 from tests.pipelines.job import Job, left
 from tests.stages.conftest import command, crop, dark_config, environment, small_slide
 

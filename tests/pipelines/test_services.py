@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner import services
-from pipelines.runner.step import PORT, Service
+from nuclei_segmentation.pipelines.runner import services
+from nuclei_segmentation.pipelines.runner.step import PORT, Service
 from tests.pipelines.job import Job, left
 from tests.pipelines.test_run import ROOT, expected, job, pipelines
 from tests.stages.conftest import crop, environment, small_slide

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import Definition, DefinitionError, Pipeline
-from pipelines.language.templates import LARGEST, Scope, expand
+from nuclei_segmentation.pipelines import Definition, DefinitionError, Pipeline
+from nuclei_segmentation.pipelines.language.templates import LARGEST, Scope, expand
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 TEXT = """\

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner import execute
-from pipelines.runner.view import View
-from shared.errors import InputError
+from nuclei_segmentation.pipelines.runner import execute
+from nuclei_segmentation.pipelines.runner.view import View
+from nuclei_segmentation.shared.errors import InputError
 from tests.pipelines.job import Job
 from tests.pipelines.test_run import job, run
 

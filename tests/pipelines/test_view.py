@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner import view
-from pipelines.runner.view import View, last_line
+from nuclei_segmentation.pipelines.runner import view
+from nuclei_segmentation.pipelines.runner.view import View, last_line
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.filter.inference import Engine, open_engine
-from operators.filter.stage import infer
-from operators.load.stage import load
-from operators.load.tiling import foreground_tiles
-from operators.segmentation.journal import Journal
-from shared.batches import Pixels
-from shared.crew import Crew
-from shared.geometry import TileGrid, Window
-from shared.settings import ModelSettings, Settings
-from shared.slides import Region, Slide, SlideInfo
+from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.operators.filter.stage import infer
+from nuclei_segmentation.operators.load.stage import load
+from nuclei_segmentation.operators.load.tiling import foreground_tiles
+from nuclei_segmentation.operators.segmentation.journal import Journal
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.slides import Region, Slide, SlideInfo
 from tests.unit.inference.nets import unet
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.commands import run as run_here
-from shared.shard import Shard
-from shared.store import ledger
-from shared.store.manifest import COMPLETE, FILE
+from nuclei_segmentation.operators.commands import run as run_here
+from nuclei_segmentation.shared.settings.shard import Shard
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE
 from tests.faults.test_bad_input import refused
 from tests.faults.test_bad_stores import manifest, rewrite
 from tests.stages.conftest import Done

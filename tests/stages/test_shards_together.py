@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.shard import Shard
-from shared.store import ledger
-from shared.store.manifest import COMPLETE, read_manifest
+from nuclei_segmentation.shared.settings.shard import Shard
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.manifest import COMPLETE, read_manifest
 from tests.faults.test_bad_input import refused
 from tests.stages.conftest import Run, command, environment
 from tests.stages.test_segmentation import FILES, digest, names

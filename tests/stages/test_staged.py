@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from operators.commands import run
-from shared.store.manifest import read_manifest
+from nuclei_segmentation.operators.commands import run
+from nuclei_segmentation.shared.store.manifest import read_manifest
 
 Prepare = Callable[[np.ndarray, Path], None]
 SHARED = Path("/dev/shm")

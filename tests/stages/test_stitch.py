@@ -15,14 +15,14 @@ import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from operators.stitch import StitchResult, stitch
-from shared.batches import MaskBatch, Pixels, TileBatch
-from shared.crew import Crew
-from shared.errors import NoSpace, NucleiError
-from shared.geometry import TileGrid, Window
-from shared.settings import JpegSettings, OverlaySettings
-from shared.slides.damage import hatch
-from shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.operators.stitch import StitchResult, stitch
+from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
+from nuclei_segmentation.shared.errors import NoSpace, NucleiError
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
+from nuclei_segmentation.shared.slides.hatching import hatch
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
 
 
 class ArraySlide(Slide):

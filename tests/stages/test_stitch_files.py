@@ -15,13 +15,13 @@ import pytest
 import pyvips
 import tifffile
 
-from operators.stitch import memory_needed, stitch
-from shared.batches import MaskBatch, Pixels, TileBatch
-from shared.crew import Crew
-from shared.geometry import TileGrid, Window
-from shared.resources import anonymous_memory
-from shared.settings import JpegSettings, OverlaySettings
-from shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.operators.stitch import memory_needed, stitch
+from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.runtime.resources import anonymous_memory
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
+from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
 from tests.stages.test_stitch import ArraySlide, Case, halved
 
 WIDTH, HEIGHT = 1301, 777
@@ -194,7 +194,7 @@ def test_nuclei_show_in_every_reader(tmp_path: Path) -> None:
 
 
 def test_bigtiff_opens_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operators.stitch.tiff._CLASSIC_LIMIT", 0)
+    monkeypatch.setattr("nuclei_segmentation.operators.stitch.pyramid.tiff._CLASSIC_LIMIT", 0)
     path = tmp_path / "image.tif"
     pixels = smooth(500, 700)
     write(path, pixels, JpegSettings(), mpp=(0.5, 0.5), icc=ICC)

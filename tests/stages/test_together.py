@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.store import ledger
-from shared.store.manifest import COMPLETE, FILE
+from nuclei_segmentation.shared.store import ledger
+from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE
 from tests.faults.test_bad_input import refused
 from tests.stages.conftest import Done, Run, command, environment
 from tests.stages.test_segmentation import FILES, digest, names

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
 
 from ..unit.inference import nets
 from .harness import TritonServer, add_model, add_shipped_model, is_installed

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from operators.filter.inference.embedded import file_in_use
-from shared.settings import Settings
+from nuclei_segmentation.operators.filter.inference.embedded.engine import file_in_use
+from nuclei_segmentation.shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-triton"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tritonclient.http
 
-from operators.filter.inference import kserve, open_engine
-from operators.filter.inference.kserve import Connection
-from shared.errors import ModelError
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.triton import kserve
+from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection
+from nuclei_segmentation.shared.errors import ModelError
 
 from .conftest import random_tiles
 from .harness import SHIPPED

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from operators.filter.inference import open_engine
-from shared.errors import InferenceUnavailable
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.shared.errors import InferenceUnavailable
 
 from .conftest import random_tiles
 from .harness import TritonServer, add_shipped_model, free_port

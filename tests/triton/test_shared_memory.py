@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.filter.inference import open_engine, slots
-from shared.errors import InferenceUnavailable
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.triton import slots
+from nuclei_segmentation.shared.errors import InferenceUnavailable
 
 from .conftest import SIZE, random_tiles
 from .harness import ROOT, TritonServer, add_shipped_model
@@ -388,8 +389,9 @@ def test_close_waits_for_no_server(lone, settings_for):
 KILLED = """
 import sys
 import numpy as np
-from operators.filter.inference import open_engine, slots
-from shared.settings import ModelSettings, Settings
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.triton import slots
+from nuclei_segmentation.shared.settings import ModelSettings, Settings
 
 slots.PREFIX = sys.argv[3]
 settings = Settings(triton=(sys.argv[1],), model=ModelSettings(name="segmentation_unet_nuclei"))

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import cli
-from shared.errors import (
+from nuclei_segmentation.shared.errors import (
     ConfigError,
     InferenceUnavailable,
     InputError,
@@ -26,7 +25,8 @@ from shared.errors import (
     UsageError,
     retryable,
 )
-from shared.settings import Settings
+from nuclei_segmentation.shared.runtime import cli
+from nuclei_segmentation.shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 ORIGINAL_USAGE = """\
@@ -147,9 +147,9 @@ def test_all_errors_are_in_the_tree_that_the_module_draws() -> None:
     def below(kind: type[NucleiError]) -> set[type[NucleiError]]:
         return {kind}.union(*(below(child) for child in kind.__subclasses__()))
 
-    import shared.errors
+    import nuclei_segmentation.shared.errors
 
-    drawn = shared.errors.__doc__ or ""
+    drawn = nuclei_segmentation.shared.errors.__doc__ or ""
     for kind in below(NucleiError):
         line = re.search(rf"\b{kind.__name__} +([0-9]+)", drawn)
         assert line, f"{kind.__name__} is not drawn"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import config
-from shared.errors import ConfigError
-from shared.settings import Settings
+from nuclei_segmentation.shared.errors import ConfigError
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import config_file as config
 
 
 def read(tmp_path: Path, text: str) -> Settings:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.crew import Crew, abandon
+from nuclei_segmentation.shared.runtime.worker_pool import Crew, abandon
 
 
 def test_results_come_in_order_whatever_takes_longer() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.disk import explain, writing
-from shared.errors import NoSpace, NucleiError, OutputError
+from nuclei_segmentation.shared.errors import NoSpace, NucleiError, OutputError
+from nuclei_segmentation.shared.runtime.disk import explain, writing
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import TileGrid, Window
 
 
 @st.composite

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import OutputError
-from shared.lock import STALE_SECONDS, FolderLock, held
+from nuclei_segmentation.shared.errors import OutputError
+from nuclei_segmentation.shared.runtime.lock import STALE_SECONDS, FolderLock, held
 
 
 def lock(folder: Path) -> FolderLock:
@@ -53,7 +53,7 @@ def test_a_folder_that_was_given_back_is_nobodys(tmp_path: Path) -> None:
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     script = (
-        "import time; from pathlib import Path; from shared.lock import FolderLock\n"
+        "import time; from pathlib import Path; from nuclei_segmentation.shared.runtime.lock import FolderLock\n"
         f"lock = FolderLock(Path({str(tmp_path / '.run')!r}), Path({str(tmp_path)!r}))\n"
         "print('held', flush=True); time.sleep(60)\n"
     )

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import cli, config
-from shared.errors import ConfigError, UsageError
-from shared.settings import Settings
-from shared.shard import MOST, Shard
+from nuclei_segmentation.shared.errors import ConfigError, UsageError
+from nuclei_segmentation.shared.runtime import cli
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import config_file as config
+from nuclei_segmentation.shared.settings.shard import MOST, Shard
 
 N = st.one_of(st.integers(0, 50), st.integers(0, 2**31))
 COUNT = st.one_of(st.integers(1, 12), st.integers(1, MOST))

@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from shared import waiting
-from shared.errors import WaitedTooLong
-from shared.waiting import Patience
+from nuclei_segmentation.shared.errors import WaitedTooLong
+from nuclei_segmentation.shared.runtime import waiting
+from nuclei_segmentation.shared.runtime.waiting import Patience
 
 
 class Time:

@@ -1,7 +1,7 @@
 """Inference: the port, and the engines behind it."""
 
-from operators.filter.inference.engine import Engine, ModelInfo
-from shared.settings import Settings
+from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
+from nuclei_segmentation.shared.settings import Settings
 
 __all__ = ["Engine", "ModelInfo", "open_engine"]
 
@@ -27,9 +27,9 @@ def open_engine(settings: Settings) -> Engine:
     """
     # Imported here: each engine's libraries cost 0.1 s and 70 MiB, and an image may have only one of them.
     if settings.triton:
-        from operators.filter.inference.triton import TritonEngine
+        from nuclei_segmentation.operators.filter.inference.triton.engine import TritonEngine
 
         return TritonEngine(settings)
-    from operators.filter.inference.embedded import EmbeddedEngine
+    from nuclei_segmentation.operators.filter.inference.embedded.engine import EmbeddedEngine
 
     return EmbeddedEngine(settings)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from operators.filter.inference.contract import Array, OutputPlan, Plan, TensorSpec, make_plan
-from shared.batches import Pixels
-from shared.errors import ModelError
-from shared.settings import Settings
+from nuclei_segmentation.operators.filter.inference.contract import Array, OutputPlan, Plan, TensorSpec, make_plan
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.errors import ModelError
+from nuclei_segmentation.shared.settings import Settings
 
 
 def canary_tile(tile: int) -> Pixels:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.batches import Pixels
-from shared.errors import ModelError
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.errors import ModelError
 
 Array = npt.NDArray[Any]
 

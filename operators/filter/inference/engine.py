@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from shared.batches import Pixels
-from shared.closing import Closing
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.runtime.closing import Closing
 
 
 @dataclass(frozen=True, slots=True)

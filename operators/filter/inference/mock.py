@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from operators.filter.inference.engine import Engine, ModelInfo
-from shared.batches import Pixels
+from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
+from nuclei_segmentation.shared.batches import Pixels
 
 #: What may happen at a call: raise this, wait so many seconds first, or answer with these maps.
 Fault = BaseException | float | Callable[[Pixels], Pixels]

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.runner.cpost import ADDRESS
+from nuclei_segmentation.pipelines.runner.cpost import ADDRESS
 from tests.containers.cpost.daemon import CLIENT, VENV, Daemon
 
 HERE = Path(__file__).parent

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from operators.filter.count import NucleusCount
-from operators.filter.nuclei import SPECK, instances, label_seeds, seeds
-from shared.batches import Pixels
-from shared.geometry import TileGrid
+from nuclei_segmentation.operators.filter.count import NucleusCount
+from nuclei_segmentation.operators.filter.nuclei import SPECK, instances, label_seeds, seeds
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid
 
 CHANNELS = ("nucleus", "distance")
 

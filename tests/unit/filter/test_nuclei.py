@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from operators.filter.nuclei import SPECK, instances, seeds
-from shared.batches import Pixels
+from nuclei_segmentation.operators.filter.nuclei import SPECK, instances, seeds
+from nuclei_segmentation.shared.batches import Pixels
 
 CENTRES = ((20, 16), (20, 31), (44, 60))
 RADIUS = 9

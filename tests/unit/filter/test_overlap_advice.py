@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from operators.filter.advice import explain_overlap
-from operators.filter.inference import ModelInfo
-from shared.geometry import TileGrid
+from nuclei_segmentation.operators.filter.advice import explain_overlap
+from nuclei_segmentation.operators.filter.inference import ModelInfo
+from nuclei_segmentation.shared.geometry import TileGrid
 
 
 def model(halo: int | None, steps: int | None) -> ModelInfo:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.filter.inference.mock import MockEngine, darkness
-from operators.filter.stage import infer
-from operators.segmentation.journal import Journal
-from shared.batches import Pixels, TileBatch
-from shared.crew import Crew
-from shared.errors import InferenceUnavailable
+from nuclei_segmentation.operators.filter.inference.mock import MockEngine, darkness
+from nuclei_segmentation.operators.filter.stage import infer
+from nuclei_segmentation.operators.segmentation.journal import Journal
+from nuclei_segmentation.shared.batches import Pixels, TileBatch
+from nuclei_segmentation.shared.errors import InferenceUnavailable
+from nuclei_segmentation.shared.runtime.worker_pool import Crew
 
 COUNT, SIDE = 23, 16
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.filter.inference.contract import TensorSpec, make_plan
-from shared.errors import ModelError
+from nuclei_segmentation.operators.filter.inference.contract import TensorSpec, make_plan
+from nuclei_segmentation.shared.errors import ModelError
 
 T = 32
 

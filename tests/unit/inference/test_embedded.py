@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from operators.filter.inference import embedded, open_engine
-from operators.filter.inference.canary import canary_tile
-from shared.errors import ModelError
-from shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.canary import canary_tile
+from nuclei_segmentation.operators.filter.inference.embedded import engine as embedded
+from nuclei_segmentation.shared.errors import ModelError
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
 
 from . import nets
 
@@ -202,8 +203,8 @@ def test_wrong_metadata_is_named(repository):
 _PEAK = """
 import sys, threading, numpy as np
 from pathlib import Path
-from operators.filter.inference import open_engine
-from shared.settings import Settings, ModelSettings
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.shared.settings import Settings, ModelSettings
 
 def anonymous():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))

@@ -4,8 +4,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from operators.filter.inference.graph import Unbounded
-from operators.filter.inference.halo import model_reach
+from nuclei_segmentation.operators.filter.inference.embedded.graph import Unbounded
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import model_reach
 
 from . import nets
 

@@ -3,9 +3,9 @@ import time
 import numpy as np
 import pytest
 
-from operators.filter.inference import Engine
-from operators.filter.inference.mock import MockEngine, darkness
-from shared.errors import InferenceUnavailable
+from nuclei_segmentation.operators.filter.inference import Engine
+from nuclei_segmentation.operators.filter.inference.mock import MockEngine, darkness
+from nuclei_segmentation.shared.errors import InferenceUnavailable
 
 
 def test_faults_happen_at_their_call_and_only_there():

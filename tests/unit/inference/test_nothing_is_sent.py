@@ -26,7 +26,10 @@ def left_behind(imports: str, home: Path) -> list[Path]:
 
 
 def test_the_embedded_engine_keeps_to_itself(tmp_path: Path) -> None:
-    assert left_behind("from operators.filter.inference.embedded import ort", tmp_path / "ours") == []
+    assert (
+        left_behind("from nuclei_segmentation.operators.filter.inference.embedded.engine import ort", tmp_path / "ours")
+        == []
+    )
 
 
 @pytest.mark.parametrize("package", ["training", "benchmarks"])

@@ -10,9 +10,9 @@ import onnx.numpy_helper
 import onnxruntime as ort
 import pytest
 
-from operators.filter.inference import open_engine
-from operators.filter.inference.halo import model_reach
-from shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import model_reach
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
 
 MODELS = Path(__file__).parents[3] / "models"
 INT8 = "_int8"

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from operators.filter.inference import slots
-from operators.filter.inference.contract import TensorSpec, make_plan
-from operators.filter.inference.slots import Layout, Slot, Stores, remove_leftovers
+from nuclei_segmentation.operators.filter.inference.contract import TensorSpec, make_plan
+from nuclei_segmentation.operators.filter.inference.triton import slots
+from nuclei_segmentation.operators.filter.inference.triton.slots import Layout, Slot, Stores, remove_leftovers
 
 SHM = Path("/dev/shm")
 
@@ -28,7 +28,7 @@ def _nothing_is_left(monkeypatch):
 
 KEEPER = """
 import sys
-from operators.filter.inference import slots
+from nuclei_segmentation.operators.filter.inference.triton import slots
 
 slots.PREFIX = sys.argv[1]
 print(slots.Slot(9).name, flush=True)

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from operators.filter.inference import open_engine, triton
-from operators.filter.inference.kserve import Connection, Unanswered
-from shared.address import Address
-from shared.errors import InferenceUnavailable, ModelError, UsageError
-from shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.triton import engine as triton
+from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection, Unanswered
+from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError, UsageError
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings.address import Address
 
 from .fake import FakeTriton
 
@@ -151,7 +152,7 @@ def test_a_sick_server_beside_a_sound_one_costs_little():
 
 
 def test_a_server_that_comes_back_is_used_again(monkeypatch):
-    monkeypatch.setattr("operators.filter.inference.servers._PROBE_FIRST", 0.05)
+    monkeypatch.setattr("nuclei_segmentation.operators.filter.inference.triton.servers._PROBE_FIRST", 0.05)
     with FakeTriton() as one, FakeTriton() as two, open_engine(settings(one, two, batch=1)) as engine:
         one.always = 503
         check(engine, 4)

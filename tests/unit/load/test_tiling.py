@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from operators.load.tiling import foreground_tiles
-from shared.geometry import TileGrid
+from nuclei_segmentation.operators.load.tiling import foreground_tiles
+from nuclei_segmentation.shared.geometry import TileGrid
 
 
 @st.composite

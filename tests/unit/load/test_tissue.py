@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from benchmarks.painted import PENS, Canvas, blob, woven
 from benchmarks.tissue import SHAPE, otsu_grey, real_density, scene, shares
-from operators.load.tissue import looks_like_fluorescence, tissue_mask
-from shared.slides.open import open_slide
+from nuclei_segmentation.operators.load.tissue import looks_like_fluorescence, tissue_mask
+from nuclei_segmentation.shared.slides.open import open_slide
 
 LIMIT = 1024 * 1024
 

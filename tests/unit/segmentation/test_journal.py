@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.segmentation.journal import HEADER, MAGIC, Journal
+from nuclei_segmentation.operators.segmentation.journal import HEADER, MAGIC, Journal
 
 SHAPE = (16, 16, 2)
 

@@ -12,9 +12,9 @@ import pytest
 import pyvips
 import tifffile
 
-from shared.batches import Pixels
-from shared.geometry import TileGrid, Window
-from shared.slides import Slide, open_slide
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.slides import Slide, open_slide
 
 Make = Callable[..., Path]
 

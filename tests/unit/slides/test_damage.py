@@ -12,12 +12,12 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import UnreadableSlide
-from shared.geometry import TileGrid, Window
-from shared.slides import open_slide
-from shared.slides.damage import hatch
-from shared.slides.jpeg import BadJpeg, JpegDecoder
-from shared.slides.tiff_index import read_index
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.slides import open_slide
+from nuclei_segmentation.shared.slides.hatching import hatch
+from nuclei_segmentation.shared.slides.jpeg import BadJpeg, JpegDecoder
+from nuclei_segmentation.shared.slides.tiff_index import read_index
 
 from .conftest import damaged_tiles, read_all, tissue_like
 

@@ -8,9 +8,9 @@ import socket
 
 import pytest
 
-from shared.errors import InputError
-from shared.slides import find_slide
-from shared.slides.find import files_of
+from nuclei_segmentation.shared.errors import InputError
+from nuclei_segmentation.shared.slides import find_slide
+from nuclei_segmentation.shared.slides.find import files_of
 
 from .conftest import tissue_like
 

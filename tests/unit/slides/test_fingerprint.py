@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from shared.errors import UnreadableSlide
-from shared.slides import fingerprint, stat_of
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.slides import fingerprint, stat_of
 
 
 def test_the_same_bytes_under_another_name_and_date(tmp_path):

@@ -17,10 +17,10 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import UnreadableSlide
-from shared.geometry import Window
-from shared.slides import open_slide
-from shared.slides.tiff_index import read_index
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides import open_slide
+from nuclei_segmentation.shared.slides.tiff_index import read_index
 
 from .conftest import damaged_tiles
 
@@ -116,7 +116,8 @@ def test_large_hostile_file_takes_little_time_and_memory(tmp_path, make):
     path.write_bytes(make())
     script = (
         "import sys, time, resource; from pathlib import Path\n"
-        "from shared.slides import open_slide; from shared.errors import UnreadableSlide\n"
+        "from nuclei_segmentation.shared.slides import open_slide\n"
+        "from nuclei_segmentation.shared.errors import UnreadableSlide\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; start = time.perf_counter()\n"
         "try: open_slide(Path(sys.argv[1]))\n"
         "except UnreadableSlide as error: print(error)\n"

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.geometry import TileGrid, Window
-from shared.slides import find_slide, open_slide
-from shared.slides.jpeg_tiles import JpegTiles
+from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.slides import find_slide, open_slide
+from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles
 
 from .conftest import damaged_tiles, read_all, tissue_like
 

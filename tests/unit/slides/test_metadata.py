@@ -8,7 +8,7 @@ import time
 import pytest
 import tifffile
 
-from shared.slides.metadata import Claim, judge_mpp
+from nuclei_segmentation.shared.slides.metadata import Claim, judge_mpp
 
 from .conftest import tissue_like
 

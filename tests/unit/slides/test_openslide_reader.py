@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.errors import UnreadableSlide
-from shared.geometry import Window
-from shared.slides import open as opening
-from shared.slides import open_slide
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides import open as opening
+from nuclei_segmentation.shared.slides import open_slide
 
 
 @pytest.mark.parametrize("threads", [1, 8])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.slides.overview import Shrinker, overview_size, pick_level
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, overview_size, pick_level
 
 from .conftest import tissue_like
 

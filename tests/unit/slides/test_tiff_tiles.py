@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.errors import UnreadableSlide
-from shared.geometry import Window
-from shared.slides import open_slide
-from shared.slides.tiff_index import read_index
-from shared.slides.tiff_tiles import cut_strips
+from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.slides import open_slide
+from nuclei_segmentation.shared.slides.tiff_index import read_index
+from nuclei_segmentation.shared.slides.tiff_tiles import cut_strips
 
 from .conftest import damaged_tiles, read_all, tissue_like
 
@@ -102,7 +102,7 @@ def test_ome_tiff_with_its_pyramid_below_the_first_image(tmp_path, opened):
 
 
 def test_large_strips_without_compression_are_read_row_by_row(make_tiff, opened, monkeypatch):
-    monkeypatch.setattr("shared.slides.tiff_tiles._STRIP", 5000)
+    monkeypatch.setattr("nuclei_segmentation.shared.slides.tiff_tiles._STRIP", 5000)
     image = tissue_like(300, 200)
     for rows in (200, 60, 64):
         path = make_tiff(image, f"{rows}.tif", tile=None, rowsperstrip=rows)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from shared.slides.tile_cache import TileCache
+from nuclei_segmentation.shared.slides.tile_cache import TileCache
 
 
 def test_threads_that_ask_together_share_one_decoding():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.stitch.levels import RUN, levels_of
+from nuclei_segmentation.operators.stitch.pyramid.levels import RUN, levels_of
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.stitch.overlay import Brush
-from shared.settings import OverlaySettings
+from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.shared.settings import OverlaySettings
 
 
 def contour(nuclei: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

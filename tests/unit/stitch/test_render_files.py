@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from operators.stitch.render_files import META, publish
-from shared.errors import InputError, NoSpace, OutputError
-from shared.inputs import IMAGE
-from shared.render_config import RENDER, RENDER_LIMIT
+from nuclei_segmentation.operators.stitch.render_files import META, publish
+from nuclei_segmentation.shared.clara.render_config import RENDER, RENDER_LIMIT
+from nuclei_segmentation.shared.errors import InputError, NoSpace, OutputError
+from nuclei_segmentation.shared.slides.inputs import IMAGE
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.stitch.segments import encode, finish, halve, shared_tables, whole
-from shared.batches import Pixels
-from shared.settings import JpegSettings
+from nuclei_segmentation.operators.stitch.pyramid.segments import encode, finish, halve, shared_tables, whole
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.settings import JpegSettings
 
 
 def image(height: int, width: int, seed: int = 0) -> Pixels:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from operators.stitch.space import open_reserved, reserve
-from operators.stitch.spool import Spool
-from shared.errors import NoSpace, OutputError
+from nuclei_segmentation.operators.stitch.pyramid.space import open_reserved, reserve
+from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
+from nuclei_segmentation.shared.errors import NoSpace, OutputError
 
 
 def test_reserve_takes_the_space_at_once(tmp_path: Path) -> None:

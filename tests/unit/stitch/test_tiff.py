@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from operators.stitch.levels import levels_of
-from operators.stitch.tiff import is_big, resolution
+from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
+from nuclei_segmentation.operators.stitch.pyramid.tiff import is_big, resolution
 
 
 def test_resolution_is_exact_at_every_level() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from operators.stitch.render_files import META
-from operators.stitch.workfolder import WorkFolder
-from shared.errors import OutputError
-from shared.inputs import IMAGE
-from shared.render_config import RENDER
-from shared.store.manifest import WORK as FOLDER
+from nuclei_segmentation.operators.stitch.render_files import META
+from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
+from nuclei_segmentation.shared.clara.render_config import RENDER
+from nuclei_segmentation.shared.errors import OutputError
+from nuclei_segmentation.shared.slides.inputs import IMAGE
+from nuclei_segmentation.shared.store.manifest import WORK as FOLDER
 
 
 def finish(folder: Path, key: str) -> None:
@@ -82,7 +82,7 @@ def test_another_result_is_refused_and_untouched_unless_overwrite(tmp_path: Path
 def test_a_second_run_is_refused_while_the_first_lives_and_welcome_when_it_is_dead(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from operators.stitch.workfolder import WorkFolder\n"
+        "from nuclei_segmentation.operators.stitch.workfolder import WorkFolder\n"
         f"work = WorkFolder(Path({str(tmp_path)!r})); work.claim('one', overwrite=False)\n"
         "print('held', flush=True); time.sleep(60)\n"
     )

@@ -9,10 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.render_config import RENDER
-from shared.store import ArrayFacts, Manifest, ModelFacts, SlideFacts, StoreFolder, StoreReader, StoreWriter, free
-from shared.store.manifest import read_manifest
-from shared.waiting import Patience
+from nuclei_segmentation.shared.clara.render_config import RENDER
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.store import (
+    ArrayFacts,
+    Manifest,
+    ModelFacts,
+    SlideFacts,
+    StoreFolder,
+    StoreReader,
+    StoreWriter,
+    free,
+)
+from nuclei_segmentation.shared.store.manifest import read_manifest
 
 SHARED = Path("/dev/shm")
 TILE = 16

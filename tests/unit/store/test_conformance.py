@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import xxhash
 
-from shared.errors import InputError, StoreError
-from shared.store.ledger import DAMAGED
-from shared.store.manifest import COMPLETE, Manifest, read_manifest
-from shared.waiting import Patience
+from nuclei_segmentation.shared.errors import InputError, StoreError
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.store.ledger import DAMAGED
+from nuclei_segmentation.shared.store.manifest import COMPLETE, Manifest, read_manifest
 from tests.unit.store.conftest import SHARED, Maker
 
 ROOT = Path(__file__).parents[3]
 
 
 def schema() -> dict[str, object]:
-    return json.loads(files("shared.store").joinpath("manifest.schema.json").read_text())
+    return json.loads(files("nuclei_segmentation.shared.store").joinpath("manifest.schema.json").read_text())
 
 
 @pytest.mark.parametrize("kind", ["tiles", "masks"])
@@ -142,7 +142,7 @@ def test_the_ledger_is_laid_out_as_documented(maker: Maker) -> None:
 
 
 def test_damaged_places_travel_along(maker: Maker) -> None:
-    from shared.store import StoreFolder
+    from nuclei_segmentation.shared.store import StoreFolder
 
     with StoreFolder(maker.folder) as held:
         held.claim("tiles", "key", "", overwrite=False)

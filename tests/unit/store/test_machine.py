@@ -13,10 +13,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.errors import StoreError
-from shared.store import StoreFolder, StoreWriter
-from shared.store.manifest import is_complete, read_manifest
-from shared.waiting import Patience
+from nuclei_segmentation.shared.errors import StoreError
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.store import StoreFolder, StoreWriter
+from nuclei_segmentation.shared.store.manifest import is_complete, read_manifest
 from tests.unit.store.conftest import SHARED, Maker
 
 N = 5

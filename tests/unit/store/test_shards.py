@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import waiting
-from shared.errors import OutputError, StoreError, WaitedTooLong
-from shared.settings import Settings
-from shared.shard import Shard
-from shared.store import Manifest, Parts, ShardFacts, StoreFolder, StoreWriter, WholeReader
-from shared.store.ledger import DAMAGED
-from shared.store.manifest import COMPLETE, FILE, read_manifest
-from shared.store.shards import rivals, shard_folders
-from shared.waiting import Patience
+from nuclei_segmentation.shared.errors import OutputError, StoreError, WaitedTooLong
+from nuclei_segmentation.shared.runtime import waiting
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.shard import Shard
+from nuclei_segmentation.shared.store import Manifest, Parts, ShardFacts, StoreFolder, StoreWriter, WholeReader
+from nuclei_segmentation.shared.store.ledger import DAMAGED
+from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, read_manifest
+from nuclei_segmentation.shared.store.shard_folders import rivals, shard_folders
 from tests.unit.store.conftest import Maker, manifest_of, value
 from tests.unit.store.test_conformance import schema
 
@@ -277,6 +277,6 @@ def test_what_a_dead_run_left_without_any_work_is_not_in_the_way(tmp_path: Path)
 
 
 def signed(document: dict[str, object]) -> bytes:
-    from shared.store.manifest import _checksum
+    from nuclei_segmentation.shared.store.manifest import _checksum
 
     return json.dumps(document | {"crc32": _checksum(document)}).encode()

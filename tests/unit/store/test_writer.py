@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import resources
-from shared.errors import NoSpace, OutputError, StoreError
-from shared.render_config import RENDER
-from shared.store import StoreFolder, free, writer
-from shared.store.clean import NAMES
-from shared.store.manifest import read_manifest
-from shared.waiting import Patience
+from nuclei_segmentation.shared.clara.render_config import RENDER
+from nuclei_segmentation.shared.errors import NoSpace, OutputError, StoreError
+from nuclei_segmentation.shared.runtime import resources
+from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.store import StoreFolder, free, writer
+from nuclei_segmentation.shared.store.clean import NAMES
+from nuclei_segmentation.shared.store.manifest import read_manifest
 from tests.unit.store.conftest import Maker
 
 
@@ -143,7 +143,7 @@ def test_who_reads_notices_that_the_store_is_another(maker: Maker) -> None:
         maker.make(key="other", overwrite=True)
         with pytest.raises(StoreError, match="was replaced while it was read"):
             reader.wait_until_complete()
-    from shared.store import StoreReader
+    from nuclei_segmentation.shared.store import StoreReader
 
     assert manifest is not None
     with pytest.raises(StoreError, match="was replaced while it was read"):

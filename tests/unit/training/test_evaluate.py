@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from shared.geometry import Window
-from shared.settings import Settings
+from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.settings import Settings
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
 from training.evaluate import main

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 
-from operators.filter.inference import open_engine
-from operators.filter.inference.halo import model_reach
-from shared.settings import ModelSettings, Settings
+from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import model_reach
+from nuclei_segmentation.shared.settings import ModelSettings, Settings
 from training.data import Field
 from training.export import METADATA, NAME, ExportError, export
 from training.network import UNet

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
-from shared.batches import Pixels
+from nuclei_segmentation.shared.batches import Pixels
 from training.data import DataError, Field
 from training.segmenter import Segmented
 from training.slides import Teacher, agreed, background, load_slides, look

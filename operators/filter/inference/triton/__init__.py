@@ -1,0 +1,1 @@
+"""The Triton engine: one or several inference servers."""

@@ -1,0 +1,119 @@
+"""Writes levels as pages of a pyramidal tiled TIFF.
+
+The file says nothing but pixels, resolution and colour profile: no date, no software, no names. The same levels
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import BinaryIO
+
+import tifffile
+
+from nuclei_segmentation.operators.stitch.pyramid.levels import Level
+from nuclei_segmentation.shared.settings import JpegSettings
+
+Rational = tuple[int, int]
+
+_CLASSIC_LIMIT = (1 << 32) - (64 << 20)
+_WORST = 4
+"""No JPEG segment is larger than this many times its pixels: a coefficient takes at most 26 bits for 8."""
+_LONG = (1 << 32) - 2
+_SUBSAMPLING = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
+
+
+class PyramidFile:
+    """Writes the pages of one file, level 0 first.
+
+    Parameters
+    ----------
+    file
+        Open for writing and reading, at its start. It is not closed.
+    levels
+        All levels.
+    jpeg
+        How the segments are compressed.
+    mpp
+        Micrometres per pixel of level 0 in x and y, or None.
+    icc
+        Colour profile, or None. Every page has it, so that each is right when it is read alone.
+    tables
+        What the segments of all pages share, for the tag JPEGTables, or None.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        levels: tuple[Level, ...],
+        jpeg: JpegSettings,
+        mpp: tuple[float, float] | None,
+        icc: bytes | None,
+        tables: bytes | None,
+    ) -> None:
+        self._levels, self._jpeg, self._mpp, self._icc, self._tables = levels, jpeg, mpp, icc, tables
+        self._writer = tifffile.TiffWriter(file, bigtiff=is_big(levels), byteorder="<", ome=False, shaped=False)
+
+    def write(self, level: Level, segments: Iterator[bytes]) -> None:
+        """Write a page.
+
+        Parameters
+        ----------
+        level
+            The level.
+        segments
+            Encoded tiles in row-major order, as many as the level has. It is not asked for more than these: what it
+            would do at its end is not done.
+        """
+        pixels, unit = resolution(level, self._levels[0], self._mpp)
+        self._writer.write(
+            segments,
+            shape=(level.height, level.width, 3),
+            dtype="uint8",
+            tile=(level.side, level.side),
+            photometric="ycbcr",
+            planarconfig="contig",
+            compression="jpeg",
+            subsampling=_SUBSAMPLING[self._jpeg.subsampling],
+            jpegtables=self._tables,
+            subfiletype=1 if level.number else 0,
+            iccprofile=self._icc,
+            metadata=None,
+            software=False,
+            datetime=False,
+            resolution=pixels,
+            resolutionunit=unit,
+        )
+
+
+def is_big(levels: tuple[Level, ...]) -> bool:
+    """Tell whether the file must be a BigTIFF: by the size alone, so that settings and content do not change it."""
+    raw = sum(level.rows * level.columns * level.side * level.side * 3 for level in levels)
+    return raw * _WORST > _CLASSIC_LIMIT
+
+
+def resolution(level: Level, base: Level, mpp: tuple[float, float] | None) -> tuple[tuple[Rational, Rational], str]:
+    """Return the resolution of a level in x and y as exact rationals, and its unit.
+
+    Parameters
+    ----------
+    level, base
+        The level, and level 0.
+    mpp
+        Micrometres per pixel of level 0 in x and y. The resolution is in pixels per centimetre; if this is None, it is
+        1 × 1 without a unit.
+    """
+    if mpp is None:
+        return ((1, 1), (1, 1)), "NONE"
+    x = _rational(Fraction(10_000) / Fraction(repr(mpp[0])) * Fraction(level.width, base.width))
+    y = _rational(Fraction(10_000) / Fraction(repr(mpp[1])) * Fraction(level.height, base.height))
+    return (x, y), "CENTIMETER"
+
+
+def _rational(value: Fraction) -> Rational:
+    """Return numerator and denominator of at most 32 bits each: the value itself, or the nearest there is."""
+    value = min(value, Fraction(_LONG))
+    if max(value.numerator, value.denominator) > _LONG:
+        value = value.limit_denominator(max(1, int(_LONG / max(value, Fraction(1)))))
+    return value.numerator, value.denominator

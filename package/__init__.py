@@ -1,0 +1,1 @@
+"""Finds the cell nuclei in whole-slide images."""

@@ -1,0 +1,1 @@
+"""All that this project knows, or has to guess, of NVIDIA Clara. docs/clara.md says what is known and what is ours."""
