@@ -69,7 +69,7 @@ class Parts:
         self._settings = settings
         with open_slide(settings.input_path) as slide:
             self._grid = TileGrid(slide.info.width, slide.info.height, settings.tile)
-            mask = None if settings.mask.method == "none" else tissue_mask(slide.overview(settings.mask.pixel_limit))
+            mask = None if settings.mask.method == "none" else tissue_mask(slide.thumbnail(settings.mask.pixel_limit))
             self._foreground: list[tuple[int, int]] = list(map(tuple, foreground_tiles(self._grid, mask).tolist()))
             self._image = np.empty((self._grid.rows * SIDE, self._grid.columns * SIDE, 3), np.uint8)
             self._read(slide)

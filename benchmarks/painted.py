@@ -1,4 +1,4 @@
-"""Overviews painted by code, with the truth beside them: glass, tissue of graded contrast, pens, dust, lines, fill."""
+"""Thumbnails painted by code, with the truth beside them: glass, tissue of graded contrast, pens, dust, lines, fill."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def blob(shape: tuple[int, int], centre: tuple[float, float], radius: float, see
 
 @dataclass
 class Canvas:
-    """An overview in the making.
+    """A thumbnail in the making.
 
     Attributes
     ----------

@@ -1,6 +1,6 @@
 """How the tissue mask keeps tissue and drops the rest, beside Otsu's threshold: the figures of docs/tissue-mask.md.
 
-``python -m benchmarks.tissue [--overlays FOLDER]``; the folder gets each overview beside its mask.
+``python -m benchmarks.tissue [--overlays FOLDER]``; the folder gets each thumbnail beside its mask.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Image = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
-def otsu_grey(overview: Image) -> Mask:
+def otsu_grey(thumbnail: Image) -> Mask:
     """Return what is darker than Otsu's threshold of the grey levels, as most tools do it."""
-    grey = cv2.cvtColor(overview, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
     found: Mask = grey <= threshold_otsu(grey)  # type: ignore[no-untyped-call] # as all of scikit-image
     return found
 
 
-def otsu_saturation(overview: Image) -> Mask:
+def otsu_saturation(thumbnail: Image) -> Mask:
     """Return what is more saturated (HSV) than Otsu's threshold, after a median of 7 pixels, as CLAM does it."""
-    saturation = cv2.medianBlur(cv2.cvtColor(overview, cv2.COLOR_RGB2HSV)[..., 1], 7)
+    saturation = cv2.medianBlur(cv2.cvtColor(thumbnail, cv2.COLOR_RGB2HSV)[..., 1], 7)
     found: Mask = saturation > threshold_otsu(saturation)  # type: ignore[no-untyped-call] # as all of scikit-image
     return found
 
@@ -56,8 +56,8 @@ METHODS: dict[str, Callable[[Image], Mask]] = {
 def real_density(shape: tuple[int, int]) -> Floats:
     """Return (h, w, 3) optical density of the sample slide's dermis, mirrored until it fills `shape`."""
     with open_slide(SAMPLE) as slide:
-        overview = slide.overview(LIMIT)
-    density = background.measure(overview, ~background.unscanned(overview)).density.transpose(1, 2, 0)
+        thumbnail = slide.thumbnail(LIMIT)
+    density = background.measure(thumbnail, ~background.unscanned(thumbnail)).density.transpose(1, 2, 0)
     height, width = density.shape[:2]
     patch = density[int(0.62 * height) : int(0.95 * height), int(0.32 * width) : int(0.42 * width)]
     return np.pad(
@@ -80,7 +80,7 @@ def scene(density: Floats, contrast: float = 0.1, pens: tuple[str, ...] = ("blue
 
 
 def scenes() -> Iterator[tuple[str, Canvas, Image]]:
-    """Yield name, truth and pixels of every painted overview."""
+    """Yield name, truth and pixels of every painted thumbnail."""
     made = woven(SHAPE, 1)
     real = real_density(SHAPE) if SAMPLE.is_file() else None
     for contrast in (0.03, 0.05, 0.1, 0.2):
@@ -126,48 +126,48 @@ def shares(canvas: Canvas, mask: Mask) -> list[str]:
     return [f"{100 * mask[part].mean():.1f}" if part.any() else "" for part in parts]
 
 
-def overlay(overview: Image, mask: Mask) -> Image:
-    """Return the overview beside itself with all but the mask darkened, BGR."""
-    dark = np.where(mask[..., None], overview, overview // 3 + np.array([0, 60, 60], np.uint8))
-    return np.hstack([overview, dark.astype(np.uint8)])[..., ::-1]
+def overlay(thumbnail: Image, mask: Mask) -> Image:
+    """Return the thumbnail beside itself with all but the mask darkened, BGR."""
+    dark = np.where(mask[..., None], thumbnail, thumbnail // 3 + np.array([0, 60, 60], np.uint8))
+    return np.hstack([thumbnail, dark.astype(np.uint8)])[..., ::-1]
 
 
 def main() -> None:
-    """Print two tables: painted overviews with their truth, and the shares of real slides."""
+    """Print two tables: painted thumbnails with their truth, and the shares of real slides."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--overlays", type=Path, help="folder for overviews beside their masks, as PNG")
+    parser.add_argument("--overlays", type=Path, help="folder for thumbnails beside their masks, as PNG")
     folder: Path | None = parser.parse_args().overlays
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    print("| overview | method | tissue, % | pale tissue, % | pen, % | dust and lines, % | glass, % |")
+    print("| thumbnail | method | tissue, % | pale tissue, % | pen, % | dust and lines, % | glass, % |")
     print("|---|---|---|---|---|---|---|")
-    for name, canvas, overview in scenes():
+    for name, canvas, thumbnail in scenes():
         for method, find in METHODS.items():
-            mask = find(overview)
+            mask = find(thumbnail)
             print(f"| {name} | {method} | {' | '.join(shares(canvas, mask))} |")
             if folder and method == "ours":
                 cv2.imwrite(
                     str(folder / f"{name.replace(',', '').replace('%', '').replace(' ', '-')}.png"),
-                    overlay(overview, mask),
+                    overlay(thumbnail, mask),
                 )
-    print("\n| slide | overview | " + " | ".join(f"{method}, % kept" for method in METHODS) + " | ours, CPU ms |")
+    print("\n| slide | thumbnail | " + " | ".join(f"{method}, % kept" for method in METHODS) + " | ours, CPU ms |")
     print("|---|---|" + "---|" * (len(METHODS) + 1))
-    names = ("HE_TMA_core.tif", "BRACS_1640_N_3_cropped.tiff", "camelyon_overview.dcm")
+    names = ("HE_TMA_core.tif", "BRACS_1640_N_3_cropped.tiff", "camelyon_thumbnail.dcm")
     for path in (SAMPLE, *(SLIDES / name for name in names)):
         if not path.is_file():
             continue
         with open_slide(path) as slide:
-            overview = slide.overview(LIMIT)
-        kept = [f"{100 * find(overview).mean():.1f}" for find in METHODS.values()]
-        best = min(_seconds(overview) for _ in range(5))
-        print(f"| {path.name} | {overview.shape[1]} × {overview.shape[0]} | {' | '.join(kept)} | {1000 * best:.0f} |")
+            thumbnail = slide.thumbnail(LIMIT)
+        kept = [f"{100 * find(thumbnail).mean():.1f}" for find in METHODS.values()]
+        best = min(_seconds(thumbnail) for _ in range(5))
+        print(f"| {path.name} | {thumbnail.shape[1]} × {thumbnail.shape[0]} | {' | '.join(kept)} | {1000 * best:.0f} |")
         if folder:
-            cv2.imwrite(str(folder / f"{path.stem}.png"), overlay(overview, tissue_mask(overview)))
+            cv2.imwrite(str(folder / f"{path.stem}.png"), overlay(thumbnail, tissue_mask(thumbnail)))
 
 
-def _seconds(overview: Image) -> float:
+def _seconds(thumbnail: Image) -> float:
     start = time.process_time()
-    tissue_mask(overview)
+    tissue_mask(thumbnail)
     return time.process_time() - start
 
 

@@ -49,7 +49,7 @@ class ArraySlide(Slide):
         """Return a view."""
         return Region(self._image[window.y : window.bottom, window.x : window.right], damaged=False)
 
-    def overview(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Pixels:
         """Return nothing of use: nobody asks here."""
         raise NotImplementedError
 

@@ -131,7 +131,7 @@ class _Image(Slide):
         part = self._pixels[window.y : window.bottom, window.x : window.right]
         return Region(part.copy(), damaged=False)
 
-    def overview(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Pixels:
         raise NotImplementedError("an image has no tissue mask: all of it is segmented")
 
     def close(self) -> None:

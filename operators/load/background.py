@@ -1,4 +1,4 @@
-"""What of an overview is empty: unscanned fill, and the glass that light passes with nothing in its way."""
+"""What of a thumbnail is empty: unscanned fill, and the glass that light passes with nothing in its way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENVELOPE_WEIGHT = 0.02  # of a block darker than the fit, against 1 for a brigh
 
 @dataclass(frozen=True, slots=True)
 class Absorption:
-    """An overview against its own glass.
+    """A thumbnail against its own glass.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Absorption:
         (3, h, w) float32; natural-log optical density ln(glass / pixel) in red, green and blue: 0 on glass. Smoothed
         by a Gaussian of 1 pixel.
     glass
-        (h, w) bool; pixels that the glass was measured on. All False if the overview shows no glass.
+        (h, w) bool; pixels that the glass was measured on. All False if the thumbnail shows no glass.
     """
 
     density: Floats
@@ -48,7 +48,7 @@ class Absorption:
         return bool(self.glass.any())
 
 
-def unscanned(overview: npt.NDArray[np.uint8]) -> Mask:
+def unscanned(thumbnail: npt.NDArray[np.uint8]) -> Mask:
     """Return the pixels that the scanner never saw: pure white or pure black areas with straight, upright borders.
 
     Scanners fill what they skip with one value, in rectangles. Glass that is saturated to pure white looks the same
@@ -56,7 +56,7 @@ def unscanned(overview: npt.NDArray[np.uint8]) -> Mask:
 
     Parameters
     ----------
-    overview
+    thumbnail
         (h, w, 3) uint8 RGB.
 
     Returns
@@ -64,10 +64,10 @@ def unscanned(overview: npt.NDArray[np.uint8]) -> Mask:
     numpy.ndarray
         (h, w) bool.
     """
-    channels = cv2.split(overview)
+    channels = cv2.split(thumbnail)
     darkest = cv2.min(cv2.min(channels[0], channels[1]), channels[2])
     brightest = cv2.max(cv2.max(channels[0], channels[1]), channels[2])
-    found = np.zeros(overview.shape[:2], np.bool_)
+    found = np.zeros(thumbnail.shape[:2], np.bool_)
     for flat in (darkest >= 254, brightest <= 3):
         # An opening leaves only areas at least 5 pixels wide: specks of a single value are no fill.
         area = cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(bool)
@@ -76,7 +76,7 @@ def unscanned(overview: npt.NDArray[np.uint8]) -> Mask:
     return found
 
 
-def measure(overview: npt.NDArray[np.uint8], scanned: Mask) -> Absorption:
+def measure(thumbnail: npt.NDArray[np.uint8], scanned: Mask) -> Absorption:
     """Estimate the glass and return the optical density of everything against it.
 
     Optical density makes the amounts of stain additive and takes the lamp out of the picture (Ruifrok and Johnston,
@@ -90,12 +90,12 @@ def measure(overview: npt.NDArray[np.uint8], scanned: Mask) -> Absorption:
 
     Parameters
     ----------
-    overview
+    thumbnail
         (h, w, 3) uint8 RGB.
     scanned
         (h, w) bool; the rest is ignored.
     """
-    smooth = cv2.GaussianBlur(overview, (0, 0), 1.0)
+    smooth = cv2.GaussianBlur(thumbnail, (0, 0), 1.0)
     table = np.log(np.maximum(np.arange(256, dtype=np.float32), 1))
     logs = np.stack([cv2.LUT(plane, table) for plane in cv2.split(smooth)]).astype(np.float32, copy=False)
     grey = cv2.transform(smooth, np.full((1, 3), 1 / 3, np.float32)).reshape(smooth.shape[:2])
@@ -121,7 +121,7 @@ def _has_upright_border(area: Mask) -> bool:
         if steps.size and steps.shape[1] >= run:
             border += int(np.count_nonzero(steps))
             upright += int(np.count_nonzero(cv2.morphologyEx(steps, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))))
-    # An overview of one value throughout has no border at all: that is fill, too.
+    # A thumbnail of one value throughout has no border at all: that is fill, too.
     return upright >= 0.6 * border
 
 

@@ -33,17 +33,17 @@ def find_foreground(
     numpy.ndarray
         (n, 2) int32, row and column of each tile, row by row.
     numpy.ndarray or None
-        (h, w) bool, the tissue on the slide's overview; None where every tile is taken.
+        (h, w) bool, the tissue on the slide's thumbnail; None where every tile is taken.
     """
     if mask.method == "none":
         return foreground_tiles(grid, None), None
-    overview = slide.overview(mask.pixel_limit)
-    log.debug("tissue mask from an overview of %d x %d pixels", overview.shape[1], overview.shape[0])
-    if looks_like_fluorescence(overview):
+    thumbnail = slide.thumbnail(mask.pixel_limit)
+    log.debug("tissue mask from a thumbnail of %d x %d pixels", thumbnail.shape[1], thumbnail.shape[0])
+    if looks_like_fluorescence(thumbnail):
         log.warning(
             "the slide is dark where a stained one is light; for fluorescence put `mask: none` into config.yaml"
         )
-    tissue = tissue_mask(overview)
+    tissue = tissue_mask(thumbnail)
     foreground = foreground_tiles(grid, tissue)
     if len(foreground) == 0:
         log.warning("no tissue found: the result is the slide without overlay; `mask: none` infers every tile")

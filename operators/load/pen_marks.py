@@ -10,8 +10,8 @@ from skimage.morphology import remove_small_objects
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-_SMALLEST_MARK = 4e-5  # share of the overview; a smaller spot of that colour is no stroke
-_REACH = 0.01  # of the overview's mean side: how far the blurred edge of a stroke may spread
+_SMALLEST_MARK = 4e-5  # share of the thumbnail; a smaller spot of that colour is no stroke
+_REACH = 0.01  # of the thumbnail's mean side: how far the blurred edge of a stroke may spread
 _EDGE_LIKENESS = 0.97  # cosine between an edge pixel's absorption and that of the ink next to it
 
 
@@ -32,7 +32,7 @@ def ink_mask(density: Floats, is_colour: bool) -> Mask:
     density
         (3, h, w) float32 optical density against glass, in red, green and blue.
     is_colour
-        False for a greyscale overview, where black ink cannot be told from tissue.
+        False for a greyscale thumbnail, where black ink cannot be told from tissue.
     """
     red, green, blue = np.maximum(density, 0)
     seeds: Mask = (red > 0.5) & (red > 1.05 * green) & (blue < 0.3 * red)  # blue

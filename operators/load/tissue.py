@@ -22,7 +22,7 @@ _GREYSCALE_DARKNESS = 0.05  # where there is no colour to go by
 _WEAK = 0.5
 _NOISE = 5.0  # the thresholds never fall below that many medians of the glass's own deviation
 
-# Lengths are shares of the square root of the overview's pixels, areas shares of its pixels: an overview's scale in
+# Lengths are shares of the square root of the thumbnail's pixels, areas shares of its pixels: a thumbnail's scale in
 # micrometres is often unknown, its number of pixels never.
 _THICK = 0.003
 _THICK_GREY = 0.006
@@ -37,12 +37,12 @@ _GREY = 0.25  # spread between the channels over the largest of them: stains hav
 _STAIN_NOT_INK = 0.9  # more "ink" than this among all that is not glass is the slide's stain
 
 
-def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
+def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
     """Tell tissue from glass, ink, dust and fill on a brightfield slide, stained with H&E or by immunohistochemistry.
 
     The policy: losing nuclei is worse than inferring a tile for nothing. In doubt a pixel is tissue; all is tissue
     where no glass can be found, and where the background is dark (`looks_like_fluorescence`); and a margin of 0.3% of
-    the overview's mean side is added.
+    the thumbnail's mean side is added.
 
     Thresholds that split a histogram (Otsu, 1979, and its kin) assume two classes and put pale tissue with the glass
     where there is dark tissue, and half of the tissue with the glass where there is none. Here glass is described,
@@ -62,11 +62,11 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     6. Gaps and small holes are closed: fat cells are as pale as glass, and only the septa between them are stained.
        Then the margin is added.
 
-    Sizes scale with the overview. There is no randomness.
+    Sizes scale with the thumbnail. There is no randomness.
 
     Parameters
     ----------
-    overview
+    thumbnail
         (h, w, 3) uint8 RGB, the whole slide at low resolution, of any size.
 
     Returns
@@ -74,13 +74,13 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     numpy.ndarray
         (h, w) bool, True on tissue.
     """
-    _check(overview)
-    fill = background.unscanned(overview)
-    if fill.all() or _is_dark(overview, ~fill):
+    _check(thumbnail)
+    fill = background.unscanned(thumbnail)
+    if fill.all() or _is_dark(thumbnail, ~fill):
         return ~fill
-    absorption = background.measure(overview, ~fill)
+    absorption = background.measure(thumbnail, ~fill)
     density = absorption.density
-    is_colour = _is_colour(overview)
+    is_colour = _is_colour(thumbnail)
     found = ~fill
     if absorption.has_glass:
         found &= _stained(density, absorption.glass, is_colour)
@@ -97,37 +97,37 @@ def tissue_mask(overview: npt.NDArray[np.uint8]) -> Mask:
     return found & ~fill
 
 
-def looks_like_fluorescence(overview: npt.NDArray[np.uint8]) -> bool:
-    """Tell whether the background is dark, so that the overview is no brightfield image.
+def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8]) -> bool:
+    """Tell whether the background is dark, so that the thumbnail is no brightfield image.
 
     `tissue_mask` keeps all of such a slide, which is right but slow; the caller may say so.
 
     Parameters
     ----------
-    overview
+    thumbnail
         (h, w, 3) uint8 RGB.
     """
-    _check(overview)
-    return _is_dark(overview, ~background.unscanned(overview))
+    _check(thumbnail)
+    return _is_dark(thumbnail, ~background.unscanned(thumbnail))
 
 
-def _is_dark(overview: npt.NDArray[np.uint8], scanned: Mask) -> bool:
+def _is_dark(thumbnail: npt.NDArray[np.uint8], scanned: Mask) -> bool:
     if not scanned.any():
         return False
-    red, green, blue = cv2.split(overview)
+    red, green, blue = cv2.split(thumbnail)
     # Half of a brightfield slide is never this dark: even dense haematoxylin passes a quarter of the blue light.
     return bool(np.median(cv2.max(cv2.max(red, green), blue)[scanned]) < 60)
 
 
-def _check(overview: npt.NDArray[np.uint8]) -> None:
-    if overview.dtype != np.uint8 or overview.ndim != 3 or overview.shape[2] != 3 or overview.size == 0:
+def _check(thumbnail: npt.NDArray[np.uint8]) -> None:
+    if thumbnail.dtype != np.uint8 or thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.size == 0:
         raise ValueError(
-            f"An overview is an RGB image of uint8 with at least one pixel, not {overview.shape} of {overview.dtype}."
+            f"A thumbnail is an RGB image of uint8 with at least one pixel, not {thumbnail.shape} of {thumbnail.dtype}."
         )
 
 
-def _is_colour(overview: npt.NDArray[np.uint8]) -> bool:
-    red, green, blue = cv2.split(overview)
+def _is_colour(thumbnail: npt.NDArray[np.uint8]) -> bool:
+    red, green, blue = cv2.split(thumbnail)
     return bool(np.percentile(cv2.max(cv2.absdiff(red, green), cv2.absdiff(green, blue)), 99.9) > 8)
 
 

@@ -23,7 +23,7 @@ from nuclei_segmentation.shared.slides import Slide
 BASE_MEMORY = 160 * MIB
 """Interpreter, libraries, model."""
 MASK_BYTES = 64
-"""For each pixel of the overview, while the tissue is looked for; it is given back before tiles are inferred."""
+"""For each pixel of the thumbnail, while the tissue is looked for; it is given back before tiles are inferred."""
 COUNT_BYTES = 12
 """For each pixel of a tile whose nuclei are counted: its pieces, numbered; measured."""
 JOURNAL_BYTES = 160

@@ -29,7 +29,7 @@ class JpegSettings:
 
 @dataclass(frozen=True, slots=True)
 class MaskSettings:
-    """How foreground tiles are chosen; `none` takes every tile. `pixel_limit`: most pixels of the overview."""
+    """How foreground tiles are chosen; `none` takes every tile. `pixel_limit`: most pixels of the thumbnail."""
 
     method: Literal["tissue", "none"] = "tissue"
     pixel_limit: int = 1024 * 1024

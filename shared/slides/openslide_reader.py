@@ -16,9 +16,9 @@ from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Window
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
-from nuclei_segmentation.shared.slides.thumbnail import Shrinker, overview_size, pick_level
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
 
-_STRIPE: Final = 4 << 20  # pixels that an overview reads at a time
+_STRIPE: Final = 4 << 20  # pixels that a thumbnail reads at a time
 WHITE: Final = (255, 255, 255)
 
 
@@ -145,9 +145,9 @@ class OpenSlideSlide(Slide):
             return Region(pixels, True)
         return Region(pixels, False)
 
-    def overview(self, limit: int) -> Pixels:
-        """Return the whole slide as one small image; see `Slide.overview`."""
-        size = overview_size(self.info.width, self.info.height, limit)
+    def thumbnail(self, limit: int) -> Pixels:
+        """Return the whole slide as one small image; see `Slide.thumbnail`."""
+        size = thumbnail_size(self.info.width, self.info.height, limit)
         level = pick_level(self.info.levels, size)
         width, height = self.info.levels[level]
         downsample = self._handle.downsamples[level]

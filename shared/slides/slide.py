@@ -114,7 +114,7 @@ class Slide(Closing):
         return region.damaged
 
     @abstractmethod
-    def overview(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Pixels:
         """Return the whole slide as one small image.
 
         Parameters

@@ -13,7 +13,7 @@ from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Window
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
-from nuclei_segmentation.shared.slides.thumbnail import Shrinker, overview_size, pick_level
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 from nuclei_segmentation.shared.slides.tile_cache import TileCache
 
@@ -44,7 +44,7 @@ def cache_capacity(directory: Directory, budget: int | None = None) -> int:
 class StoredTiles(Slide):
     """What the readers have in common that take a TIFF file's stored tiles themselves.
 
-    A tile that cannot be read is damage: hatched in a window, white in the overview (where a hatch would be taken for
+    A tile that cannot be read is damage: hatched in a window, white in the thumbnail (where a hatch would be taken for
     tissue). A tile with no stored bytes is background, white, as OpenSlide has it.
 
     Parameters
@@ -95,9 +95,9 @@ class StoredTiles(Slide):
             return False
         return super().read_into(window, out)
 
-    def overview(self, limit: int) -> Pixels:
-        """Return the whole slide as one small image; see `Slide.overview`."""
-        size = overview_size(self._width, self._height, limit)
+    def thumbnail(self, limit: int) -> Pixels:
+        """Return the whole slide as one small image; see `Slide.thumbnail`."""
+        size = thumbnail_size(self._width, self._height, limit)
         number = pick_level(self.info.levels, size)
         level = self._levels[number]
         factor = self._factor(level, size)

@@ -15,7 +15,7 @@ _BLOCK: Final = 1 << 20  # pixels that are summed at a time; bounds memory to so
 _COLUMNS: Final = 16  # output columns that are summed at a time
 
 
-def overview_size(width: int, height: int, limit: int) -> tuple[int, int]:
+def thumbnail_size(width: int, height: int, limit: int) -> tuple[int, int]:
     """Return the largest (width, height) of the slide's aspect ratio with at most `limit` ≥ 1 pixels."""
     scale = min(1.0, math.sqrt(limit / (width * height)))
     w, h = max(1, int(width * scale)), max(1, int(height * scale))

@@ -37,8 +37,8 @@ class Painting(Slide):
     def read(self, window: Window) -> Region:
         return Region(self.pixels[window.y : window.bottom, window.x : window.right], damaged=False)
 
-    def overview(self, limit: int) -> Pixels:
-        raise AssertionError("no mask, no overview")
+    def thumbnail(self, limit: int) -> Pixels:
+        raise AssertionError("no mask, no thumbnail")
 
     def close(self) -> None:
         pass

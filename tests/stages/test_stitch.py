@@ -54,7 +54,7 @@ class ArraySlide(Slide):
             hatch(pixels, window)
         return Region(pixels, damaged)
 
-    def overview(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Pixels:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -214,7 +214,7 @@ class Endless(Slide):
     def read(self, window: Window) -> Region:
         return Region(np.full((window.height, window.width, 3), window.x % 251, np.uint8), False)
 
-    def overview(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Pixels:
         raise NotImplementedError
 
     def close(self) -> None:

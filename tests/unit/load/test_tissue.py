@@ -62,7 +62,7 @@ def test_immunohistochemistry_is_kept():
 
 
 @pytest.mark.parametrize("strength", [0.3, 1.0, 2.0])
-def test_an_overview_of_tissue_alone_is_kept_whole(made, strength):
+def test_an_thumbnail_of_tissue_alone_is_kept_whole(made, strength):
     canvas = Canvas.glass(SHAPE).tissue(made * strength, np.ones(SHAPE, np.bool_))
     assert tissue_mask(canvas.image()).mean() > 0.99
 
@@ -182,34 +182,34 @@ def test_unscanned_areas_are_dropped_and_do_not_shift_the_glass(made, value):
 # --- real slides -----------------------------------------------------------------------------------------------------
 
 
-def overview_of(path):
+def thumbnail_of(path):
     with open_slide(path) as slide:
-        return slide.overview(LIMIT)
+        return slide.thumbnail(LIMIT)
 
 
 def test_the_sample_slide(sample_slide):
-    overview = overview_of(sample_slide)
-    mask = tissue_mask(overview)
+    thumbnail = thumbnail_of(sample_slide)
+    mask = tissue_mask(thumbnail)
     assert 0.38 < mask.mean() < 0.46
-    strong = overview[..., 1] < 180
+    strong = thumbnail[..., 1] < 180
     assert mask[strong].mean() > 0.998
     assert not mask[-200:, :100].any()
 
 
 def test_all_tissue_and_no_glass(shared_slides):
-    assert tissue_mask(overview_of(shared_slides / "BRACS_1640_N_3_cropped.tiff")).all()
+    assert tissue_mask(thumbnail_of(shared_slides / "BRACS_1640_N_3_cropped.tiff")).all()
 
 
 def test_a_tissue_core(shared_slides):
-    mask = tissue_mask(overview_of(shared_slides / "HE_TMA_core.tif"))
+    mask = tissue_mask(thumbnail_of(shared_slides / "HE_TMA_core.tif"))
     assert 0.70 < mask.mean() < 0.77  # a disc of 0.73 of the image
     corner = mask.shape[0] // 10
     assert not mask[:corner, :corner].any()
 
 
 def test_fat_and_out_of_focus_dust_on_a_whole_slide(shared_slides):
-    overview = overview_of(shared_slides / "camelyon_overview.dcm")
-    mask = tissue_mask(overview)
+    thumbnail = thumbnail_of(shared_slides / "camelyon_thumbnail.dcm")
+    mask = tissue_mask(thumbnail)
     height, width = mask.shape
     assert mask[int(0.3 * height) : int(0.6 * height), int(0.24 * width) : int(0.32 * width)].mean() > 0.9  # fat
     assert not mask[: int(0.04 * height), int(0.32 * width) : int(0.345 * width)].any()  # blurred dust
@@ -221,14 +221,14 @@ def test_fat_and_out_of_focus_dust_on_a_whole_slide(shared_slides):
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3))))
-def test_any_small_image_has_a_mask_of_its_size(overview):
-    before = overview.copy()
-    mask = tissue_mask(overview)
-    assert mask.shape == overview.shape[:2]
+def test_any_small_image_has_a_mask_of_its_size(thumbnail):
+    before = thumbnail.copy()
+    mask = tissue_mask(thumbnail)
+    assert mask.shape == thumbnail.shape[:2]
     assert mask.dtype == np.bool_
-    np.testing.assert_array_equal(mask, tissue_mask(overview))
-    np.testing.assert_array_equal(overview, before)
-    assert looks_like_fluorescence(overview) in (True, False)
+    np.testing.assert_array_equal(mask, tissue_mask(thumbnail))
+    np.testing.assert_array_equal(thumbnail, before)
+    assert looks_like_fluorescence(thumbnail) in (True, False)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 2), (7, 7), (300, 200)])
@@ -237,12 +237,12 @@ def test_any_small_image_has_a_mask_of_its_size(overview):
     [((255, 255, 255), False), ((0, 0, 0), False), ((235, 236, 234), False), ((220, 150, 200), True)],
 )
 def test_one_colour(shape, colour, tissue):
-    overview = np.full((*shape, 3), colour, np.uint8)
-    assert (tissue_mask(overview) == tissue).all()
+    thumbnail = np.full((*shape, 3), colour, np.uint8)
+    assert (tissue_mask(thumbnail) == tissue).all()
 
 
 @pytest.mark.parametrize("side", [16, 40, 100])
-def test_tissue_in_a_tiny_overview(made, side):
+def test_tissue_in_a_tiny_thumbnail(made, side):
     canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.25, 3))
     small = cv2.resize(canvas.image(), (side, side), interpolation=cv2.INTER_AREA)
     truth = cv2.resize(canvas.truth["tissue"].astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
@@ -262,9 +262,9 @@ def test_what_is_no_rgb_image_is_refused(senseless):
 
 def test_a_megapixel_is_quick(made):
     canvas = scene(made)
-    overview = cv2.resize(canvas.image(), (1100, 953))
+    thumbnail = cv2.resize(canvas.image(), (1100, 953))
     start = time.process_time()
-    tissue_mask(overview)
+    tissue_mask(thumbnail)
     assert time.process_time() - start < 3  # 0.3 s on a busy core
 
 
@@ -275,9 +275,9 @@ def test_a_megapixel_is_quick(made):
 @pytest.mark.parametrize("colour", [(1, 1, 1), (0, 0, 1), (0.2, 1, 0.1)])
 def test_a_dark_background_is_told_and_nothing_is_dropped(made, background, colour):
     light = np.clip(made[..., 1:2] * 120 * blob(SHAPE, (0.5, 0.5), 0.25, 3)[..., None], 0, 200) * np.array(colour)
-    overview = (light + background).astype(np.uint8)
-    assert looks_like_fluorescence(overview)
-    assert tissue_mask(overview)[blob(SHAPE, (0.5, 0.5), 0.25, 3)].mean() > 0.99
+    thumbnail = (light + background).astype(np.uint8)
+    assert looks_like_fluorescence(thumbnail)
+    assert tissue_mask(thumbnail)[blob(SHAPE, (0.5, 0.5), 0.25, 3)].mean() > 0.99
 
 
 def test_a_stained_slide_is_not_taken_for_fluorescence(made):

@@ -51,7 +51,7 @@ def test_broken_tile_is_hatched_and_its_neighbours_are_whole(make_tiff, opened, 
         if region.damaged:
             hatch(pixels, window)
         assert np.array_equal(region.pixels, pixels)
-    slide.overview(10_000)
+    slide.thumbnail(10_000)
 
 
 def test_window_over_a_broken_tile_is_hatched_only_there(make_tiff, opened):
@@ -66,7 +66,7 @@ def test_window_over_a_broken_tile_is_hatched_only_there(make_tiff, opened):
     hatch(pixels[:, 156:], Window(256, 50, 244, 200))
     assert region.damaged
     assert np.array_equal(region.pixels, pixels)
-    assert (slide.overview(600 * 300)[:256, 256:512] == 255).all()  # white there: hatches would pass for tissue
+    assert (slide.thumbnail(600 * 300)[:256, 256:512] == 255).all()  # white there: hatches would pass for tissue
 
 
 def test_slide_truncated_anywhere(sample_slide, tmp_path):
@@ -99,7 +99,7 @@ def test_slide_truncated_behind_its_index(make_tiff, opened, levels):
         assert damaged_tiles(slide, 256) == lost
         if not lost:
             assert np.array_equal(read_all(slide), whole)
-        slide.overview(20_000)
+        slide.thumbnail(20_000)
 
 
 def test_flipped_bits_are_noticed_at_least_where_openslide_notices_them(sample_slide, tmp_path, opened):

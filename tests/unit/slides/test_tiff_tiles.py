@@ -30,7 +30,7 @@ def test_lossless(make_tiff, opened, compression, shape, predictor, order):
     image = tissue_like(301, 207)
     slide = opened(make_tiff(image, compression=compression, predictor=predictor, order=order, **shape), "tiff")
     assert np.array_equal(read_all(slide, 100), image)
-    assert slide.overview(1000).shape == (26, 38, 3)
+    assert slide.thumbnail(1000).shape == (26, 38, 3)
 
 
 @pytest.mark.parametrize("planar", ["CONTIG", "SEPARATE"])
@@ -145,7 +145,7 @@ def test_truncated_strips_are_damage(make_tiff, opened):
     slide = opened(path)
     assert not slide.read(Window(0, 0, 300, 20)).damaged
     assert slide.read(Window(0, 180, 300, 20)).damaged
-    slide.overview(1000)
+    slide.thumbnail(1000)
 
 
 def test_a_larger_later_image_is_named(tmp_path, caplog):

@@ -49,7 +49,7 @@ def folder(tmp_path: Path, fields: dict[str, list[Field]]) -> Path:
 
 @pytest.fixture
 def small_slide_folder(tmp_path: Path) -> Path:
-    """A slide twice, an overview of coarse pixels, and what is no slide."""
+    """A slide twice, a thumbnail of coarse pixels, and what is no slide."""
     folder = tmp_path / "slides"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_segmentation.shared.slides.thumbnail import Shrinker, overview_size, pick_level
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
 
 from .conftest import tissue_like
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.integers(1, 1 << 21))
 def test_size_keeps_the_limit_and_the_shape(width, height, limit):
-    w, h = overview_size(width, height, limit)
+    w, h = thumbnail_size(width, height, limit)
     assert 1 <= w <= width
     assert 1 <= h <= height
     assert w * h <= limit
@@ -59,7 +59,7 @@ def test_level():
 @pytest.mark.parametrize("limit", [1, 100, 5000, 40_000, 1 << 20])
 def test_readers_agree(sample_slide, opened, limit):
     """Not in every bit: the fast reader averages 2, 4 or 8 pixels while decoding, in the colours that are stored."""
-    images = [opened(sample_slide, reader).overview(limit).astype(int) for reader in ("jpeg", "openslide")]
+    images = [opened(sample_slide, reader).thumbnail(limit).astype(int) for reader in ("jpeg", "openslide")]
     assert images[0].shape == images[1].shape
     assert images[0].shape[0] * images[0].shape[1] <= limit
     assert np.abs(images[0] - images[1]).mean() < 3
@@ -67,11 +67,11 @@ def test_readers_agree(sample_slide, opened, limit):
 
 @pytest.mark.parametrize("tile", [240, 256, 272])
 def test_scaled_decoding_keeps_places(make_vips, opened, tile):
-    """A step in the image must be at the same place in the overview as OpenSlide's, to a fraction of a pixel."""
+    """A step in the image must be at the same place in the thumbnail as OpenSlide's, to a fraction of a pixel."""
     image = np.full((1500, 2000, 3), 255, np.uint8)
     image[700:, 900:] = (180, 60, 140)
     path = make_vips(image, tile_width=tile, tile_height=tile, Q=95)
-    fast, slow = (opened(path, reader).overview(12_000).astype(int) for reader in ("jpeg", "openslide"))
+    fast, slow = (opened(path, reader).thumbnail(12_000).astype(int) for reader in ("jpeg", "openslide"))
     assert np.abs(fast - slow).max() <= 12
 
 
@@ -80,5 +80,5 @@ def test_pyramid_is_used(make_vips, opened, monkeypatch):
     used = []
     plain = slide._reduced_tile
     monkeypatch.setattr(slide, "_reduced_tile", lambda level, *rest: used.append(level) or plain(level, *rest))
-    slide.overview(200 * 150)
+    slide.thumbnail(200 * 150)
     assert set(used) == {len(slide.info.levels) - 1}
