@@ -62,6 +62,6 @@ def _openslide(path: Path, grid: TileGrid, count: int) -> None:
         slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         for row in range(count):
             for column in range(grid.columns):
-                window = grid.window(row, column)
-                image = slide.read_region((window.x, window.y), 0, (TILE, TILE))
+                region = grid.region(row, column)
+                image = slide.read_region((region.x, region.y), 0, (TILE, TILE))
                 np.asarray(image.convert("RGB"))

@@ -152,7 +152,7 @@ def main() -> None:
                 )
     print("\n| slide | thumbnail | " + " | ".join(f"{method}, % kept" for method in METHODS) + " | ours, CPU ms |")
     print("|---|---|" + "---|" * (len(METHODS) + 1))
-    names = ("HE_TMA_core.tif", "BRACS_1640_N_3_cropped.tiff", "camelyon_thumbnail.dcm")
+    names = ("HE_TMA_core.tif", "BRACS_1640_N_3_cropped.tiff", "camelyon_overview.dcm")
     for path in (SAMPLE, *(SLIDES / name for name in names)):
         if not path.is_file():
             continue

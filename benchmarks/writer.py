@@ -13,11 +13,11 @@ from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, used
 from nuclei_segmentation.operators.stitch import stitch
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.runtime.worker_pool import Crew
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
-from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 
 
 class ArraySlide(Slide):
@@ -45,9 +45,9 @@ class ArraySlide(Slide):
             icc=None,
         )
 
-    def read(self, window: Window) -> Region:
+    def read(self, region: Region) -> RegionPixels:
         """Return a view."""
-        return Region(self._image[window.y : window.bottom, window.x : window.right], damaged=False)
+        return RegionPixels(self._image[region.y : region.bottom, region.x : region.right], damaged=False)
 
     def thumbnail(self, limit: int) -> Pixels:
         """Return nothing of use: nobody asks here."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Region:
     """A rectangle of pixels: columns x … x + width, rows y … y + height."""
 
     x: int
@@ -18,12 +18,12 @@ class Window:
 
     @property
     def right(self) -> int:
-        """First column behind the window."""
+        """First column behind the region."""
         return self.x + self.width
 
     @property
     def bottom(self) -> int:
-        """First row behind the window."""
+        """First row behind the region."""
         return self.y + self.height
 
     @property
@@ -31,13 +31,13 @@ class Window:
         """Number of pixels."""
         return self.width * self.height
 
-    def intersect(self, other: Window) -> Window:
+    def intersect(self, other: Region) -> Region:
         """Return the part that both share; its width or height is 0 where they share nothing."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
-        return Window(x, y, max(0, right - x), max(0, bottom - y))
+        return Region(x, y, max(0, right - x), max(0, bottom - y))
 
-    def contains(self, other: Window) -> bool:
+    def contains(self, other: Region) -> bool:
         """Tell whether `other` lies wholly inside."""
         return self.x <= other.x and self.y <= other.y and other.right <= self.right and other.bottom <= self.bottom
 
@@ -81,9 +81,9 @@ class TileGrid:
         return max(1, -(-(self.height - self.overlap) // self.stride))
 
     @property
-    def bounds(self) -> Window:
+    def bounds(self) -> Region:
         """The slide."""
-        return Window(0, 0, self.width, self.height)
+        return Region(0, 0, self.width, self.height)
 
     def __len__(self) -> int:
         return self.rows * self.columns
@@ -92,15 +92,15 @@ class TileGrid:
         """Yield (row, column) row by row."""
         return ((row, column) for row in range(self.rows) for column in range(self.columns))
 
-    def window(self, row: int, column: int) -> Window:
+    def region(self, row: int, column: int) -> Region:
         """Return the square that tile (row, column) covers; it may reach beyond the slide."""
-        return Window(column * self.stride, row * self.stride, self.tile, self.tile)
+        return Region(column * self.stride, row * self.stride, self.tile, self.tile)
 
-    def core(self, row: int, column: int) -> Window:
+    def core(self, row: int, column: int) -> Region:
         """Return the part of the slide that tile (row, column) alone decides."""
         x, right = self._core(column, self.columns, self.width)
         y, bottom = self._core(row, self.rows, self.height)
-        return Window(x, y, right - x, bottom - y)
+        return Region(x, y, right - x, bottom - y)
 
     def row_of(self, y: int) -> int:
         """Return the row of tiles whose cores hold pixel row `y`."""
@@ -110,10 +110,10 @@ class TileGrid:
         """Return the column of tiles whose cores hold pixel column `x`."""
         return min(max(0, (x - self.overlap // 2) // self.stride), self.columns - 1)
 
-    def tiles_under(self, window: Window) -> Iterator[tuple[int, int]]:
-        """Yield (row, column) of the tiles whose cores share pixels with `window`, row by row."""
-        for row in range(self.row_of(window.y), self.row_of(window.bottom - 1) + 1):
-            for column in range(self.column_of(window.x), self.column_of(window.right - 1) + 1):
+    def tiles_under(self, region: Region) -> Iterator[tuple[int, int]]:
+        """Yield (row, column) of the tiles whose cores share pixels with `region`, row by row."""
+        for row in range(self.row_of(region.y), self.row_of(region.bottom - 1) + 1):
+            for column in range(self.column_of(region.x), self.column_of(region.right - 1) + 1):
                 yield row, column
 
     def _core(self, number: int, count: int, end: int) -> tuple[int, int]:

@@ -251,13 +251,13 @@ def crop(
         starts.append(int(rng.integers(low, high + 1)))
     rows = _mirrored(starts[0], spans[0], height)
     columns = _mirrored(starts[1], spans[1], width)
-    window = np.ix_(rows, columns)
+    region = np.ix_(rows, columns)
     side = (round(reach), round(reach))
     smooth = cv2.INTER_AREA if min(across) < 0.8 else cv2.INTER_LINEAR
     methods = (smooth, cv2.INTER_NEAREST, smooth)
     sources: tuple[NDArray[Any], ...] = (field.image, field.labels, field.maps)
     parts: list[NDArray[Any]] = [
-        cv2.resize(array[window], side, interpolation=method) for array, method in zip(sources, methods, strict=True)
+        cv2.resize(array[region], side, interpolation=method) for array, method in zip(sources, methods, strict=True)
     ]
     if turned:
         matrix = turn(side[0], size, float(rng.uniform(0.0, 360.0)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
 from training.data import Field
 from training.segmenter import Segmented
@@ -62,8 +62,8 @@ def marks(slides: Path, method: Callable[[Pixels], Segmented], regions: Path = R
     found: dict[str, list[Marked]] = {}
     for name, kind, region in _rows(regions, "val"):
         with open_slide(slides / name) as slide:
-            whole = Window(0, 0, slide.info.width, slide.info.height)
-            wide = Window(region.x - MARGIN, region.y - MARGIN, region.width + 2 * MARGIN, region.height + 2 * MARGIN)
+            whole = Region(0, 0, slide.info.width, slide.info.height)
+            wide = Region(region.x - MARGIN, region.y - MARGIN, region.width + 2 * MARGIN, region.height + 2 * MARGIN)
             seen = wide.intersect(whole)
             nucleus = method(slide.read(seen).pixels).nucleus
         top, left = region.y - seen.y, region.x - seen.x
@@ -101,12 +101,12 @@ def lessons(slides: Path, regions: Path = REGIONS) -> list[Field]:
     return found
 
 
-def _rows(regions: Path, split: str) -> Iterator[tuple[str, str, Window]]:
+def _rows(regions: Path, split: str) -> Iterator[tuple[str, str, Region]]:
     """Yield slide, kind and place of the regions of a split."""
     with regions.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             if row["split"] == split:
-                yield row["slide"], row["kind"], Window(*(int(row[name]) for name in ("x", "y", "width", "height")))
+                yield row["slide"], row["kind"], Region(*(int(row[name]) for name in ("x", "y", "width", "height")))
 
 
 def table(scores: dict[str, dict[str, Marked]]) -> str:

@@ -17,10 +17,10 @@ from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, Labels, instanc
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import Crew
 from nuclei_segmentation.shared.settings import Settings
-from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 
 LARGEST = 1024
 """Images up to this side are one tile; larger ones are tiles of this side."""
@@ -106,8 +106,8 @@ class Segmenter:
             for batch in infer(tiles, engine, _Nothing(), crew, count):
                 for index, found in zip(batch.index.tolist(), batch.maps, strict=True):
                     row, column = places[index].tolist()
-                    window, core = grid.window(row, column), grid.core(row, column)
-                    top, left = core.y - window.y, core.x - window.x
+                    region, core = grid.region(row, column), grid.core(row, column)
+                    top, left = core.y - region.y, core.x - region.x
                     part = found[top : top + core.height, left : left + core.width]
                     maps[core.y : core.bottom, core.x : core.right] = part
         return Segmented(maps, instances(maps, channels), count.total)
@@ -127,9 +127,9 @@ class _Image(Slide):
         self._pixels = pixels
         self.info = SlideInfo(Path(), "image", "memory", width, height, ((width, height),), None, "absent", None, None)
 
-    def read(self, window: Window) -> Region:
-        part = self._pixels[window.y : window.bottom, window.x : window.right]
-        return Region(part.copy(), damaged=False)
+    def read(self, region: Region) -> RegionPixels:
+        part = self._pixels[region.y : region.bottom, region.x : region.right]
+        return RegionPixels(part.copy(), damaged=False)
 
     def thumbnail(self, limit: int) -> Pixels:
         raise NotImplementedError("an image has no tissue mask: all of it is segmented")

@@ -17,7 +17,7 @@ from skimage.measure import regionprops
 
 from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, instances, label_seeds
 from nuclei_segmentation.shared.errors import NucleiError
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.settings import ModelSettings, Settings
 from nuclei_segmentation.shared.slides import open_slide
 from training.augment import Floats, density, haematoxylin
@@ -67,7 +67,7 @@ def load_slides(folder: Path) -> list[Image]:
             with open_slide(path) as slide:
                 mpp = slide.info.mpp
                 if mpp is None or max(mpp) <= COARSEST:
-                    image = slide.read(Window(0, 0, slide.info.width, slide.info.height)).pixels
+                    image = slide.read(Region(0, 0, slide.info.width, slide.info.height)).pixels
                     if not any(np.array_equal(image, other) for other in images):  # a file may be there in two formats
                         images.append(image)
         except NucleiError:

@@ -60,8 +60,8 @@ class NucleusCount:
             (T, T, C) uint8.
         """
         row, column = self._foreground[index].tolist()
-        window, core = self._grid.window(row, column), self._grid.core(row, column)
-        top, left = core.y - window.y, core.x - window.x
+        region, core = self._grid.region(row, column), self._grid.core(row, column)
+        top, left = core.y - region.y, core.x - region.x
         pieces = label_seeds(seeds(maps[top : top + core.height, left : left + core.width], self._channels))
         pixels = np.bincount(pieces.ravel())
         at_border = np.zeros(len(pixels), bool)

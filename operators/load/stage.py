@@ -112,11 +112,11 @@ def read_tile(slide: Slide, grid: TileGrid, row: int, column: int, out: Pixels) 
     -------
     Whether any of it could not be read.
     """
-    window = grid.window(row, column)
-    inside = window.intersect(grid.bounds)
-    if inside == window:
-        return slide.read_into(window, out)
-    region = slide.read(inside)
-    below, right = window.height - inside.height, window.width - inside.width
-    out[...] = cv2.copyMakeBorder(region.pixels, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-    return region.damaged
+    region = grid.region(row, column)
+    inside = region.intersect(grid.bounds)
+    if inside == region:
+        return slide.read_into(region, out)
+    read = slide.read(inside)
+    below, right = region.height - inside.height, region.width - inside.width
+    out[...] = cv2.copyMakeBorder(read.pixels, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+    return read.damaged

@@ -6,7 +6,7 @@ import logging
 
 from nuclei_segmentation.operators.stitch.stage import StitchResult
 from nuclei_segmentation.shared.errors import TooMuchDamage
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 
 log = logging.getLogger("nuclei")
 
@@ -38,11 +38,11 @@ def check_damage(result: StitchResult, limit: float, tiles: int) -> None:
             f"{len(result.damaged)} of {tiles} places could not be read, {limit * tiles:.0f} may be (`damaged.limit`); "
             "copy the slide again, or raise the limit in config.yaml to get what can be read"
         )
-    for window in result.damaged[:LISTED]:
-        log.warning("could not be read, hatched: %s", _place(window))
+    for region in result.damaged[:LISTED]:
+        log.warning("could not be read, hatched: %s", _place(region))
     if len(result.damaged) > LISTED:
         log.warning("... and %d more places", len(result.damaged) - LISTED)
 
 
-def _place(window: Window) -> str:
-    return f"x {window.x} to {window.right - 1}, y {window.y} to {window.bottom - 1}"
+def _place(region: Region) -> str:
+    return f"x {region.x} to {region.right - 1}, y {region.y} to {region.bottom - 1}"

@@ -83,6 +83,6 @@ def spread(count: int, most: int = PROBES) -> npt.NDArray[np.int64]:
 def _probe(slide: Slide, grid: TileGrid, jpeg: JpegSettings, number: np.int64) -> tuple[float, int]:
     """Read and encode one tile; return the seconds that took, and the encoded bytes."""
     start = time.perf_counter()
-    window = grid.window(*divmod(int(number), grid.columns)).intersect(grid.bounds)
-    size = len(encode(whole(slide.read(window).pixels, grid.tile), jpeg))
+    region = grid.region(*divmod(int(number), grid.columns)).intersect(grid.bounds)
+    size = len(encode(whole(slide.read(region).pixels, grid.tile), jpeg))
     return time.perf_counter() - start, size

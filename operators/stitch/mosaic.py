@@ -18,7 +18,7 @@ from nuclei_segmentation.operators.stitch.overlay import Brush, Mask
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.shared.batches import MaskBatch, Pixels
 from nuclei_segmentation.shared.errors import NucleiError
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Arrived:
         Whether it could not be read.
     """
 
-    core: Window
+    core: Region
     nuclei: Pixels | None
     pixels: Pixels | None
     damaged: bool
@@ -49,7 +49,7 @@ class Job:
 
     Attributes
     ----------
-    window
+    region
         The run, in level-0 pixels.
     nuclei
         Tiles with nuclei under the run or its margin.
@@ -59,7 +59,7 @@ class Job:
         For each output tile of the run its pixels, or None where the slide must be read.
     """
 
-    window: Window
+    region: Region
     nuclei: list[Arrived]
     damaged: list[Arrived]
     pixels: list[Pixels | None]
@@ -116,17 +116,17 @@ class Mosaic:
             The stream ended early, went on too long or was out of order.
         """
         for row, run in self._level:
-            window = self._level.window(row, run)
-            self._draw(window)
-            yield self._job(window, row, run)
+            region = self._level.region(row, run)
+            self._draw(region)
+            yield self._job(region, row, run)
             if run == self._level.runs - 1:
-                self._forget(window.bottom)
+                self._forget(region.bottom)
         # Asking for the batch behind the last lets the stream finish what it does at its end.
         if next(self._masks, None) is not None:
             raise NucleiError("internal error: more maps arrived than there are foreground tiles")
 
-    def _draw(self, window: Window) -> None:
-        grown = grow(window, self._brush.margin).intersect(self._grid.bounds)
+    def _draw(self, region: Region) -> None:
+        grown = grow(region, self._brush.margin).intersect(self._grid.bounds)
         row, column = self._grid.row_of(grown.bottom - 1), self._grid.column_of(grown.right - 1)
         wanted = int(np.searchsorted(self._order, row * self._grid.columns + column, side="right"))
         while self._received < wanted:
@@ -148,8 +148,8 @@ class Mosaic:
             self._rows.setdefault(row, {})[column] = arrived
 
     def _keep(self, batch: MaskBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> Arrived:
-        core, window = self._grid.core(row, column), self._grid.window(row, column)
-        inside = np.s_[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
+        core, region = self._grid.core(row, column), self._grid.region(row, column)
+        inside = np.s_[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
         pixels = batch.tiles.pixels[number][inside] if self._same else None
         if batch.tiles.damaged[number]:
             return Arrived(core, None, pixels, True)
@@ -158,9 +158,9 @@ class Mosaic:
         self.nuclei_pixels += count
         return Arrived(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
 
-    def _job(self, window: Window, row: int, run: int) -> Job:
+    def _job(self, region: Region, row: int, run: int) -> Job:
         grid, margin = self._grid, self._brush.margin
-        grown = grow(window, margin).intersect(grid.bounds)
+        grown = grow(region, margin).intersect(grid.bounds)
         tiles = [
             tile
             for place in range(grid.row_of(grown.y), grid.row_of(grown.bottom - 1) + 1)
@@ -168,8 +168,8 @@ class Mosaic:
             for column in range(grid.column_of(grown.x), grid.column_of(grown.right - 1) + 1)
             if (tile := self._rows[place].get(column)) is not None
         ]
-        first = window.x // self._level.side
-        pixels: list[Pixels | None] = [None] * -(-window.width // self._level.side)
+        first = region.x // self._level.side
+        pixels: list[Pixels | None] = [None] * -(-region.width // self._level.side)
         if self._same and row in self._rows:
             for number in range(len(pixels)):
                 tile = self._rows[row].get(first + number)
@@ -177,9 +177,9 @@ class Mosaic:
                     # Moved, not shared: the batch's memory is free once this run is rendered.
                     pixels[number], tile.pixels = tile.pixels, None
         return Job(
-            window,
+            region,
             [tile for tile in tiles if tile.nuclei is not None],
-            [tile for tile in tiles if tile.damaged and tile.core.intersect(window).area],
+            [tile for tile in tiles if tile.damaged and tile.core.intersect(region).area],
             pixels,
         )
 
@@ -197,14 +197,14 @@ def first_channel(maps: Pixels) -> Pixels:
     return np.asarray(cv2.extractChannel(rows, 0), np.uint8).reshape(maps.shape[:3])
 
 
-def nuclei_under(tiles: list[Arrived], window: Window, margin: int, bounds: Window) -> Mask:
-    """Return the nuclei under a window and the margin around it.
+def nuclei_under(tiles: list[Arrived], region: Region, margin: int, bounds: Region) -> Mask:
+    """Return the nuclei under a region and the margin around it.
 
     Parameters
     ----------
     tiles
         The tiles with nuclei; more than these may be given.
-    window
+    region
         In level-0 pixels.
     margin
         Pixels around it, 0 or 1.
@@ -215,7 +215,7 @@ def nuclei_under(tiles: list[Arrived], window: Window, margin: int, bounds: Wind
     -------
     (height + 2 margin, width + 2 margin) uint8, 1 in nuclei and 0 elsewhere.
     """
-    grown = grow(window, margin)
+    grown = grow(region, margin)
     nuclei = np.zeros((grown.height, grown.width), np.uint8)
     for tile in tiles:
         part = tile.core.intersect(grown)
@@ -235,6 +235,6 @@ def nuclei_under(tiles: list[Arrived], window: Window, margin: int, bounds: Wind
     return nuclei
 
 
-def grow(window: Window, margin: int) -> Window:
-    """Return a window with `margin` pixels more on every side."""
-    return Window(window.x - margin, window.y - margin, window.width + 2 * margin, window.height + 2 * margin)
+def grow(region: Region, margin: int) -> Region:
+    """Return a region with `margin` pixels more on every side."""
+    return Region(region.x - margin, region.y - margin, region.width + 2 * margin, region.height + 2 * margin)

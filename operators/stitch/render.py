@@ -10,7 +10,7 @@ from nuclei_segmentation.operators.stitch.mosaic import Job, nuclei_under
 from nuclei_segmentation.operators.stitch.overlay import Brush
 from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, Strip, finish
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import Slide
 
@@ -75,32 +75,30 @@ class Renderer:
                 tiles.append(known)
                 continue
             end = next((n for n in range(len(tiles), len(job.pixels)) if job.pixels[n] is not None), len(job.pixels))
-            stretch = Window(
-                job.window.x + len(tiles) * self.side, job.window.y, (end - len(tiles)) * self.side, job.window.height
-            ).intersect(job.window)
+            stretch = Region(
+                job.region.x + len(tiles) * self.side, job.region.y, (end - len(tiles)) * self.side, job.region.height
+            ).intersect(job.region)
             pixels = self._read(stretch, damaged)
             tiles.extend(pixels[:, left : left + self.side] for left in range(0, stretch.width, self.side))
         return tiles
 
-    def _read(self, window: Window, damaged: list[tuple[int, int]]) -> Pixels:
-        region = self.slide.read(window)
-        if not region.damaged:
-            return region.pixels
+    def _read(self, region: Region, damaged: list[tuple[int, int]]) -> Pixels:
+        read = self.slide.read(region)
+        if not read.damaged:
+            return read.pixels
         # Once more, tile by tile: this says which tiles are damaged, and saves the others.
-        pixels = np.empty_like(region.pixels)
-        for row, column in self.grid.tiles_under(window):
-            part = self.grid.core(row, column).intersect(window)
-            region = self.slide.read(part)
-            pixels[part.y - window.y : part.bottom - window.y, part.x - window.x : part.right - window.x] = (
-                region.pixels
-            )
-            if region.damaged:
+        pixels = np.empty_like(read.pixels)
+        for row, column in self.grid.tiles_under(region):
+            part = self.grid.core(row, column).intersect(region)
+            read = self.slide.read(part)
+            pixels[part.y - region.y : part.bottom - region.y, part.x - region.x : part.right - region.x] = read.pixels
+            if read.damaged:
                 damaged.append((row, column))
         return pixels
 
     def _draw(self, job: Job, tiles: list[Pixels]) -> None:
         margin = self.brush.margin
-        nuclei = nuclei_under(job.nuclei, job.window, margin, self.grid.bounds)
+        nuclei = nuclei_under(job.nuclei, job.region, margin, self.grid.bounds)
         for number, tile in enumerate(tiles):
             left = number * self.side
             under = nuclei[:, left : left + tile.shape[1] + 2 * margin]
@@ -109,11 +107,11 @@ class Renderer:
                 tiles[number] = np.array(tile, order="C")
                 self.brush.paint(tiles[number], under)
 
-    def _hatch(self, job: Job, tiles: list[Pixels], core: Window) -> None:
+    def _hatch(self, job: Job, tiles: list[Pixels], core: Region) -> None:
         for number, tile in enumerate(tiles):
-            window = Window(job.window.x + number * self.side, job.window.y, tile.shape[1], tile.shape[0])
-            part = core.intersect(window)
+            region = Region(job.region.x + number * self.side, job.region.y, tile.shape[1], tile.shape[0])
+            part = core.intersect(region)
             if part.area:
                 tiles[number] = np.array(tile, order="C")
-                inside = np.s_[part.y - window.y : part.bottom - window.y, part.x - window.x : part.right - window.x]
+                inside = np.s_[part.y - region.y : part.bottom - region.y, part.x - region.x : part.right - region.x]
                 hatch(tiles[number][inside], part)

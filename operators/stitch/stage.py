@@ -28,7 +28,7 @@ from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
 from nuclei_segmentation.operators.stitch.render import Rendered, Renderer
 from nuclei_segmentation.shared.batches import MaskBatch
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import Crew, abandon
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import Slide
@@ -49,7 +49,7 @@ class StitchResult:
     """
 
     nuclei_pixels: int
-    damaged: tuple[Window, ...]
+    damaged: tuple[Region, ...]
     bytes: int
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 
 _STRIPE: Final = 8  # level-0 pixels, measured along x
 _COLORS: Final = np.array(
@@ -15,7 +15,7 @@ _COLORS: Final = np.array(
 )  # magenta and yellow: no stain has them side by side
 
 
-def hatch(pixels: Pixels, window: Window) -> None:
+def hatch(pixels: Pixels, region: Region) -> None:
     """Paint `pixels` with diagonal magenta and yellow stripes.
 
     The stripes depend only on where the pixels lie on the slide, so that neighbouring damaged tiles join without a
@@ -24,10 +24,10 @@ def hatch(pixels: Pixels, window: Window) -> None:
     Parameters
     ----------
     pixels
-        (window.height, window.width, 3) uint8; overwritten.
-    window
+        (region.height, region.width, 3) uint8; overwritten.
+    region
         Where they lie, in level-0 pixels.
     """
-    rows = np.arange(window.y, window.bottom)[:, None]
-    columns = np.arange(window.x, window.right)[None, :]
+    rows = np.arange(region.y, region.bottom)[:, None]
+    columns = np.arange(region.x, region.right)[None, :]
     pixels[:] = _COLORS[(rows + columns) // _STRIPE % 2]

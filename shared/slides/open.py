@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
 from nuclei_segmentation.shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
@@ -226,7 +226,7 @@ def _reads(slide: Slide) -> bool:
     steps = range(_PLACES)
     places = [(slide.info.width - width) * step // (_PLACES - 1) for step in steps]
     rows = [(slide.info.height - height) * step // (_PLACES - 1) for step in steps]
-    return any(not slide.read(Window(x, y, width, height)).damaged for x, y in zip(places, rows, strict=True))
+    return any(not slide.read(Region(x, y, width, height)).damaged for x, y in zip(places, rows, strict=True))
 
 
 def _reduced(index: TiffIndex, readable: Callable[[Directory], bool]) -> list[Directory]:

@@ -13,9 +13,9 @@ from PIL.Image import Image
 
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides.hatching import hatch
-from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
 
 _STRIPE: Final = 4 << 20  # pixels that a thumbnail reads at a time
@@ -132,18 +132,18 @@ class OpenSlideSlide(Slide):
         """Close the slide."""
         self._handle.close()
 
-    def read(self, window: Window) -> Region:
-        """Read level-0 pixels; see `Slide.read`. A window is damaged as a whole."""
-        if window.area <= 0 or not Window(0, 0, self.info.width, self.info.height).contains(window):
+    def read(self, region: Region) -> RegionPixels:
+        """Read level-0 pixels; see `Slide.read`. A region is damaged as a whole."""
+        if region.area <= 0 or not Region(0, 0, self.info.width, self.info.height).contains(region):
             raise ValueError(
-                f"{window} is empty or not inside a slide of {self.info.width} × {self.info.height} pixels"
+                f"{region} is empty or not inside a slide of {self.info.width} × {self.info.height} pixels"
             )
-        pixels = self._pixels(window.x, window.y, 0, window.width, window.height)
+        pixels = self._pixels(region.x, region.y, 0, region.width, region.height)
         if pixels is None:
-            pixels = np.empty((window.height, window.width, 3), np.uint8)
-            hatch(pixels, window)
-            return Region(pixels, True)
-        return Region(pixels, False)
+            pixels = np.empty((region.height, region.width, 3), np.uint8)
+            hatch(pixels, region)
+            return RegionPixels(pixels, True)
+        return RegionPixels(pixels, False)
 
     def thumbnail(self, limit: int) -> Pixels:
         """Return the whole slide as one small image; see `Slide.thumbnail`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.closing import Closing
 
 
@@ -51,7 +51,7 @@ class SlideInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class RegionPixels:
     """Pixels read from a slide.
 
     Attributes
@@ -77,12 +77,12 @@ class Slide(Closing):
     """Bytes of decoded pixels that the reader keeps at most."""
 
     @abstractmethod
-    def read(self, window: Window) -> Region:
+    def read(self, region: Region) -> RegionPixels:
         """Read level-0 pixels.
 
         Parameters
         ----------
-        window
+        region
             In level-0 pixels; lies wholly inside the slide, and is not empty.
 
         Returns
@@ -92,15 +92,15 @@ class Slide(Closing):
         Raises
         ------
         ValueError
-            The window is empty or reaches outside.
+            The region is empty or reaches outside.
         """
 
-    def read_into(self, window: Window, out: Pixels) -> bool:
+    def read_into(self, region: Region, out: Pixels) -> bool:
         """Read level-0 pixels to where they are wanted; readers that can do so spare a copy.
 
         Parameters
         ----------
-        window
+        region
             In level-0 pixels; lies wholly inside the slide.
         out
             (height, width, 3) uint8, C-contiguous; takes the pixels, hatched where they could not be read.
@@ -109,9 +109,9 @@ class Slide(Closing):
         -------
         Whether any of it could not be read.
         """
-        region = self.read(window)
-        out[...] = region.pixels
-        return region.damaged
+        read = self.read(region)
+        out[...] = read.pixels
+        return read.damaged
 
     @abstractmethod
     def thumbnail(self, limit: int) -> Pixels:

@@ -1,4 +1,4 @@
-"""Windows put together from the tiles (or strips) that a TIFF file stores."""
+"""Regions put together from the tiles (or strips) that a TIFF file stores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides.hatching import hatch
-from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 from nuclei_segmentation.shared.slides.tile_cache import TileCache
@@ -44,7 +44,7 @@ def cache_capacity(directory: Directory, budget: int | None = None) -> int:
 class StoredTiles(Slide):
     """What the readers have in common that take a TIFF file's stored tiles themselves.
 
-    A tile that cannot be read is damage: hatched in a window, white in the thumbnail (where a hatch would be taken for
+    A tile that cannot be read is damage: hatched in a region, white in the thumbnail (where a hatch would be taken for
     tissue). A tile with no stored bytes is background, white, as OpenSlide has it.
 
     Parameters
@@ -77,23 +77,23 @@ class StoredTiles(Slide):
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def read(self, window: Window) -> Region:
+    def read(self, region: Region) -> RegionPixels:
         """Read level-0 pixels; see `Slide.read`."""
-        stored = self._stored(window)
+        stored = self._stored(region)
         if stored is not None:
-            return self._one_tile(window, stored)
-        pixels = np.empty((window.height, window.width, 3), np.uint8)
-        return Region(pixels, self._assemble(window, pixels))
+            return self._one_tile(region, stored)
+        pixels = np.empty((region.height, region.width, 3), np.uint8)
+        return RegionPixels(pixels, self._assemble(region, pixels))
 
-    def read_into(self, window: Window, out: Pixels) -> bool:
+    def read_into(self, region: Region, out: Pixels) -> bool:
         """Read level-0 pixels to where they are wanted; see `Slide.read_into`."""
-        stored = self._stored(window)
+        stored = self._stored(region)
         if stored is None:
-            return self._assemble(window, out)
+            return self._assemble(region, out)
         # A whole stored tile is decoded in place; what fails in any way goes the ordinary way.
-        if (window.width, window.height) == (self._tile_width, self._tile_height) and self._tile_into(stored, out):
+        if (region.width, region.height) == (self._tile_width, self._tile_height) and self._tile_into(stored, out):
             return False
-        return super().read_into(window, out)
+        return super().read_into(region, out)
 
     def thumbnail(self, limit: int) -> Pixels:
         """Return the whole slide as one small image; see `Slide.thumbnail`."""
@@ -114,20 +114,20 @@ class StoredTiles(Slide):
             shrinker.add(stripe)
         return shrinker.result()
 
-    def _stored(self, window: Window) -> int | None:
-        """Return the number of the stored tile that a window is, as far as it lies inside the slide, or None."""
-        x, y, right, bottom = window.x, window.y, window.right, window.bottom
+    def _stored(self, region: Region) -> int | None:
+        """Return the number of the stored tile that a region is, as far as it lies inside the slide, or None."""
+        x, y, right, bottom = region.x, region.y, region.right, region.bottom
         if not (0 <= x < right <= self._width and 0 <= y < bottom <= self._height):
-            raise ValueError(f"{window} is empty or not inside a slide of {self._width} × {self._height} pixels")
+            raise ValueError(f"{region} is empty or not inside a slide of {self._width} × {self._height} pixels")
         column, left = divmod(x, self._tile_width)
         row, above = divmod(y, self._tile_height)
         if left or above or right != min(x + self._tile_width, self._width):
             return None
         return row * self._columns + column if bottom == min(y + self._tile_height, self._height) else None
 
-    def _assemble(self, window: Window, out: Pixels) -> bool:
-        """Put a window together from all tiles that it touches; return whether any of them is damaged."""
-        x, y, right, bottom = window.x, window.y, window.right, window.bottom
+    def _assemble(self, region: Region, out: Pixels) -> bool:
+        """Put a region together from all tiles that it touches; return whether any of them is damaged."""
+        x, y, right, bottom = region.x, region.y, region.right, region.bottom
         width, height = self._tile_width, self._tile_height
         damaged = False
         for row in range(y // height, (bottom - 1) // height + 1):
@@ -141,21 +141,21 @@ class StoredTiles(Slide):
                 part = out[y0 - y : y1 - y, x0 - x : x1 - x]
                 if tile is None:
                     damaged = True
-                    hatch(part, Window(x0, y0, x1 - x0, y1 - y0))
+                    hatch(part, Region(x0, y0, x1 - x0, y1 - y0))
                 else:
                     part[:] = tile[y0 - tile_y : y1 - tile_y, x0 - tile_x : x1 - tile_x]
         return damaged
 
-    def _one_tile(self, window: Window, number: int) -> Region:
-        """Read a window that is exactly one stored tile: nothing else needs it, so it goes round the cache."""
+    def _one_tile(self, region: Region, number: int) -> RegionPixels:
+        """Read a region that is exactly one stored tile: nothing else needs it, so it goes round the cache."""
         tile = self._tile(number)
         if tile is None:
-            pixels = np.empty((window.height, window.width, 3), np.uint8)
-            hatch(pixels, window)
-            return Region(pixels, True)
-        if tile.shape[:2] != (window.height, window.width) or not tile.flags.writeable:
-            tile = tile[: window.height, : window.width].copy()
-        return Region(tile, False)
+            pixels = np.empty((region.height, region.width, 3), np.uint8)
+            hatch(pixels, region)
+            return RegionPixels(pixels, True)
+        if tile.shape[:2] != (region.height, region.width) or not tile.flags.writeable:
+            tile = tile[: region.height, : region.width].copy()
+        return RegionPixels(tile, False)
 
     def _segment(self, level: Directory, number: int) -> bytes | None:
         """Return the stored bytes of a tile; empty where the writer left it out, None where they are lost."""

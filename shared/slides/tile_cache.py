@@ -1,4 +1,4 @@
-"""Decoded tiles of a slide, kept while neighbouring windows still need them."""
+"""Decoded tiles of a slide, kept while neighbouring regions still need them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nuclei_segmentation.shared.batches import Pixels
 class TileCache:
     """A bounded cache that decodes each tile once, however many threads ask for it at the same time.
 
-    A grid read row by row comes back to a stored tile until a window holds the tile's last corner. Such tiles are
+    A grid read row by row comes back to a stored tile until a region holds the tile's last corner. Such tiles are
     finished and go first when room is needed, so that about one row of stored tiles is enough for any grid without
     overlap.
 

@@ -19,10 +19,10 @@ from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.load.tiling import foreground_tiles
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import Crew
 from nuclei_segmentation.shared.settings import ModelSettings, Settings
-from nuclei_segmentation.shared.slides import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides import RegionPixels, Slide, SlideInfo
 from tests.unit.inference.nets import unet
 
 
@@ -34,8 +34,8 @@ class Painting(Slide):
         self.pixels = pixels
         self.info = SlideInfo(Path("x"), "x", "x", width, height, ((width, height),), None, "", None, None)
 
-    def read(self, window: Window) -> Region:
-        return Region(self.pixels[window.y : window.bottom, window.x : window.right], damaged=False)
+    def read(self, region: Region) -> RegionPixels:
+        return RegionPixels(self.pixels[region.y : region.bottom, region.x : region.right], damaged=False)
 
     def thumbnail(self, limit: int) -> Pixels:
         raise AssertionError("no mask, no thumbnail")
@@ -63,15 +63,15 @@ def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> 
         for batch in infer(load(slide, grid, foreground, crew, 3), engine, kept, crew):
             for index, maps in zip(batch.index.tolist(), batch.maps, strict=True):
                 row, column = foreground[index].tolist()
-                core, window = grid.core(row, column), grid.window(row, column)
-                inside = maps[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
+                core, region = grid.core(row, column), grid.region(row, column)
+                inside = maps[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
                 result[core.y : core.bottom, core.x : core.right] = inside
     return result
 
 
 def whole(repository: Path, slide: Painting, grid: TileGrid) -> Pixels:
     """Return the maps of one inference over the padded slide, cut to the slide."""
-    last = grid.window(grid.rows - 1, grid.columns - 1)
+    last = grid.region(grid.rows - 1, grid.columns - 1)
     padding = ((0, last.bottom - grid.height), (0, last.right - grid.width), (0, 0))
     padded = np.pad(slide.pixels, padding, mode="reflect")
     session = onnxruntime.InferenceSession(repository / "random" / "1" / "model.onnx")

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from nuclei_segmentation.operators.stitch import StitchResult, stitch
 from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.errors import NoSpace, NucleiError
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import Crew
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.hatching import hatch
-from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 
 
 class ArraySlide(Slide):
@@ -33,26 +33,26 @@ class ArraySlide(Slide):
         pixels: Pixels,
         mpp: tuple[float, float] | None = (0.25, 0.25),
         icc: bytes | None = None,
-        broken: Sequence[Window] = (),
+        broken: Sequence[Region] = (),
     ) -> None:
         height, width = pixels.shape[:2]
         self.pixels, self.broken = pixels, broken
         self.info = SlideInfo(Path("x.svs"), "array", "array", width, height, ((width, height),), mpp, "", None, icc)
-        self.reads: list[Window] = []
+        self.reads: list[Region] = []
 
-    def read(self, window: Window) -> Region:
-        assert self.info.width >= window.right
-        assert self.info.height >= window.bottom
-        assert min(window.x, window.y) >= 0
-        assert window.area > 0
-        self.reads.append(window)
-        pixels = self.pixels[window.y : window.bottom, window.x : window.right].copy()
+    def read(self, region: Region) -> RegionPixels:
+        assert self.info.width >= region.right
+        assert self.info.height >= region.bottom
+        assert min(region.x, region.y) >= 0
+        assert region.area > 0
+        self.reads.append(region)
+        pixels = self.pixels[region.y : region.bottom, region.x : region.right].copy()
         pixels.flags.writeable = False
-        damaged = any(window.intersect(part).area for part in self.broken)
+        damaged = any(region.intersect(part).area for part in self.broken)
         if damaged:
             pixels = pixels.copy()
-            hatch(pixels, window)
-        return Region(pixels, damaged)
+            hatch(pixels, region)
+        return RegionPixels(pixels, damaged)
 
     def thumbnail(self, limit: int) -> Pixels:
         raise NotImplementedError
@@ -96,9 +96,9 @@ class Case:
             self.maps[number, :, :, 0][inside] = blobs[core.y : core.bottom, core.x : core.right]
         self.damaged = random.random(len(places)) < self.damage
 
-    def _core(self, place: tuple[int, int]) -> tuple[Window, tuple[slice, slice]]:
-        core, window = self.grid.core(*place), self.grid.window(*place)
-        return core, np.s_[core.y - window.y : core.bottom - window.y, core.x - window.x : core.right - window.x]
+    def _core(self, place: tuple[int, int]) -> tuple[Region, tuple[slice, slice]]:
+        core, region = self.grid.core(*place), self.grid.region(*place)
+        return core, np.s_[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
 
     @property
     def overlay(self) -> OverlaySettings:
@@ -107,13 +107,13 @@ class Case:
     def batches(self) -> Iterator[MaskBatch]:
         for start in range(0, len(self.foreground), self.batch):
             index = np.arange(start, min(start + self.batch, len(self.foreground)))
-            tiles = np.stack([self._tile(self.grid.window(*self.foreground[number].tolist())) for number in index])
+            tiles = np.stack([self._tile(self.grid.region(*self.foreground[number].tolist())) for number in index])
             tiles.flags.writeable = False
             yield MaskBatch(index, self.maps[index], TileBatch(index, tiles, self.damaged[index]))
 
-    def _tile(self, window: Window) -> Pixels:
-        rows = np.abs(np.arange(window.y, window.bottom))
-        columns = np.abs(np.arange(window.x, window.right))
+    def _tile(self, region: Region) -> Pixels:
+        rows = np.abs(np.arange(region.y, region.bottom))
+        columns = np.abs(np.arange(region.x, region.right))
         # Beyond the slide the tiles hold something else, which must never show.
         tile = np.full((self.tile, self.tile, 3), 77, np.uint8)
         inside = np.ix_(rows < self.height, columns < self.width)
@@ -141,7 +141,7 @@ class Case:
             hatch(image[core.y : core.bottom, core.x : core.right], core)
         return image
 
-    def damaged_cores(self) -> tuple[Window, ...]:
+    def damaged_cores(self) -> tuple[Region, ...]:
         return tuple(self.grid.core(*place) for place in self.foreground[self.damaged].tolist())
 
     def stitch(self, folder: Path, slide: Slide | None = None, raw: bool = True, **options: int) -> StitchResult:
@@ -255,8 +255,8 @@ def test_inferred_tiles_are_not_read_again_and_background_is_read_in_stretches(t
     slide = ArraySlide(case.pixels)
     case.stitch(tmp_path, slide)
     seen = np.zeros((64, 640), int)
-    for window in slide.reads:
-        seen[window.y : window.bottom, window.x : window.right] += 1
+    for region in slide.reads:
+        seen[region.y : region.bottom, region.x : region.right] += 1
     for row, column in case.grid:
         wanted = 0 if [row, column] in case.foreground.tolist() else 1
         core = case.grid.core(row, column)
@@ -267,7 +267,7 @@ def test_inferred_tiles_are_not_read_again_and_background_is_read_in_stretches(t
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (32, 0), (64, 16)])
 def test_what_the_slide_cannot_read_is_hatched_counted_and_located(tmp_path: Path, tile: int, overlap: int) -> None:
     case = Case(400, 100, tile, overlap, share=0.0)
-    broken = [Window(130, 20, 1, 1), Window(399, 99, 1, 1)]
+    broken = [Region(130, 20, 1, 1), Region(399, 99, 1, 1)]
     slide = ArraySlide(case.pixels, broken=broken)
     result = case.stitch(tmp_path, slide)
     level = raw_levels(tmp_path / "image.tif")[0]
@@ -390,10 +390,10 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_sam
 
 def test_an_error_in_a_worker_comes_out_as_it_is(tmp_path: Path) -> None:
     class Broken(ArraySlide):
-        def read(self, window: Window) -> Region:
-            if window.x > 100:
+        def read(self, region: Region) -> RegionPixels:
+            if region.x > 100:
                 raise MemoryError("no more")
-            return super().read(window)
+            return super().read(region)
 
     case = Case(600, 200, 16, share=0.0)
     with pytest.raises(MemoryError, match="no more"):

@@ -17,11 +17,11 @@ import tifffile
 
 from nuclei_segmentation.operators.stitch import memory_needed, stitch
 from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import anonymous_memory
 from nuclei_segmentation.shared.runtime.worker_pool import Crew
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
-from nuclei_segmentation.shared.slides.slide import Region, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 from tests.stages.test_stitch import ArraySlide, Case, halved
 
 WIDTH, HEIGHT = 1301, 777
@@ -211,8 +211,8 @@ class Endless(Slide):
     def __init__(self, width: int, height: int) -> None:
         self.info = SlideInfo(Path("x"), "none", "none", width, height, ((width, height),), None, "", None, None)
 
-    def read(self, window: Window) -> Region:
-        return Region(np.full((window.height, window.width, 3), window.x % 251, np.uint8), False)
+    def read(self, region: Region) -> RegionPixels:
+        return RegionPixels(np.full((region.height, region.width, 3), region.x % 251, np.uint8), False)
 
     def thumbnail(self, limit: int) -> Pixels:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The grid: cores partition the slide, windows cover their cores."""
+"""The grid: cores partition the slide, regions cover their cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 
 
 @st.composite
@@ -31,12 +31,12 @@ def test_cores_partition_the_slide(grid: TileGrid) -> None:
 def test_a_core_keeps_half_the_overlap_from_its_tiles_border_except_at_the_slides(grid: TileGrid) -> None:
     halo = grid.overlap // 2
     for row, column in grid:
-        core, window = grid.core(row, column), grid.window(row, column)
-        assert window.contains(core)
-        assert column == 0 or core.x - window.x >= halo
-        assert column == grid.columns - 1 or window.right - core.right >= halo
-        assert row == 0 or core.y - window.y >= halo
-        assert row == grid.rows - 1 or window.bottom - core.bottom >= halo
+        core, region = grid.core(row, column), grid.region(row, column)
+        assert region.contains(core)
+        assert column == 0 or core.x - region.x >= halo
+        assert column == grid.columns - 1 or region.right - core.right >= halo
+        assert row == 0 or core.y - region.y >= halo
+        assert row == grid.rows - 1 or region.bottom - core.bottom >= halo
 
 
 @given(grids(), st.data())
@@ -44,11 +44,11 @@ def test_the_tiles_under_a_window_are_those_whose_cores_share_pixels_with_it(
     grid: TileGrid, data: st.DataObject
 ) -> None:
     x, y = data.draw(st.integers(0, grid.width - 1)), data.draw(st.integers(0, grid.height - 1))
-    window = Window(x, y, data.draw(st.integers(1, grid.width - x)), data.draw(st.integers(1, grid.height - y)))
-    expected = [place for place in grid if grid.core(*place).intersect(window).area]
-    assert list(grid.tiles_under(window)) == expected
+    region = Region(x, y, data.draw(st.integers(1, grid.width - x)), data.draw(st.integers(1, grid.height - y)))
+    expected = [place for place in grid if grid.core(*place).intersect(region).area]
+    assert list(grid.tiles_under(region)) == expected
 
 
 def test_windows_that_share_nothing_intersect_in_nothing() -> None:
-    assert Window(0, 0, 10, 10).intersect(Window(20, 3, 5, 5)).area == 0
-    assert Window(0, 0, 10, 10).intersect(Window(5, 5, 10, 10)) == Window(5, 5, 5, 5)
+    assert Region(0, 0, 10, 10).intersect(Region(20, 3, 5, 5)).area == 0
+    assert Region(0, 0, 10, 10).intersect(Region(5, 5, 10, 10)) == Region(5, 5, 5, 5)

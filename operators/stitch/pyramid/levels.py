@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 
 SIDE = 256
 """Side of a TIFF tile in pixels, a multiple of 16. It need not be the side of the tiles that are inferred."""
@@ -49,14 +49,14 @@ class Level:
         return -(-self.columns // RUN)
 
     @property
-    def bounds(self) -> Window:
+    def bounds(self) -> Region:
         """The whole level, in its own pixels."""
-        return Window(0, 0, self.width, self.height)
+        return Region(0, 0, self.width, self.height)
 
-    def window(self, row: int, run: int) -> Window:
+    def region(self, row: int, run: int) -> Region:
         """Return the pixels of a run, in pixels of this level."""
         length = RUN * self.side
-        return Window(run * length, row * self.side, length, self.side).intersect(self.bounds)
+        return Region(run * length, row * self.side, length, self.side).intersect(self.bounds)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield (row, run) row by row: the order of the tiles in the file."""

@@ -68,8 +68,8 @@ class Reducer:
         place = (above.number, row // 2, run // 2)
         parts = self._waiting.get(place)
         if parts is None:
-            window = above.window(*place[1:])
-            parts = self._waiting[place] = _Parts(window.width, window.height, {})
+            region = above.region(*place[1:])
+            parts = self._waiting[place] = _Parts(region.width, region.height, {})
         parts.halves[row % 2, run % 2] = half
         if len(parts.halves) == above.children(*place[1:], self._levels[number]):
             del self._waiting[place]

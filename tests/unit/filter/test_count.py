@@ -40,8 +40,8 @@ def count_in_tiles(maps: Pixels, tile: int, overlap: int, seed: int, threads: in
     padded = np.pad(maps, ((0, 2 * tile), (0, 2 * tile), (0, 0)), constant_values=255)
 
     def add(index: int) -> None:
-        window = grid.window(*foreground[index].tolist())
-        count.add(index, padded[window.y : window.bottom, window.x : window.right])
+        region = grid.region(*foreground[index].tolist())
+        count.add(index, padded[region.y : region.bottom, region.x : region.right])
 
     order = np.random.default_rng(seed).permutation(len(foreground)).tolist()
     with ThreadPoolExecutor(threads) as pool:

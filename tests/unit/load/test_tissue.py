@@ -208,7 +208,7 @@ def test_a_tissue_core(shared_slides):
 
 
 def test_fat_and_out_of_focus_dust_on_a_whole_slide(shared_slides):
-    thumbnail = thumbnail_of(shared_slides / "camelyon_thumbnail.dcm")
+    thumbnail = thumbnail_of(shared_slides / "camelyon_overview.dcm")
     mask = tissue_mask(thumbnail)
     height, width = mask.shape
     assert mask[int(0.3 * height) : int(0.6 * height), int(0.24 * width) : int(0.32 * width)].mean() > 0.9  # fat

@@ -13,7 +13,7 @@ import pyvips
 import tifffile
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides import Slide, open_slide
 
 Make = Callable[..., Path]
@@ -31,17 +31,17 @@ def read_all(slide: Slide, tile: int = 256) -> Pixels:
     grid = TileGrid(slide.info.width, slide.info.height, tile)
     pixels = np.zeros((slide.info.height, slide.info.width, 3), np.uint8)
     for row, column in grid:
-        window = grid.window(row, column).intersect(grid.bounds)
-        region = slide.read(window)
-        assert not region.damaged, window
-        pixels[window.y : window.bottom, window.x : window.right] = region.pixels
+        region = grid.region(row, column).intersect(grid.bounds)
+        read = slide.read(region)
+        assert not read.damaged, region
+        pixels[region.y : region.bottom, region.x : region.right] = read.pixels
     return pixels
 
 
 def damaged_tiles(slide: Slide, tile: int) -> set[tuple[int, int]]:
     """Return (row, column) of the grid's tiles that cannot be read."""
     grid = TileGrid(slide.info.width, slide.info.height, tile)
-    return {at for at in grid if slide.read(grid.window(*at).intersect(grid.bounds)).damaged}
+    return {at for at in grid if slide.read(grid.region(*at).intersect(grid.bounds)).damaged}
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def opened() -> Iterator[Callable[..., Slide]]:
 def same_pixels(opened: Callable[..., Slide]) -> Callable[..., Slide]:
     """Return a function that shows that a file's fast reader and OpenSlide agree in every byte."""
 
-    def check(path: Path, windows: tuple[Window, ...] = ()) -> Slide:
+    def check(path: Path, regions: tuple[Region, ...] = ()) -> Slide:
         fast, slow = opened(path), opened(path, "openslide")
         assert fast.info.reader.startswith("stored JPEG")
         assert (fast.info.width, fast.info.height) == (slow.info.width, slow.info.height)
         for tile in (256, 240, 224):
             assert np.array_equal(read_all(fast, tile), read_all(slow, tile))
-        for window in windows:
-            assert np.array_equal(fast.read(window).pixels, slow.read(window).pixels)
+        for region in regions:
+            assert np.array_equal(fast.read(region).pixels, slow.read(region).pixels)
         return fast
 
     return check

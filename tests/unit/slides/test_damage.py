@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg, JpegDecoder
@@ -24,9 +24,9 @@ from .conftest import damaged_tiles, read_all, tissue_like
 
 def test_hatch_depends_on_the_place_alone():
     whole = np.zeros((60, 70, 3), np.uint8)
-    hatch(whole, Window(5, 9, 70, 60))
+    hatch(whole, Region(5, 9, 70, 60))
     part = np.zeros((20, 30, 3), np.uint8)
-    hatch(part, Window(25, 19, 30, 20))
+    hatch(part, Region(25, 19, 30, 20))
     assert np.array_equal(part, whole[10:30, 20:50])
     assert {tuple(color) for color in whole.reshape(-1, 3)} == {(255, 0, 255), (255, 255, 0)}
 
@@ -44,26 +44,26 @@ def test_broken_tile_is_hatched_and_its_neighbours_are_whole(make_tiff, opened, 
     slide = opened(path, reader)
     grid = TileGrid(800, 600, 256)
     for at in grid:
-        window = grid.window(*at).intersect(grid.bounds)
-        region = slide.read(window)
-        pixels = expected[window.y : window.bottom, window.x : window.right].copy()
-        assert region.damaged == (at == (1, 1))
-        if region.damaged:
-            hatch(pixels, window)
-        assert np.array_equal(region.pixels, pixels)
+        region = grid.region(*at).intersect(grid.bounds)
+        read = slide.read(region)
+        pixels = expected[region.y : region.bottom, region.x : region.right].copy()
+        assert read.damaged == (at == (1, 1))
+        if read.damaged:
+            hatch(pixels, region)
+        assert np.array_equal(read.pixels, pixels)
     slide.thumbnail(10_000)
 
 
-def test_window_over_a_broken_tile_is_hatched_only_there(make_tiff, opened):
+def test_region_over_a_broken_tile_is_hatched_only_there(make_tiff, opened):
     path = make_tiff(tissue_like(600, 300), compression="jpeg")
     expected = read_all(opened(path))
     with tifffile.TiffFile(path, mode="r+") as tiff:
         tag = tiff.pages[0].tags["TileOffsets"]
         tag.overwrite([offset + (1 << 30) * (number == 1) for number, offset in enumerate(tag.value)])
     slide = opened(path)
-    region = slide.read(Window(100, 50, 400, 200))
+    region = slide.read(Region(100, 50, 400, 200))
     pixels = expected[50:250, 100:500].copy()
-    hatch(pixels[:, 156:], Window(256, 50, 244, 200))
+    hatch(pixels[:, 156:], Region(256, 50, 244, 200))
     assert region.damaged
     assert np.array_equal(region.pixels, pixels)
     assert (slide.thumbnail(600 * 300)[:256, 256:512] == 255).all()  # white there: hatches would pass for tissue
@@ -119,8 +119,8 @@ def test_flipped_bits_are_noticed_at_least_where_openslide_notices_them(sample_s
     good, bad = opened(sample_slide), opened(path)
     for at in TileGrid(2220, 2967, 240):
         if at not in {divmod(number, 10) for number in numbers}:
-            window = Window(at[1] * 240, at[0] * 240, 240, 240).intersect(Window(0, 0, 2220, 2967))
-            assert np.array_equal(good.read(window).pixels, bad.read(window).pixels)
+            region = Region(at[1] * 240, at[0] * 240, 240, 240).intersect(Region(0, 0, 2220, 2967))
+            assert np.array_equal(good.read(region).pixels, bad.read(region).pixels)
 
 
 def test_openslide_reader_lives_on_after_an_error(make_tiff, opened):
@@ -132,7 +132,7 @@ def test_openslide_reader_lives_on_after_an_error(make_tiff, opened):
         file.seek(offset)
         file.write(b"not JPEG")
     slide = opened(path, "openslide")
-    found = [slide.read(Window(x, 0, 256, 256)).damaged for x in (0, 512, 256, 520, 768, 0)]
+    found = [slide.read(Region(x, 0, 256, 256)).damaged for x in (0, 512, 256, 520, 768, 0)]
     assert found == [False, True, False, True, False, False]
 
 
@@ -141,8 +141,8 @@ def test_file_that_vanishes_is_damage_not_a_crash(make_tiff, opened):
     slide = opened(path)
     with path.open("r+b") as file:
         file.truncate(100)
-    assert slide.read(Window(0, 0, 256, 256)).damaged
-    assert slide.read(Window(0, 0, 300, 256)).damaged
+    assert slide.read(Region(0, 0, 256, 256)).damaged
+    assert slide.read(Region(0, 0, 300, 256)).damaged
 
 
 @given(

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.tiff_index import read_index
 
@@ -156,7 +156,7 @@ def test_bomb_in_a_tile_is_damage(tmp_path, opened, compression):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     slide = opened(path, "tiff")
     if compression == "lzw":  # its decoder stops where the buffer is full, and cannot tell
-        slide.read(Window(256, 0, 256, 256))
+        slide.read(Region(256, 0, 256, 256))
     else:
         assert damaged_tiles(slide, 256) == {(0, 1)}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
@@ -173,7 +173,7 @@ def test_jpeg2000_bomb_is_damage(tmp_path, opened):
         path, iter([bytes(data)]), shape=(64, 64, 3), dtype=np.uint8, tile=(64, 64), compression=34712,
         photometric="rgb", metadata=None,
     )  # fmt: skip
-    assert opened(path, "tiff").read(Window(0, 0, 64, 64)).damaged
+    assert opened(path, "tiff").read(Region(0, 0, 64, 64)).damaged
 
 
 def parse(data: bytes) -> None:

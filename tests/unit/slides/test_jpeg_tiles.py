@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nuclei_segmentation.shared.geometry import TileGrid, Window
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides import find_slide, open_slide
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles
 
@@ -19,7 +19,7 @@ from .conftest import damaged_tiles, read_all, tissue_like
 
 
 def test_sample_slide_has_openslides_pixels(sample_slide, same_pixels):
-    slide = same_pixels(sample_slide, (Window(100, 200, 1000, 700), Window(2219, 2966, 1, 1), Window(0, 0, 2220, 3)))
+    slide = same_pixels(sample_slide, (Region(100, 200, 1000, 700), Region(2219, 2966, 1, 1), Region(0, 0, 2220, 3)))
     assert slide.info.format == "aperio"
     assert slide.info.mpp == (0.499, 0.499)
     assert slide.info.objective == 20
@@ -41,7 +41,7 @@ def test_ome_tiff_that_openslide_refuses_has_the_pixels_of_its_rewrapped_twin(sh
 @pytest.mark.parametrize("subsampling", [(1, 1), (2, 1), (2, 2)])
 def test_ycbcr_with_its_own_tables(make_tiff, same_pixels, tile, subsampling):
     path = make_tiff(tissue_like(701, 533), tile=(tile, tile), compression="jpeg", subsampling=subsampling)
-    same_pixels(path, (Window(17, 33, 300, 411),))
+    same_pixels(path, (Region(17, 33, 300, 411),))
 
 
 def test_rgb_jpeg(make_tiff, same_pixels):
@@ -97,26 +97,26 @@ def test_tile_without_bytes_is_background_as_in_openslide(make_tiff, same_pixels
     path = make_tiff(tissue_like(700, 500), compression="jpeg")
     set_counts(path, {1: 0})
     slide = same_pixels(path)
-    assert (slide.read(Window(256, 0, 256, 256)).pixels == 255).all()
-    assert (slide.read(Window(260, 10, 100, 200)).pixels == 255).all()
+    assert (slide.read(Region(256, 0, 256, 256)).pixels == 255).all()
+    assert (slide.read(Region(260, 10, 100, 200)).pixels == 255).all()
 
 
 def test_read_gives_the_caller_its_own_pixels(make_tiff, opened):
     slide = opened(make_tiff(tissue_like(700, 500), compression="jpeg"))
-    for window in (Window(0, 0, 256, 256), Window(512, 256, 188, 244), Window(3, 4, 100, 100)):
-        first = slide.read(window).pixels
+    for region in (Region(0, 0, 256, 256), Region(512, 256, 188, 244), Region(3, 4, 100, 100)):
+        first = slide.read(region).pixels
         kept = first.copy()
         first[:] = 0
-        assert np.array_equal(slide.read(window).pixels, kept)
+        assert np.array_equal(slide.read(region).pixels, kept)
         assert first.flags.c_contiguous
 
 
-@pytest.mark.parametrize("window", [Window(0, 0, 0, 1), Window(-1, 0, 5, 5), Window(690, 0, 20, 5)])
-def test_windows_outside_are_a_mistake_of_the_caller(make_tiff, opened, window):
+@pytest.mark.parametrize("region", [Region(0, 0, 0, 1), Region(-1, 0, 5, 5), Region(690, 0, 20, 5)])
+def test_regions_outside_are_a_mistake_of_the_caller(make_tiff, opened, region):
     path = make_tiff(tissue_like(700, 500), compression="jpeg")
     for reader in ("jpeg", "openslide"):
         with pytest.raises(ValueError, match="700 × 500"):
-            opened(path, reader).read(window)
+            opened(path, reader).read(region)
 
 
 @pytest.mark.parametrize("tile", [240, 256, 176])
@@ -128,7 +128,7 @@ def test_reading_row_by_row_decodes_each_tile_once(sample_slide, monkeypatch, ti
         decoded.clear()  # opening tries a few
         grid = TileGrid(slide.info.width, slide.info.height, tile)
         for at in grid:
-            slide.read(grid.window(*at).intersect(grid.bounds))
+            slide.read(grid.region(*at).intersect(grid.bounds))
     assert sorted(decoded) == list(range(130))
 
 
@@ -141,7 +141,7 @@ def test_one_row_of_tiles_is_cache_enough(sample_slide, monkeypatch):
         small._cache._decode = lambda number: decoded.append(number) or plain(number)
         grid = TileGrid(slide.info.width, slide.info.height, 256)
         for at in grid:
-            small.read(grid.window(*at).intersect(grid.bounds))
+            small.read(grid.region(*at).intersect(grid.bounds))
         small.close()
     assert sorted(decoded) == list(range(130))
 
@@ -154,12 +154,12 @@ def test_threads_get_the_same_pixels(sample_slide):
         start = threading.Barrier(8)
 
         def read(at):
-            window = grid.window(*at).intersect(grid.bounds)
-            return window, slide.read(window).pixels
+            region = grid.region(*at).intersect(grid.bounds)
+            return region, slide.read(region).pixels
 
         list(pool.map(lambda _: start.wait(), range(8)))
-        for window, pixels in pool.map(read, [at for at in grid for _ in range(2)]):
-            assert np.array_equal(pixels, expected[window.y : window.bottom, window.x : window.right])
+        for region, pixels in pool.map(read, [at for at in grid for _ in range(2)]):
+            assert np.array_equal(pixels, expected[region.y : region.bottom, region.x : region.right])
 
 
 def test_jpeg_of_another_size_than_its_tile_is_damage(tmp_path, opened):
@@ -186,7 +186,7 @@ def test_a_file_that_only_openslide_decodes_goes_to_openslide(tmp_path, opened):
     )  # fmt: skip
     slide = opened(path)
     assert slide.info.reader == "OpenSlide"
-    assert not slide.read(Window(0, 0, 256, 256)).damaged
+    assert not slide.read(Region(0, 0, 256, 256)).damaged
 
 
 def test_the_sample_is_found_and_opened_from_its_folder(sample_slide, tmp_path):

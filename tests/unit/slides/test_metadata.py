@@ -66,7 +66,7 @@ def test_nonsense_of_a_real_file(shared_slides, opened):
 
 
 def test_dicom(shared_slides, opened):
-    info = opened(shared_slides / "camelyon_thumbnail.dcm").info
+    info = opened(shared_slides / "camelyon_overview.dcm").info
     assert (info.format, info.mpp) == ("dicom", (28.969, 28.968))
 
 

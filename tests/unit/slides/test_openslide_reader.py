@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open as opening
 from nuclei_segmentation.shared.slides import open_slide
 
@@ -28,8 +28,8 @@ def test_only_the_bad_tiles_are_damaged_whatever_the_threads(tmp_path: Path, thr
             raw.seek(offset)
             raw.write(bytes(count))
     with open_slide(path, reader="openslide") as slide, ThreadPoolExecutor(threads) as pool:
-        windows = [Window(64 * (n % 16), 64 * (n // 16), 64, 64) for n in range(256)]
-        found = {n for n, region in enumerate(pool.map(slide.read, windows)) if region.damaged}
+        regions = [Region(64 * (n % 16), 64 * (n // 16), 64, 64) for n in range(256)]
+        found = {n for n, region in enumerate(pool.map(slide.read, regions)) if region.damaged}
     assert found == bad
 
 
@@ -52,7 +52,7 @@ def test_jpeg_2000(tmp_path: Path, compression: str, name: str, kind: str, mpp: 
     with open_slide(tmp_path / name) as slide:
         assert slide.info.format == kind
         assert (slide.info.mpp[0] if slide.info.mpp else None) == mpp
-        region = slide.read(Window(100, 50, 400, 300))
+        region = slide.read(Region(100, 50, 400, 300))
     assert not region.damaged
     np.testing.assert_array_equal(region.pixels, pixels[50:350, 100:500])
 
@@ -62,7 +62,7 @@ def test_another_reader_takes_what_openslide_opens_and_cannot_decode(tmp_path: P
     pixels = np.random.default_rng(2).integers(0, 256, (900, 1300, 3), np.uint8)
     tifffile.imwrite(tmp_path / "x.tif", pixels, tile=(240, 240), photometric="rgb", metadata=None)
     with open_slide(tmp_path / "x.tif") as slide:
-        region = slide.read(Window(0, 0, 1300, 900))
+        region = slide.read(Region(0, 0, 1300, 900))
     assert not region.damaged
     np.testing.assert_array_equal(region.pixels, pixels)
 

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.tiff_index import read_index
 from nuclei_segmentation.shared.slides.tiff_tiles import cut_strips
@@ -143,8 +143,8 @@ def test_truncated_strips_are_damage(make_tiff, opened):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 3 // 4])
     slide = opened(path)
-    assert not slide.read(Window(0, 0, 300, 20)).damaged
-    assert slide.read(Window(0, 180, 300, 20)).damaged
+    assert not slide.read(Region(0, 0, 300, 20)).damaged
+    assert slide.read(Region(0, 180, 300, 20)).damaged
     slide.thumbnail(1000)
 
 

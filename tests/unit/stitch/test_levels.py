@@ -28,8 +28,8 @@ def test_runs_partition_every_level(width: int, height: int) -> None:
     for level in levels_of(width, height, 16):
         seen = np.zeros((level.height, level.width), np.uint8)
         for place in level:
-            window = level.window(*place)
-            seen[window.y : window.bottom, window.x : window.right] += 1
+            region = level.region(*place)
+            seen[region.y : region.bottom, region.x : region.right] += 1
         assert (seen == 1).all()
         assert len(list(level)) == level.rows * level.runs
         assert level.runs * RUN >= level.columns

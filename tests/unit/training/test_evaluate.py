@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nuclei_segmentation.shared.geometry import Window
+from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.settings import Settings
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
@@ -150,7 +150,7 @@ def test_no_region_is_both_learned_from_and_measured_on() -> None:
         for other in rows:
             if (one["split"], other["split"], one["slide"]) == ("train", "val", other["slide"]):
                 first, second = (
-                    Window(*(int(row[key]) for key in ("x", "y", "width", "height"))) for row in (one, other)
+                    Region(*(int(row[key]) for key in ("x", "y", "width", "height"))) for row in (one, other)
                 )
                 shared = first.intersect(second)
                 assert shared.width * shared.height == 0, (one, other)

@@ -22,7 +22,7 @@ from nuclei_segmentation.operators.filter.inference.contract import Array
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
 from nuclei_segmentation.operators.filter.inference.triton import kserve, memory_segments
 from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection, Garbled, Refused, Stale, Unanswered
-from nuclei_segmentation.operators.filter.inference.triton.memory_segments import Span
+from nuclei_segmentation.operators.filter.inference.triton.memory_segments import SegmentSpan
 from nuclei_segmentation.operators.filter.inference.triton.served import BUSY, NotReady, NotTriton, Served, examine
 from nuclei_segmentation.operators.filter.inference.triton.servers import VARIABLE, Closed, Pool, Server
 from nuclei_segmentation.operators.filter.inference.triton.sharing import Sharing
@@ -235,7 +235,7 @@ class TritonEngine(Engine):
         )
 
     def _send(
-        self, connection: Connection, shape: Sequence[int], source: Span, results: Sequence[Span]
+        self, connection: Connection, shape: Sequence[int], source: SegmentSpan, results: Sequence[SegmentSpan]
     ) -> list[memory_segments.Written]:
         wanted = list(zip(self._outputs, results, strict=True))
         return memory_segments.infer(

@@ -1,6 +1,6 @@
 """Triton's system shared memory extension: its messages, and nothing of who uses them when.
 
-A region is a file in ``/dev/shm`` that the server maps under a name. A request then says where in it the tensors are,
+A segment is a file in ``/dev/shm`` that the server maps under a name. A request then says where in it the tensors are,
 and its body carries no byte of them.
 """
 
@@ -25,22 +25,22 @@ from nuclei_segmentation.operators.filter.inference.triton.kserve import (
 
 _PATH = "/v2/systemsharedmemory"
 
-#: From this version on (release 24.09) a server knows which regions its requests use, and does not unmap those. An
-#: older one dies if a region is unregistered while a request that its client gave up is still under way.
+#: From this version on (release 24.09) a server knows which segments its requests use, and does not unmap those. An
+#: older one dies if a segment is unregistered while a request that its client gave up is still under way.
 _SAFE_SINCE = (2, 50)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Bytes `offset` to `offset` + `size` of a registered region."""
+class SegmentSpan:
+    """Bytes `offset` to `offset` + `size` of a registered segment."""
 
-    region: str
+    segment: str
     offset: int
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class Segment:
     """What a server has mapped: its name for it, the key (the file's name after a slash), and the size in bytes."""
 
     name: str
@@ -66,11 +66,11 @@ def why_not(about: Mapping[str, object]) -> str | None:
     numbers = version.split(".")[:2]
     if not all(map(str.isdecimal, numbers)) or tuple(map(int, numbers)) < _SAFE_SINCE:
         wanted = ".".join(map(str, _SAFE_SINCE))
-        return f"the server's version is {version}; before {wanted} it may die when a region is withdrawn"
+        return f"the server's version is {version}; before {wanted} it may die when a segment is withdrawn"
     return None
 
 
-def regions(connection: Connection, seconds: float) -> list[Region]:
+def segments(connection: Connection, seconds: float) -> list[Segment]:
     """Return all that a server has mapped, whoever asked for it.
 
     Raises
@@ -80,13 +80,13 @@ def regions(connection: Connection, seconds: float) -> list[Region]:
     """
     told = ask(connection, f"{_PATH}/status", seconds)
     try:
-        # without any region the answer may be empty
-        return [Region(str(one["name"]), str(one["key"]), int(one["byte_size"])) for one in told or ()]
+        # without any segment the answer may be empty
+        return [Segment(str(one["name"]), str(one["key"]), int(one["byte_size"])) for one in told or ()]
     except (KeyError, TypeError, ValueError) as error:
-        raise Garbled(f"the server's list of regions lacks something ({error!r})") from error
+        raise Garbled(f"the server's list of segments lacks something ({error!r})") from error
 
 
-def register(connection: Connection, region: Region, seconds: float) -> None:
+def register(connection: Connection, segment: Segment, seconds: float) -> None:
     """Have a server map a file, from its beginning: any other offset is counted twice by version 2.51.
 
     Raises
@@ -96,12 +96,12 @@ def register(connection: Connection, region: Region, seconds: float) -> None:
     Unanswered, Garbled
         See `kserve.ask`.
     """
-    content = {"key": region.key, "offset": 0, "byte_size": region.size}
-    ask(connection, f"{_PATH}/region/{quote(region.name, safe='')}/register", seconds, content)
+    content = {"key": segment.key, "offset": 0, "byte_size": segment.size}
+    ask(connection, f"{_PATH}/region/{quote(segment.name, safe='')}/register", seconds, content)
 
 
 def unregister(connection: Connection, name: str, seconds: float) -> None:
-    """Have a server let go of a region, known to it or not.
+    """Have a server let go of a segment, known to it or not.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def unregister(connection: Connection, name: str, seconds: float) -> None:
 
 
 def unknown(error: Refused) -> bool:
-    """Tell whether an inference was refused for its regions, which a restarted server does not know any more."""
+    """Tell whether an inference was refused for its segments, which a restarted server does not know any more."""
     return error.status in (400, 404, 500) and "shared memory" in error.message.lower()
 
 
@@ -124,11 +124,11 @@ def infer(
     request_id: str,
     source: tuple[str, str],
     shape: Sequence[int],
-    span: Span,
-    results: Sequence[tuple[str, Span]],
+    span: SegmentSpan,
+    results: Sequence[tuple[str, SegmentSpan]],
     seconds: float,
 ) -> list[Written]:
-    """Run one inference whose tensors are all in registered regions.
+    """Run one inference whose tensors are all in registered segments.
 
     Parameters
     ----------
@@ -161,11 +161,11 @@ def infer(
         The answer is to another request, or tells of tensors that do not fit into the spans.
     """
     tensor = triton.InferInput(source[0], list(shape), source[1])
-    tensor.set_shared_memory(span.region, span.size, span.offset)
+    tensor.set_shared_memory(span.segment, span.size, span.offset)
     wanted = []
     for name, where in results:
         output = triton.InferRequestedOutput(name)
-        output.set_shared_memory(where.region, where.size, where.offset)
+        output.set_shared_memory(where.segment, where.size, where.offset)
         wanted.append(output)
     head, _ = send(connection, model, request_id, tensor, wanted, seconds)
     try:

@@ -23,7 +23,7 @@ from nuclei_segmentation.operators.filter.inference.canary import canary_tile
 from nuclei_segmentation.operators.filter.inference.contract import Array, Plan
 from nuclei_segmentation.operators.filter.inference.triton import memory_segments
 from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection, Garbled, Refused, Unanswered
-from nuclei_segmentation.operators.filter.inference.triton.memory_segments import Region, Span
+from nuclei_segmentation.operators.filter.inference.triton.memory_segments import Segment, SegmentSpan
 from nuclei_segmentation.operators.filter.inference.triton.served import BUSY
 from nuclei_segmentation.operators.filter.inference.triton.servers import Server
 from nuclei_segmentation.operators.filter.inference.triton.slots import (
@@ -41,19 +41,19 @@ from nuclei_segmentation.shared.settings.address import Address
 
 log = logging.getLogger("nuclei")
 
-#: Seconds for a question about regions: it is answered without any work.
+#: Seconds for a question about segments: it is answered without any work.
 _QUESTION = 5.0
 
 #: Seconds that closing may take for all servers together.
 _FAREWELL = 0.5
 
-#: How often a server may have lost its regions before one request is answered; once for each restart is to be expected.
+#: How often a server may have lost its segments before one request is answered; once for each restart is to be expected.
 _ATTEMPTS = 3
 
 _STORE = "nuclei-store-"
 
 #: Sends a request: connection, input's shape and place, outputs' places; see `memory_segments.infer`.
-Send = Callable[[Connection, Sequence[int], Span, Sequence[Span]], list[memory_segments.Written]]
+Send = Callable[[Connection, Sequence[int], SegmentSpan, Sequence[SegmentSpan]], list[memory_segments.Written]]
 
 #: Sends one whose tensors are in HTTP bodies: connection, input; see `kserve.infer`.
 Post = Callable[[Connection, Array], list[Array]]
@@ -149,7 +149,7 @@ class _Share:
         self._idle: list[Slot] = []
         #: Slots that the server may still write to, since a request was given up; discarded, but registered there.
         self._retired: list[Slot] = []
-        #: Regions that the server was asked to map, regions that it has, and stores that it does not take.
+        #: Segments that the server was asked to map, segments that it has, and stores that it does not take.
         self._asked: set[str] = set()
         self._registered: set[str] = set()
         self._refused: set[str] = set()
@@ -261,7 +261,7 @@ class _Share:
             self._register_slot(connection, slot)
             source = self._in_place(connection, array)
             if source is None:
-                source = Span(slot.name, 0, array.nbytes)
+                source = SegmentSpan(slot.name, 0, array.nbytes)
                 if not copied:
                     slot.memory[: array.nbytes] = array.reshape(-1).view(np.uint8)
                     copied = True
@@ -272,9 +272,9 @@ class _Share:
                     raise
                 reason = str(error)
                 with self._lock:
-                    self._registered -= {slot.name, source.region}
-                    if attempt and source.region != slot.name:
-                        self._refused.add(source.region)  # another process may have withdrawn it in this moment
+                    self._registered -= {slot.name, source.segment}
+                    if attempt and source.segment != slot.name:
+                        self._refused.add(source.segment)  # another process may have withdrawn it in this moment
                 continue
             # copied out, since the slot is used again
             return [
@@ -287,13 +287,13 @@ class _Share:
         if slot.name in self._registered:
             return
         try:
-            self._register(connection, Region(slot.name, f"/{slot.name}", slot.size))
+            self._register(connection, Segment(slot.name, f"/{slot.name}", slot.size))
         except Refused as error:
             if error.status in BUSY:
                 raise
             raise _Withheld(str(error)) from error
 
-    def _in_place(self, connection: Connection, array: Array) -> Span | None:
+    def _in_place(self, connection: Connection, array: Array) -> SegmentSpan | None:
         """Return where the server finds an array that lies in shared memory already; None if it does not."""
         found = self._stores.find(array)
         if found is None:
@@ -310,39 +310,39 @@ class _Share:
         # a file that has grown since is known to the server in its old size
         if name in self._refused or offset + array.nbytes > store.size:
             return None
-        return Span(name, offset, array.nbytes)
+        return SegmentSpan(name, offset, array.nbytes)
 
     def _register_store(self, connection: Connection, name: str, store: Store) -> None:
         key = f"/{store.name}"
-        if any(one.key == key and one.name != name for one in memory_segments.regions(connection, self._patience)):
+        if any(one.key == key and one.name != name for one in memory_segments.segments(connection, self._patience)):
             # 2.51 would take the descriptor that it closed, which may be any file by now
             raise Refused(400, "the server has the file under another name")
-        self._register(connection, Region(name, key, store.size))
+        self._register(connection, Segment(name, key, store.size))
         if not store.is_there:
             memory_segments.unregister(connection, name, self._patience)
             raise Refused(400, "another file has its name now")
 
-    def _register(self, connection: Connection, region: Region) -> None:
+    def _register(self, connection: Connection, segment: Segment) -> None:
         with self._lock:
-            self._asked.add(region.name)  # whatever comes of it: the answer may be lost
+            self._asked.add(segment.name)  # whatever comes of it: the answer may be lost
         try:
-            memory_segments.register(connection, region, self._patience)
+            memory_segments.register(connection, segment, self._patience)
         except Refused:
             # It may have it already: from another thread, another process on the same store, or a lost answer.
-            if region not in memory_segments.regions(connection, self._patience):
+            if segment not in memory_segments.segments(connection, self._patience):
                 raise
         with self._lock:
-            self._registered.add(region.name)
+            self._registered.add(segment.name)
 
     def _tidy(self, connection: Connection) -> None:
         """Have the server let go of what dead processes left with it; it keeps what is still in use."""
-        for region in memory_segments.regions(connection, self._patience):
-            number = number_of(region.key.removeprefix("/"))
-            store = region.name.removeprefix(_STORE)
-            ours = region.name.startswith(_STORE) and store != str(number)
-            if ours or (is_slot(region.name) and number is None):
+        for segment in memory_segments.segments(connection, self._patience):
+            number = number_of(segment.key.removeprefix("/"))
+            store = segment.name.removeprefix(_STORE)
+            ours = segment.name.startswith(_STORE) and store != str(number)
+            if ours or (is_slot(segment.name) and number is None):
                 with contextlib.suppress(Refused):
-                    memory_segments.unregister(connection, region.name, self._patience)
+                    memory_segments.unregister(connection, segment.name, self._patience)
 
     def _take(self, connection: Connection) -> Slot | None:
         """Return a slot that nobody uses; None where there is none and none can be made."""

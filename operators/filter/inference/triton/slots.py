@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei_segmentation.operators.filter.inference.contract import Array, Plan
-from nuclei_segmentation.operators.filter.inference.triton.memory_segments import Span
+from nuclei_segmentation.operators.filter.inference.triton.memory_segments import SegmentSpan
 from nuclei_segmentation.shared.batches import Pixels
 
 #: Where the system keeps shared memory. Triton opens files that lie in it directly, and none in its subfolders.
@@ -67,12 +67,12 @@ class Layout:
         """Bytes of a slot."""
         return _pages(self.source) + sum(_pages(self.rows * size) for size in self.results)
 
-    def spans(self, region: str, shape: Sequence[int]) -> list[Span]:
+    def spans(self, segment: str, shape: Sequence[int]) -> list[SegmentSpan]:
         """Return the outputs' places for an input of the given shape."""
         rows = shape[0] if self.batched else 1
         start, spans = _pages(self.source), []
         for size in self.results:
-            spans.append(Span(region, start, rows * size))
+            spans.append(SegmentSpan(segment, start, rows * size))
             start += _pages(self.rows * size)
         return spans
 
@@ -133,7 +133,7 @@ def _name(file: int, path: Path) -> None:
 
 
 def is_slot(name: str) -> bool:
-    """Tell whether a file or region of that name is a slot, of whatever process."""
+    """Tell whether a file or segment of that name is a slot, of whatever process."""
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
