@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Seconds: `wall` by the clock, `cpu` of all this process's threads, system calls included."""
+    """Seconds: `wall` by the timer, `cpu` of all this process's threads, system calls included."""
 
     wall: float
     cpu: float

@@ -15,7 +15,7 @@ from nuclei_segmentation.operators.stitch import stitch
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 
@@ -83,7 +83,7 @@ def rows(*, quick: bool) -> list[Row]:
 
 def write(image: Pixels, folder: Path) -> None:
     """Write a pyramid with stitch."""
-    with Crew(usable_cpus()) as crew:
+    with WorkerPool(usable_cpus()) as pool:
         stitch(
             ArraySlide(image),
             TileGrid(image.shape[1], image.shape[0], 256),
@@ -93,6 +93,6 @@ def write(image: Pixels, folder: Path) -> None:
             folder / "spool",
             OverlaySettings(),
             JpegSettings(),
-            crew,
+            pool,
             lambda done, total: None,
         )

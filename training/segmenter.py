@@ -18,7 +18,7 @@ from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 
@@ -101,9 +101,9 @@ class Segmenter:
         channels = engine.info.channels
         count = NucleusCount(grid, places, channels)
         maps = np.empty((height, width, len(channels)), np.uint8)
-        with Crew(1) as crew:
-            tiles = load(_Image(image), grid, places, crew, engine.info.batch)
-            for batch in infer(tiles, engine, _Nothing(), crew, count):
+        with WorkerPool(1) as pool:
+            tiles = load(_Image(image), grid, places, pool, engine.info.batch)
+            for batch in infer(tiles, engine, _Nothing(), pool, count):
                 for index, found in zip(batch.index.tolist(), batch.maps, strict=True):
                     row, column = places[index].tolist()
                     region, core = grid.region(row, column), grid.core(row, column)

@@ -22,7 +22,7 @@ from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
 from nuclei_segmentation.shared.runtime.waiting import Patience
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import filter_key
 from nuclei_segmentation.shared.store import (
@@ -102,7 +102,7 @@ def run(settings: Settings) -> None:
                     shared=settings.shared_memory,
                     fastio=settings.fastio,
                 ) as store,
-                Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
+                WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 resumed = len(store.entries)
                 log.info(
@@ -114,7 +114,7 @@ def run(settings: Settings) -> None:
                 )
                 # of all tiles: of those in other shards nothing comes, and what a border cuts counts here too
                 count = NucleusCount(tiles.grid, reader.small("index")[: tiles.n], model.channels)
-                damaged = _fill(reader, store, first, engine, crew, count)
+                damaged = _fill(reader, store, first, engine, pool, count)
                 reader.wait_until_complete()
                 nuclei = count.total
                 store.finish({"damaged": damaged, "nuclei": nuclei})
@@ -129,7 +129,7 @@ def run(settings: Settings) -> None:
             "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
         }),
         *lines_of_time(
-            time.perf_counter() - start, settings.workers, memory.peak, crew.clock, patience.waited
+            time.perf_counter() - start, settings.workers, memory.peak, pool.timer, patience.waited
         ),
         *finished({"result": f"{folder.path}  ({human(math.prod(shape))})",
                    "next": "stitch, with the slide, the tiles' folder and that folder as its inputs" if not shard else
@@ -163,17 +163,19 @@ def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
     return replace(settings, tile=tiles.tile, overlap=tiles.overlap)
 
 
-def _fill(reader: StoreReader, store: StoreWriter, first: int, engine: Engine, crew: Crew, count: NucleusCount) -> int:
+def _fill(
+    reader: StoreReader, store: StoreWriter, first: int, engine: Engine, pool: WorkerPool, count: NucleusCount
+) -> int:
     """Infer the tiles from `first` on that the store lacks; return how many of its could not be read from the slide."""
     n = store.manifest.n
     there = {item: entry.flags for item, entry in store.entries.items()}
-    for item, maps in crew.map(STAGE, lambda item: (item, store.get(item)), sorted(there), ahead=2 * crew.workers):
+    for item, maps in pool.map(STAGE, lambda item: (item, store.get(item)), sorted(there), ahead=2 * pool.workers):
         count.add(first + item, maps)
     wanted = np.array([first + item for item in range(n) if item not in there], np.int64)
     damaged = sum(1 for flags in there.values() if flags & DAMAGED)
     done = len(there)
     with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
-        for batch in infer(_tiles(reader, wanted, engine.info.batch, crew), engine, _Kept(store, first), crew, count):
+        for batch in infer(_tiles(reader, wanted, engine.info.batch, pool), engine, _Kept(store, first), pool, count):
             done += len(batch)
             bad = np.flatnonzero(batch.tiles.damaged)
             if len(bad):
@@ -182,9 +184,9 @@ def _fill(reader: StoreReader, store: StoreWriter, first: int, engine: Engine, c
     return damaged
 
 
-def _tiles(reader: StoreReader, wanted: npt.NDArray[np.int64], batch: int, crew: Crew) -> Iterator[TileBatch]:
+def _tiles(reader: StoreReader, wanted: npt.NDArray[np.int64], batch: int, pool: WorkerPool) -> Iterator[TileBatch]:
     def read(span: tuple[int, int]) -> TileBatch:
         pixels, damaged = reader.read(*span)
         return TileBatch(np.arange(*span, dtype=np.int64), pixels, damaged)
 
-    return crew.map(READ, read, reader.ranges(wanted, batch), ahead=2 * crew.workers)
+    return pool.map(READ, read, reader.ranges(wanted, batch), ahead=2 * pool.workers)

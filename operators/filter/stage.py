@@ -10,7 +10,7 @@ import numpy as np
 from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine
 from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
 STAGE = "filter"
 
@@ -26,7 +26,7 @@ class MapStore(Protocol):
 
 
 def infer(
-    batches: Iterator[TileBatch], engine: Engine, kept: MapStore, crew: Crew, count: NucleusCount | None = None
+    batches: Iterator[TileBatch], engine: Engine, kept: MapStore, pool: WorkerPool, count: NucleusCount | None = None
 ) -> Iterator[MaskBatch]:
     """Infer tiles.
 
@@ -38,7 +38,7 @@ def infer(
         Who infers. Where it is a server, requests wait in threads of their own and no worker waits for them.
     kept
         Maps of an earlier run; takes the new ones.
-    crew
+    pool
         The workers.
     count
         Is given all maps but those of damaged tiles, by the threads that infer.
@@ -70,9 +70,9 @@ def infer(
 
     if engine.in_flight is None:
         # three batches per worker: two inferred at a time would do, were they all equally long
-        yield from crew.map(STAGE, work, batches, ahead=3 * crew.workers)
+        yield from pool.map(STAGE, work, batches, ahead=3 * pool.workers)
     else:
-        senders = Crew(engine.in_flight, crew.clock)
+        senders = WorkerPool(engine.in_flight, pool.timer)
         try:
             yield from senders.map(STAGE, work, batches, ahead=2 * engine.in_flight)
         finally:

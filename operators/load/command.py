@@ -19,7 +19,7 @@ from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import load_key
 from nuclei_segmentation.shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
@@ -94,10 +94,10 @@ def run(settings: Settings) -> None:
                 shared=settings.shared_memory,
                 fastio=settings.fastio,
             ) as store,
-            Crew(settings.workers) as crew,
+            WorkerPool(settings.workers) as pool,
         ):
             resumed = len(store.entries)
-            damaged = _fill(slide, grid, foreground, store, settings, crew)
+            damaged = _fill(slide, grid, foreground, store, settings, pool)
             if stat_of(path) != before:
                 raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
             store.finish({"damaged": damaged})
@@ -109,7 +109,7 @@ def run(settings: Settings) -> None:
             "tiles": f"{len(grid)}: {n} with tissue" + (f", {resumed} kept from an earlier run" if resumed else ""),
             "damaged": f"{damaged} tiles could not be read; they are hatched" if damaged else "",
         }),
-        *lines_of_time(time.perf_counter() - start, settings.workers, memory.peak, crew.clock),
+        *lines_of_time(time.perf_counter() - start, settings.workers, memory.peak, pool.timer),
         *finished({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
                    "next": "filter, with that folder as its input (numpy.load opens the arrays)"}),
     ])  # fmt: skip
@@ -121,7 +121,7 @@ def _fill(
     foreground: npt.NDArray[np.int32],
     store: StoreWriter,
     settings: Settings,
-    crew: Crew,
+    pool: WorkerPool,
 ) -> int:
     """Read the tiles that the store lacks; return how many of all could not be read."""
     there = {item: entry.flags for item, entry in store.entries.items()}
@@ -138,7 +138,7 @@ def _fill(
 
     with Progress(lambda: done / max(1, len(foreground)), details):
         batch = max(1, BATCH_BYTES // (grid.tile**2 * 3))
-        for tiles in load(slide, grid, foreground, crew, batch, wanted=wanted, keep=keep):
+        for tiles in load(slide, grid, foreground, pool, batch, wanted=wanted, keep=keep):
             done += len(tiles)
             limit.count(tiles)
     return limit.damaged

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import TooMuchDamage
 from nuclei_segmentation.shared.geometry import TileGrid
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.slides import Slide
 
 STAGE = "load"
@@ -21,7 +21,7 @@ def load(
     slide: Slide,
     grid: TileGrid,
     foreground: npt.NDArray[np.int32],
-    crew: Crew,
+    pool: WorkerPool,
     batch: int,
     *,
     wanted: npt.NDArray[np.int64] | None = None,
@@ -37,7 +37,7 @@ def load(
         The tiles' places.
     foreground
         (n, 2) int32; row and column of each tile, row by row.
-    crew
+    pool
         Who reads.
     batch
         Tiles in one batch; the last may hold fewer.
@@ -64,7 +64,7 @@ def load(
         return tiles
 
     # two batches per worker: one in work, one ready, so that the next stage never waits for a disk
-    return crew.map(STAGE, read, range(0, len(order), batch), ahead=2 * crew.workers)
+    return pool.map(STAGE, read, range(0, len(order), batch), ahead=2 * pool.workers)
 
 
 class DamageLimit:

@@ -16,7 +16,7 @@ from nuclei_segmentation.operators.stitch import memory_needed as stitch_memory
 from nuclei_segmentation.operators.stitch.estimate import PROBES, estimate_image, mean, spread
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import MIB, human
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import Slide
 
@@ -71,13 +71,13 @@ def estimate(
     engine: Engine,
     settings: Settings,
     journal: Journal,
-    crew: Crew,
+    pool: WorkerPool,
 ) -> Estimate:
     """Try a few tiles and extrapolate. What is inferred for that goes into the journal, so it is not inferred again.
 
     Parameters
     ----------
-    slide, grid, foreground, engine, settings, journal, crew
+    slide, grid, foreground, engine, settings, journal, pool
         As for the run.
     """
     missing = [index for index in range(len(foreground)) if index not in journal]
@@ -86,8 +86,8 @@ def estimate(
     chosen = [missing[place] for place in spread(len(missing), probes)]
     # by all workers at once, as the run will do it: cores share memory, and one alone is faster
     infer_one = partial(_infer_one, slide, grid, foreground, engine, journal)
-    infer_seconds = mean(list(crew.map("filter", infer_one, chosen, ahead=probes)))
-    writing = estimate_image(slide, grid, foreground, settings.jpeg, crew)
+    infer_seconds = mean(list(pool.map("filter", infer_one, chosen, ahead=probes)))
+    writing = estimate_image(slide, grid, foreground, settings.jpeg, pool)
     n = len(foreground)
     # maps compress at least this well: measured 19-fold for one channel, less where everything is nuclei
     maps = n * (grid.tile**2 * len(engine.info.channels) // 8 + 64)

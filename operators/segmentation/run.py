@@ -25,9 +25,9 @@ from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak
-from nuclei_segmentation.shared.runtime.stage_timer import Clock
+from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.summary import answer
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
 from nuclei_segmentation.shared.settings.shard import VARIABLE
@@ -82,7 +82,7 @@ def segment(settings: Settings) -> None:
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
                         foreground, _ = find_foreground(slide, grid, settings.mask)
                     job = ImageJob(slide, grid, foreground, settings, work, key, model.name, before)
-                    result, counts, clock = _run(job, engine)
+                    result, counts, timer = _run(job, engine)
                     job.publish(result)
             done = True
         finally:
@@ -102,17 +102,17 @@ def segment(settings: Settings) -> None:
         peak_memory=memory.peak,
         workers=settings.workers,
     )
-    answer(summarise(outcome, clock))
+    answer(summarise(outcome, timer))
 
 
-def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, Clock]:
+def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTimer]:
     slide, grid, foreground, settings = job.slide, job.grid, job.foreground, job.settings
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
     nuclei = NucleusCount(grid, foreground, engine.info.channels)
-    with Journal(job.work.path / "maps", shape) as journal, Crew(settings.workers) as crew:
+    with Journal(job.work.path / "maps", shape) as journal, WorkerPool(settings.workers) as pool:
         counts = _Counts(resumed=len(journal))
-        needs = estimate(slide, grid, foreground, engine, settings, journal, crew)
+        needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
         log.info(
             "%d tiles of %d, %d with tissue%s: about %s with %d worker%s, %s",
             len(grid),
@@ -138,12 +138,12 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, Clock]:
             counts.written = done / of
 
         with Progress(fraction, details):
-            tiles = load(slide, grid, foreground, crew, engine.info.batch)
+            tiles = load(slide, grid, foreground, pool, engine.info.batch)
             limit = DamageLimit(settings.damaged_limit, len(grid))
-            maps = _watched(infer(tiles, engine, journal, crew, nuclei), counts, limit)
-            result = job.write(maps, crew, written, needs.image)
+            maps = _watched(infer(tiles, engine, journal, pool, nuclei), counts, limit)
+            result = job.write(maps, pool, written, needs.image)
         counts.nuclei = nuclei.total
-        return result, counts, crew.clock
+        return result, counts, pool.timer
 
 
 def _watched(maps: Iterator[MaskBatch], counts: _Counts, limit: DamageLimit) -> Iterator[MaskBatch]:

@@ -22,7 +22,7 @@ from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.resources import MIB, MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import answer
 from nuclei_segmentation.shared.runtime.waiting import Patience
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import stitch_key
 from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, open_slide, stat_of
@@ -83,10 +83,10 @@ def run(settings: Settings) -> None:
                 writing(work.output),
                 StoreReader(at, tiles, patience, settings.fastio) as first,
                 WholeReader(masks, patience, settings.fastio) as second,
-                Crew(settings.workers) as crew,  # it ends first: nobody may read a store that is closed
+                WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.one.model.name, before, (at,))
-                result = _run(job, _Stores(first, second), masks.one, crew)
+                result = _run(job, _Stores(first, second), masks.one, pool)
                 first.wait_until_complete()
                 second.wait_until_complete()
                 counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
@@ -111,7 +111,7 @@ def run(settings: Settings) -> None:
         workers=settings.workers,
         waited=patience.waited,
     )
-    answer(summarise(outcome, crew.clock))
+    answer(summarise(outcome, pool.timer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class _Stores:
     tiles: StoreReader
     masks: WholeReader
 
-    def batches(self, crew: Crew) -> Iterator[MaskBatch]:
+    def batches(self, pool: WorkerPool) -> Iterator[MaskBatch]:
         """Yield all maps in order, with their tiles' pixels where the image takes them from there."""
         manifest = self.tiles.manifest
         side = manifest.tile
@@ -141,7 +141,7 @@ class _Stores:
                 self.tiles.wait_for(*span)
                 yield span
 
-        return crew.map(READ, read, spans(), ahead=2 * crew.workers)
+        return pool.map(READ, read, spans(), ahead=2 * pool.workers)
 
 
 def _free(settings: Settings, *stores: Manifest) -> None:
@@ -162,21 +162,21 @@ def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
     return "" if same else "it was made from another store of tiles than the one that is given here"
 
 
-def _run(job: ImageJob, stores: _Stores, masks: Manifest, crew: Crew) -> StitchResult:
+def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> StitchResult:
     grid, tiles = job.grid, stores.tiles.manifest
     channels = masks.arrays["masks"].shape[-1]
-    needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, crew)
-    batch = 2 * crew.workers * BATCH_BYTES // 3 * (3 + channels)
-    drawing = memory_needed(grid.width, grid.tile, crew.workers, channels=channels)
+    needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, pool)
+    batch = 2 * pool.workers * BATCH_BYTES // 3 * (3 + channels)
+    drawing = memory_needed(grid.width, grid.tile, pool.workers, channels=channels)
     memory = BASE_MEMORY + job.slide.cache_bytes + drawing + batch
     log.info(
         "%d tiles of %d, %d with maps: about %s with %d worker%s, at most %s of memory and %s of disk",
         len(grid),
         grid.tile,
         tiles.n,
-        duration(len(grid) * needs.tile_seconds / crew.workers),
-        crew.workers,
-        "s" if crew.workers > 1 else "",
+        duration(len(grid) * needs.tile_seconds / pool.workers),
+        pool.workers,
+        "s" if pool.workers > 1 else "",
         human(memory),
         human(needs.image + needs.spool),
     )
@@ -191,4 +191,4 @@ def _run(job: ImageJob, stores: _Stores, masks: Manifest, crew: Crew) -> StitchR
         return f"{stores.masks.count} of {tiles.n} tiles with maps there"
 
     with Progress(lambda: share, details):
-        return job.write(stores.batches(crew), crew, written, needs.image)
+        return job.write(stores.batches(pool), pool, written, needs.image)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.stitch.pyramid.segments import encode, whole
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import MIB
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings
 from nuclei_segmentation.shared.slides.slide import Slide
 
@@ -46,21 +46,21 @@ class ImageEstimate:
 
 
 def estimate_image(
-    slide: Slide, grid: TileGrid, foreground: npt.NDArray[np.int32], jpeg: JpegSettings, crew: Crew
+    slide: Slide, grid: TileGrid, foreground: npt.NDArray[np.int32], jpeg: JpegSettings, pool: WorkerPool
 ) -> ImageEstimate:
     """Encode a few tiles and extrapolate.
 
     Parameters
     ----------
-    slide, grid, foreground, jpeg, crew
+    slide, grid, foreground, jpeg, pool
         As for `stitch`.
     """
     numbers = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
     some = spread(len(grid), 8 * PROBES)
     others = some[~np.isin(some, numbers)]
     probe = partial(_probe, slide, grid, jpeg)
-    front = list(crew.map("stitch", probe, numbers[spread(len(numbers))], ahead=PROBES))
-    back = list(crew.map("stitch", probe, others[spread(len(others))], ahead=PROBES))
+    front = list(pool.map("stitch", probe, numbers[spread(len(numbers))], ahead=PROBES))
+    back = list(pool.map("stitch", probe, others[spread(len(others))], ahead=PROBES))
     n, rest = len(foreground), len(grid) - len(foreground)
     encoded = n * mean([size for _, size in front or back]) + rest * mean([size for _, size in back or front])
     # where tiles overlap, more of them are read than pixels written

@@ -19,7 +19,7 @@ from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_c
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import free_bytes, human
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import Slide, stat_of
 from nuclei_segmentation.shared.slides.inputs import IMAGE
@@ -93,13 +93,13 @@ class ImageJob:
             )
 
     def write(
-        self, maps: Iterator[MaskBatch], crew: Crew, progress: Callable[[int, int], None], reserve_bytes: int
+        self, maps: Iterator[MaskBatch], pool: WorkerPool, progress: Callable[[int, int], None], reserve_bytes: int
     ) -> StitchResult:
         """Write the image into the folder of work.
 
         Parameters
         ----------
-        maps, crew, progress, reserve_bytes
+        maps, pool, progress, reserve_bytes
             As for `stitch`.
         """
         return stitch(
@@ -111,7 +111,7 @@ class ImageJob:
             self.work.path / "spool",
             self.settings.overlay,
             self.settings.jpeg,
-            crew,
+            pool,
             progress,
             reserve_bytes=reserve_bytes,
         )

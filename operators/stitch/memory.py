@@ -24,7 +24,7 @@ def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, sid
     tile
         Side of the tiles that maps arrive for.
     workers
-        Threads of the crew.
+        Threads of the pool.
     channels
         Of the maps.
     side

@@ -29,7 +29,7 @@ from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
 from nuclei_segmentation.operators.stitch.render import Rendered, Renderer
 from nuclei_segmentation.shared.batches import MaskBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
-from nuclei_segmentation.shared.runtime.worker_pool import Crew, abandon
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import Slide
 
@@ -62,7 +62,7 @@ def stitch(
     spool: Path,
     overlay: OverlaySettings,
     jpeg: JpegSettings,
-    crew: Crew,
+    pool: WorkerPool,
     progress: Callable[[int, int], None],
     *,
     reserve_bytes: int = 0,
@@ -88,7 +88,7 @@ def stitch(
         A scratch file of about a quarter of the target's size; it is removed at the end.
     overlay, jpeg
         How nuclei are drawn and the file is compressed.
-    crew
+    pool
         The workers.
     progress
         Called in the calling thread with the tiles of level 0 that are done, and all.
@@ -124,8 +124,8 @@ def stitch(
     reserve(target, reserve_bytes)
     with Spool(spool, reserve_bytes // 4, len(levels)) as shelf, open_reserved(target, reserve_bytes) as file:
         pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc, tables)
-        reducer = Reducer(levels, encode, shelf, crew, ahead(crew.workers))
-        base = _Base(mosaic, render, reducer, crew, levels[0], progress)
+        reducer = Reducer(levels, encode, shelf, pool, ahead(pool.workers))
+        base = _Base(mosaic, render, reducer, pool, levels[0], progress)
         try:
             pyramid.write(levels[0], base.segments())
             base.finish()
@@ -148,12 +148,12 @@ class _Base:
         mosaic: Mosaic,
         render: Renderer,
         reducer: Reducer,
-        crew: Crew,
+        pool: WorkerPool,
         level: Level,
         progress: Callable[[int, int], None],
     ) -> None:
         self._jobs = mosaic.jobs()
-        self._render, self._reducer, self._crew, self._level, self._progress = render, reducer, crew, level, progress
+        self._render, self._reducer, self._crew, self._level, self._progress = render, reducer, pool, level, progress
         self._under_way: deque[Future[Rendered]] = deque()
         self.damaged: set[tuple[int, int]] = set()
 

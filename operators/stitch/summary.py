@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nuclei_segmentation.shared.runtime.resources import human
-from nuclei_segmentation.shared.runtime.stage_timer import Clock
+from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.summary import finished, lines_of_time
 from nuclei_segmentation.shared.slides.describe import scale
 from nuclei_segmentation.shared.slides.inputs import IMAGE
@@ -37,7 +37,7 @@ class Outcome:
     waited: float = 0.0
 
 
-def summarise(outcome: Outcome, clock: Clock) -> list[str]:
+def summarise(outcome: Outcome, timer: StageTimer) -> list[str]:
     """Return the summary's lines."""
     info = outcome.info
     rest = outcome.tiles - outcome.foreground
@@ -51,7 +51,7 @@ def summarise(outcome: Outcome, clock: Clock) -> list[str]:
             "nuclei": _nuclei(outcome),
             "damaged": damaged,
         }),
-        *lines_of_time(outcome.seconds, outcome.workers, outcome.peak_memory, clock, outcome.waited),
+        *lines_of_time(outcome.seconds, outcome.workers, outcome.peak_memory, timer, outcome.waited),
         *finished({
             "result": f"{outcome.output / IMAGE}  ({human(outcome.image_bytes)})",
             "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (OpenSlide, ASAP, libvips)",

@@ -29,7 +29,7 @@ class StageTime:
     waited: float = 0.0
 
 
-class Clock:
+class StageTimer:
     """Times by stage. All methods may be called from any thread; one thread at a time waits."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
-from nuclei_segmentation.shared.runtime.stage_timer import Clock
+from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 
 log = logging.getLogger("nuclei")
 
@@ -20,7 +20,7 @@ ADVICE = {
 }
 
 
-def lines_of_time(seconds: float, workers: int, peak_memory: int, clock: Clock, waited: float = 0.0) -> list[str]:
+def lines_of_time(seconds: float, workers: int, peak_memory: int, timer: StageTimer, waited: float = 0.0) -> list[str]:
     """Return how long a job took, and which stage took it.
 
     Parameters
@@ -31,7 +31,7 @@ def lines_of_time(seconds: float, workers: int, peak_memory: int, clock: Clock, 
         Number of threads.
     peak_memory
         Bytes of anonymous memory.
-    clock
+    timer
         Times by stage.
     waited
         Seconds of them for which there was nothing to do but wait for a stage in another process.
@@ -40,9 +40,9 @@ def lines_of_time(seconds: float, workers: int, peak_memory: int, clock: Clock, 
         f"time        {duration(seconds)} with {workers} worker{'s' if workers > 1 else ''}; "
         f"peak memory {human(peak_memory)}"
     ]
-    busy = sum(stage.cpu for stage in clock.stages.values()) or 1.0
+    busy = sum(stage.cpu for stage in timer.stages.values()) or 1.0
     for name in ("load", "filter", "stitch"):
-        stage = clock.stages.get(name)
+        stage = timer.stages.get(name)
         if stage is not None:
             lines.append(
                 f"  {name:<8}  {stage.cpu:8.1f} s of processor time ({stage.cpu / busy:4.0%}), "
@@ -51,8 +51,8 @@ def lines_of_time(seconds: float, workers: int, peak_memory: int, clock: Clock, 
     if waited > 0.05 * seconds:
         lines.append(f"bottleneck  the stage before this one, waited for {duration(waited)}")
         return lines
-    slowest = max(clock.stages, key=lambda name: clock.stages[name].waited, default="")
-    if slowest in ADVICE and clock.stages[slowest].waited > 0.05 * seconds:
+    slowest = max(timer.stages, key=lambda name: timer.stages[name].waited, default="")
+    if slowest in ADVICE and timer.stages[slowest].waited > 0.05 * seconds:
         lines.append(f"bottleneck  {ADVICE[slowest]}")
     return lines
 

@@ -13,26 +13,26 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from nuclei_segmentation.shared.runtime.closing import Closing
-from nuclei_segmentation.shared.runtime.stage_timer import Clock
+from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Crew(Closing):
+class WorkerPool(Closing):
     """A fixed number of worker threads.
 
     Parameters
     ----------
     workers
         Number of threads.
-    clock
-        Where times are added; one clock may serve several crews.
+    timer
+        Where times are added; one timer may serve several pools.
     """
 
-    def __init__(self, workers: int, clock: Clock | None = None) -> None:
+    def __init__(self, workers: int, timer: StageTimer | None = None) -> None:
         self.workers = workers
-        self.clock = clock if clock is not None else Clock()
+        self.timer = timer if timer is not None else StageTimer()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
 
     def submit(self, stage: str, work: Callable[[A], B], item: A) -> Future[B]:
@@ -62,14 +62,14 @@ class Crew(Closing):
             while under_way:
                 yield self.result(under_way.popleft())
         finally:
-            for future in under_way:  # what runs already is waited for when the crew closes
+            for future in under_way:  # what runs already is waited for when the pool closes
                 future.cancel()
 
     def result(self, future: Future[B]) -> B:
-        """Wait for a task of this crew."""
+        """Wait for a task of this pool."""
         if future.done():
             return future.result()
-        with self.clock.waiting():
+        with self.timer.waiting():
             return future.result()
 
     def close(self, *, wait: bool = True) -> None:
@@ -77,7 +77,7 @@ class Crew(Closing):
         self._threads.shutdown(wait=wait, cancel_futures=True)
 
     def _timed(self, stage: str, work: Callable[[A], B], item: A) -> B:
-        with self.clock.working(stage):
+        with self.timer.working(stage):
             return work(item)
 
 

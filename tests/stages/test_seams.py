@@ -20,7 +20,7 @@ from nuclei_segmentation.operators.load.tiling import foreground_tiles
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import ModelSettings, Settings
 from nuclei_segmentation.shared.slides import RegionPixels, Slide, SlideInfo
 from tests.unit.inference.nets import unet
@@ -59,8 +59,8 @@ def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> 
     channels = len(engine.info.channels)
     result = np.zeros((grid.height, grid.width, channels), np.uint8)
     journal.unlink(missing_ok=True)
-    with Crew(2) as crew, Journal(journal, (grid.tile, grid.tile, channels)) as kept:
-        for batch in infer(load(slide, grid, foreground, crew, 3), engine, kept, crew):
+    with WorkerPool(2) as pool, Journal(journal, (grid.tile, grid.tile, channels)) as kept:
+        for batch in infer(load(slide, grid, foreground, pool, 3), engine, kept, pool):
             for index, maps in zip(batch.index.tolist(), batch.maps, strict=True):
                 row, column = foreground[index].tolist()
                 core, region = grid.core(row, column), grid.region(row, column)

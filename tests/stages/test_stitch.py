@@ -19,7 +19,7 @@ from nuclei_segmentation.operators.stitch import StitchResult, stitch
 from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.errors import NoSpace, NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
@@ -146,7 +146,7 @@ class Case:
 
     def stitch(self, folder: Path, slide: Slide | None = None, raw: bool = True, **options: int) -> StitchResult:
         """Run the stage into ``folder/image.tif``; `raw` stores plain pixels where JPEG would be."""
-        with Crew(self.workers) as crew:
+        with WorkerPool(self.workers) as pool:
             return stitch(
                 slide or ArraySlide(self.pixels),
                 self.grid,
@@ -156,7 +156,7 @@ class Case:
                 folder / "spool",
                 self.overlay,
                 JpegSettings(),
-                crew,
+                pool,
                 lambda done, total: None,
                 side=self.side,
                 encode=(lambda tile: tile.tobytes()) if raw else None,
@@ -300,7 +300,7 @@ def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path:
             yield batch
         drawn.append(-1)
 
-    with Crew(1) as crew:
+    with WorkerPool(1) as pool:
         stitch(
             ArraySlide(case.pixels),
             case.grid,
@@ -310,7 +310,7 @@ def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path:
             tmp_path / "spool",
             case.overlay,
             JpegSettings(),
-            crew,
+            pool,
             lambda done, total: behind.append(drawn[-1] - done // 16),
             side=16,
         )
@@ -357,7 +357,7 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_sam
     case = Case(600, 200, 16, side=16, share=0.7)
     case.stitch(tmp_path, raw=False)
     wanted = (tmp_path / "image.tif").read_bytes()
-    with Crew(3) as crew:
+    with WorkerPool(3) as pool:
         calls = 0
 
         def progress(done: int, total: int) -> None:
@@ -377,12 +377,12 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_sam
                 tmp_path / "spool",
                 case.overlay,
                 JpegSettings(),
-                crew,
+                pool,
                 progress,
                 side=16,
             )
         reads = len(slide.reads)
-        crew.submit("probe", lambda _: None, None).result()
+        pool.submit("probe", lambda _: None, None).result()
         assert len(slide.reads) == reads
     case.stitch(tmp_path, raw=False)
     assert (tmp_path / "image.tif").read_bytes() == wanted

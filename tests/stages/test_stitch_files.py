@@ -19,7 +19,7 @@ from nuclei_segmentation.operators.stitch import memory_needed, stitch
 from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import anonymous_memory
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 from tests.stages.test_stitch import ArraySlide, Case, halved
@@ -40,7 +40,7 @@ def write(path: Path, pixels: Pixels, jpeg: JpegSettings, **info: object) -> Non
     slide = ArraySlide(pixels, **info)  # type: ignore[arg-type] # what the caller gives
     grid = TileGrid(slide.info.width, slide.info.height, 256)
     nothing = np.empty((0, 2), np.int32)
-    with Crew(2) as crew:
+    with WorkerPool(2) as pool:
         stitch(
             slide,
             grid,
@@ -50,7 +50,7 @@ def write(path: Path, pixels: Pixels, jpeg: JpegSettings, **info: object) -> Non
             path.with_suffix(".spool"),
             OverlaySettings(),
             jpeg,
-            crew,
+            pool,
             lambda done, total: None,
         )
 
@@ -240,7 +240,7 @@ def test_memory_stays_below_what_is_announced_however_wide_the_slide(tmp_path: P
         nonlocal peak
         peak = max(peak, anonymous_memory())
 
-    with Crew(2) as crew:
+    with WorkerPool(2) as pool:
         before = anonymous_memory()
         stitch(
             Endless(width, height),
@@ -251,7 +251,7 @@ def test_memory_stays_below_what_is_announced_however_wide_the_slide(tmp_path: P
             tmp_path / "spool",
             OverlaySettings(),
             JpegSettings(),
-            crew,
+            pool,
             sample,
         )
     assert peak - before < memory_needed(width, tile, 2)

@@ -18,7 +18,7 @@ from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, Strip, finish
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.runtime.worker_pool import Crew, abandon
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Reducer:
         Makes segments.
     spool
         Takes them.
-    crew
+    pool
         Does the work.
     ahead
         Tasks that may be under way; bounds the memory.
     """
 
-    def __init__(self, levels: tuple[Level, ...], encode: Encoder, spool: Spool, crew: Crew, ahead: int) -> None:
-        self._levels, self._encode, self._spool, self._crew, self._ahead = levels, encode, spool, crew, ahead
+    def __init__(self, levels: tuple[Level, ...], encode: Encoder, spool: Spool, pool: WorkerPool, ahead: int) -> None:
+        self._levels, self._encode, self._spool, self._crew, self._ahead = levels, encode, spool, pool, ahead
         self._waiting: dict[tuple[int, int, int], _Parts] = {}
         self._under_way: deque[tuple[int, int, int, Future[Strip]]] = deque()
 

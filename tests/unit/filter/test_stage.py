@@ -13,7 +13,7 @@ from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import InferenceUnavailable
-from nuclei_segmentation.shared.runtime.worker_pool import Crew
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
 COUNT, SIDE = 23, 16
 
@@ -29,8 +29,8 @@ def batches(size: int, damaged: set[int]) -> Iterator[TileBatch]:
 
 
 def collect(engine: MockEngine, journal: Journal, size: int, damaged: set[int]) -> Pixels:
-    with Crew(2) as crew:
-        found = list(infer(batches(size, damaged), engine, journal, crew))
+    with WorkerPool(2) as pool:
+        found = list(infer(batches(size, damaged), engine, journal, pool))
     assert np.concatenate([batch.index for batch in found]).tolist() == list(range(COUNT))
     return np.concatenate([batch.maps for batch in found])
 

@@ -1,6 +1,6 @@
 """The embedded engine: ONNX Runtime in this process, on the calling threads.
 
-One session serves all threads; each call computes on the thread that makes it, so the crew's workers are the only
+One session serves all threads; each call computes on the thread that makes it, so the pool's workers are the only
 parallelism there is. The results are bitwise the same for every batch size and number of threads.
 """
 

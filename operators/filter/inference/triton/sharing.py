@@ -47,7 +47,7 @@ _QUESTION = 5.0
 #: Seconds that closing may take for all servers together.
 _FAREWELL = 0.5
 
-#: How often a server may have lost its segments before one request is answered; once for each restart is to be expected.
+#: How often a server may have lost its segments before one request is answered; once for each restart is normal.
 _ATTEMPTS = 3
 
 _STORE = "nuclei-store-"

@@ -1,4 +1,4 @@
-"""The crew: order kept, look-ahead bounded, failures passed on."""
+"""The pool: order kept, look-ahead bounded, failures passed on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nuclei_segmentation.shared.runtime.worker_pool import Crew, abandon
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
 
 def test_results_come_in_order_whatever_takes_longer() -> None:
@@ -16,8 +16,8 @@ def test_results_come_in_order_whatever_takes_longer() -> None:
         time.sleep(0.002 * (5 - number % 5))
         return number * number
 
-    with Crew(4) as crew:
-        assert list(crew.map("x", work, range(40), ahead=8)) == [number * number for number in range(40)]
+    with WorkerPool(4) as pool:
+        assert list(pool.map("x", work, range(40), ahead=8)) == [number * number for number in range(40)]
 
 
 def test_no_more_items_are_drawn_than_may_be_under_way() -> None:
@@ -29,8 +29,8 @@ def test_no_more_items_are_drawn_than_may_be_under_way() -> None:
             drawn += 1
             yield number
 
-    with Crew(2) as crew:
-        for taken, _ in enumerate(crew.map("x", lambda number: number, items(), ahead=5), start=1):
+    with WorkerPool(2) as pool:
+        for taken, _ in enumerate(pool.map("x", lambda number: number, items(), ahead=5), start=1):
             assert drawn <= taken + 4
 
 
@@ -47,9 +47,9 @@ def test_no_more_work_at_once_than_workers_over_all_stages() -> None:
             now -= 1
         return number
 
-    with Crew(3) as crew:
-        first = crew.map("a", work, range(30), ahead=6)
-        assert list(crew.map("b", work, first, ahead=6)) == list(range(30))
+    with WorkerPool(3) as pool:
+        first = pool.map("a", work, range(30), ahead=6)
+        assert list(pool.map("b", work, first, ahead=6)) == list(range(30))
     assert most == 3
 
 
@@ -63,21 +63,21 @@ def test_a_failure_reaches_the_caller_and_what_is_queued_is_dropped() -> None:
             raise ValueError("three")
         return number
 
-    with Crew(1) as crew, pytest.raises(ValueError, match="three"):
-        for _ in crew.map("x", work, range(1000), ahead=20):
+    with WorkerPool(1) as pool, pytest.raises(ValueError, match="three"):
+        for _ in pool.map("x", work, range(1000), ahead=20):
             pass
     assert len(ran) < 40
 
 
 def test_a_failure_while_the_queue_is_full_ends_in_the_failure() -> None:
-    """The stages' iterators are closed after the crew is, when the error has reached the top."""
+    """The stages' iterators are closed after the pool is, when the error has reached the top."""
 
     def fail(number: int) -> int:
         raise ValueError("all")
 
     def outer() -> None:
-        with Crew(1) as crew:
-            stages = crew.map("b", fail, crew.map("a", lambda number: number, range(100), ahead=8), ahead=8)
+        with WorkerPool(1) as pool:
+            stages = pool.map("b", fail, pool.map("a", lambda number: number, range(100), ahead=8), ahead=8)
             list(stages)
 
     with pytest.raises(ValueError, match="all"):
@@ -92,30 +92,30 @@ def test_what_is_abandoned_is_waited_for_only_if_it_runs() -> None:
         may_end.wait(10)
         return number
 
-    with Crew(1) as crew:
-        futures = [crew.submit("x", work, number) for number in range(5)]
+    with WorkerPool(1) as pool:
+        futures = [pool.submit("x", work, number) for number in range(5)]
         begun.wait(10)
         threading.Timer(0.05, may_end.set).start()
         abandon(futures)
         assert [future.cancelled() for future in futures] == [False, True, True, True, True]
         assert futures[0].done()
-        crew.close()
+        pool.close()
         abandon(futures)
 
 
 def test_the_clock_tells_who_worked_and_who_was_waited_for() -> None:
-    with Crew(1) as crew:
-        list(crew.map("slow", lambda _: time.sleep(0.02), range(5), ahead=2))
-        list(crew.map("quick", lambda _: None, range(5), ahead=2))
-        times = crew.clock.stages
+    with WorkerPool(1) as pool:
+        list(pool.map("slow", lambda _: time.sleep(0.02), range(5), ahead=2))
+        list(pool.map("quick", lambda _: None, range(5), ahead=2))
+        times = pool.timer.stages
     assert times["slow"].busy >= 0.1
     assert times["slow"].cpu < 0.05
     assert times["slow"].waited > times["quick"].waited
 
 
 def test_time_in_a_queue_counts_for_the_stage_that_keeps_the_workers() -> None:
-    with Crew(1) as crew:
-        first = crew.map("quick", lambda number: number, range(20), ahead=2)
-        list(crew.map("slow", lambda _: time.sleep(0.01), first, ahead=4))
-        times = crew.clock.stages
+    with WorkerPool(1) as pool:
+        first = pool.map("quick", lambda number: number, range(20), ahead=2)
+        list(pool.map("slow", lambda _: time.sleep(0.01), first, ahead=4))
+        times = pool.timer.stages
     assert times["slow"].waited > 5 * times["quick"].waited
