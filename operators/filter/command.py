@@ -21,7 +21,7 @@ from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import filter_key
@@ -53,11 +53,11 @@ def run(settings: Settings) -> None:
         One of its kinds; see `shared.errors`.
     """
     start = time.perf_counter()
-    patience = Patience(settings.patience)
+    wait_limit = WaitLimit(settings.patience)
     with ExitStack() as stack:
         # first: nobody waits for what must fail
         folder = stack.enter_context(StoreFolder(settings.output_path, settings.shard))
-        source, tiles = find_store(settings, "tiles", patience)
+        source, tiles = find_store(settings, "tiles", wait_limit)
         for output in {settings.output_path, folder.path}:
             refuse_as_output(source, "tiles", output)
         log.info("%s: %d tiles of %d of %s", source, tiles.n, tiles.tile, tiles.slide.name)
@@ -89,7 +89,7 @@ def run(settings: Settings) -> None:
             model=ModelFacts(model.name, model.engine, model.identity),
             arrays={"masks": ArrayFacts("", shape, "uint8", model.channels)},
         )
-        with StoreReader(source, tiles, patience, settings.fastio) as reader:
+        with StoreReader(source, tiles, wait_limit, settings.fastio) as reader:
             # an array has at least one item, if there are none
             small = {"index": reader.small("index")[first:stop] if n else np.zeros((1, 2), np.int32)}
             with (
@@ -129,7 +129,7 @@ def run(settings: Settings) -> None:
             "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
         }),
         *lines_of_time(
-            time.perf_counter() - start, settings.workers, memory.peak, pool.timer, patience.waited
+            time.perf_counter() - start, settings.workers, memory.peak, pool.timer, wait_limit.waited
         ),
         *finished({"result": f"{folder.path}  ({human(math.prod(shape))})",
                    "next": "stitch, with the slide, the tiles' folder and that folder as its inputs" if not shard else

@@ -21,7 +21,7 @@ from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.resources import MIB, MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import answer
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import stitch_key
@@ -59,16 +59,16 @@ def run(settings: Settings) -> None:
     start = time.perf_counter()
     path = slide_of(settings)
     before = stat_of(path)
-    patience = Patience(settings.patience)
+    wait_limit = WaitLimit(settings.patience)
     with open_slide(path) as slide, MemoryPeak() as memory:
         describe(slide.info)
         identity = fingerprint(path)
         work = WorkFolder(settings.output_path)
         done = False
         try:
-            at, tiles = find_store(settings, "tiles", patience, lambda it: _of_slide(it, identity, slide.info))
+            at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
             refuse_as_output(at, "tiles", settings.output_path)
-            masks = Parts(settings, patience, lambda it: _of_tiles(it, tiles))
+            masks = Parts(settings, wait_limit, lambda it: _of_tiles(it, tiles))
             for folder in masks.folders:
                 refuse_as_output(folder, "masks", settings.output_path)
             assert masks.one.model is not None
@@ -81,8 +81,8 @@ def run(settings: Settings) -> None:
                 return
             with (
                 writing(work.output),
-                StoreReader(at, tiles, patience, settings.fastio) as first,
-                WholeReader(masks, patience, settings.fastio) as second,
+                StoreReader(at, tiles, wait_limit, settings.fastio) as first,
+                WholeReader(masks, wait_limit, settings.fastio) as second,
                 WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.one.model.name, before, (at,))
@@ -109,7 +109,7 @@ def run(settings: Settings) -> None:
         seconds=time.perf_counter() - start,
         peak_memory=memory.peak,
         workers=settings.workers,
-        waited=patience.waited,
+        waited=wait_limit.waited,
     )
     answer(summarise(outcome, pool.timer))
 

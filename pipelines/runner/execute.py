@@ -42,7 +42,7 @@ class Ways:
     ----------
     limits
         Of time.
-    patience
+    wait_limit
         Seconds that a service has until it answers.
     launch
         Starts operators and services.
@@ -139,7 +139,7 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, ways: Ways) -> 
         _prepare(step)
     unanswered = None
     with _signals() as heard, Services(
-        plan.services, state.done, folders.log, ways.launch, ways.patience, view.say,
+        plan.services, state.done, folders.log, ways.launch, ways.wait_limit, view.say,
         lambda: len(heard),
     ) as services:  # fmt: skip
 

@@ -41,7 +41,7 @@ class Request:
         Unknown names in the definition are warnings.
     pod, gpus, triton_image
         See `pipelines.runner.plan.Options`.
-    limits, patience
+    limits, wait_limit
         See `pipelines.runner.execute.Ways`.
     """
 
@@ -115,5 +115,5 @@ def _run(request: Request, made: Plan) -> int:
     if shutil.which(program) is None:
         raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")
     view = View([one.name for one in made.steps], sys.stderr)
-    ways = Ways(request.limits, request.patience)
+    ways = Ways(request.limits, request.wait_limit)
     return execute(made, Folders(request.payload, request.output), request.config, view, ways)

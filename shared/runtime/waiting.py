@@ -18,7 +18,7 @@ STEP_SECONDS = 1.0
 """As much as one step of waiting counts at most: a machine or container that was paused did not wait."""
 
 
-class Patience:
+class WaitLimit:
     """How long a stage waits for what it reads.
 
     Parameters

@@ -72,7 +72,7 @@ class Settings:
     """All settings of one run.
 
     Of a stage that runs apart: `more_inputs`, folders besides `input_path`; `run`, the run that it belongs to
-    (``NUCLEI_RUN_ID``); `shared_memory`, whether stores have their arrays there; `patience`, seconds without progress
+    (``NUCLEI_RUN_ID``); `shared_memory`, whether stores have their arrays there; `wait_limit`, seconds without progress
     after which it gives up waiting for the stage before it, None for no waiting; `shard`, the share of the tiles that
     filter infers, None for all.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nuclei_segmentation.shared.errors import InputError, OutputError, StoreError
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.store.array import SHARED
 from nuclei_segmentation.shared.store.manifest import Kind, Manifest, read_manifest
@@ -16,7 +16,7 @@ _MAKERS = {"tiles": "load", "masks": "filter"}
 
 
 def find_store(
-    settings: Settings, kind: Kind, patience: Patience, refuse: Callable[[Manifest], str] = lambda _: ""
+    settings: Settings, kind: Kind, wait_limit: WaitLimit, refuse: Callable[[Manifest], str] = lambda _: ""
 ) -> tuple[Path, Manifest]:
     """Return the folder and manifest of a store; wait for it where there is waiting.
 
@@ -26,7 +26,7 @@ def find_store(
         Where to look. Who waits and belongs to a run (``NUCLEI_RUN_ID``) takes no store of another run.
     kind
         What the store must hold.
-    patience
+    wait_limit
         How long to wait.
     refuse
         Says what is wrong with a store that was found, or nothing. Who waits goes on waiting for the right one.
@@ -52,19 +52,19 @@ def find_store(
             if manifest is None or manifest.kind != kind:
                 continue
             other = refuse(manifest)
-            if not other and patience.waits:
+            if not other and wait_limit.waits:
                 other = belongs_elsewhere(settings, manifest)
             if not other:
                 return folder, manifest
-            if not patience.waits:
+            if not wait_limit.waits:
                 raise StoreError(f"the store of {kind} in {folder} does not fit: {other}")
             other = f" ({other})"
         if unreadable is not None:
             raise unreadable
-        if not patience.waits:
+        if not wait_limit.waits:
             raise InputError(missing(settings, kind))
         text = f"store of {kind} in {places[0]} or {places[1]}{other}"
-        patience.wait(lambda text=text: text)  # type: ignore[misc] # mypy cannot infer a lambda's default
+        wait_limit.wait(lambda text=text: text)  # type: ignore[misc] # mypy cannot infer a lambda's default
 
 
 def places_of(settings: Settings, kind: Kind) -> list[Path]:

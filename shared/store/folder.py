@@ -14,7 +14,7 @@ from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import force, put_file
 from nuclei_segmentation.shared.runtime.lock import FolderLock
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.clean import clear, remove
@@ -170,7 +170,7 @@ class StoreFolder(Closing):
                 return False
             if manifest.arrays[manifest.kind].file.startswith(FASTIO):
                 raise StoreError(f"the {manifest.kind} of {self.path} went with their job; they are made again")
-            with StoreReader(self.path, manifest, Patience(None)) as reader:
+            with StoreReader(self.path, manifest, WaitLimit(None)) as reader:
                 for name in set(manifest.arrays) - {manifest.kind}:
                     reader.small(name)
                 wrong = reader.wrong_items()

@@ -13,7 +13,7 @@ from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, FastIOReade
 from nuclei_segmentation.shared.errors import InputError, StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.lock import held
-from nuclei_segmentation.shared.runtime.waiting import VARIABLE, Patience
+from nuclei_segmentation.shared.runtime.waiting import VARIABLE, WaitLimit
 from nuclei_segmentation.shared.settings.shard import VARIABLE as SHARD
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import Array, ArrayReader, ReadableArray
@@ -30,7 +30,7 @@ class StoreReader(Closing):
         The store's.
     manifest
         As read from it.
-    patience
+    wait_limit
         How long to wait for what is not there yet.
     fastio
         The FastIO context of NVIDIA's driver, where it runs this stage.
@@ -43,9 +43,9 @@ class StoreReader(Closing):
         Its files are not what the manifest says.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, patience: Patience, fastio: Context = None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, wait_limit: WaitLimit, fastio: Context = None) -> None:
         self.folder, self.manifest = folder, manifest
-        self._patience = patience
+        self._wait_limit = wait_limit
         self._kind = manifest.kind
         facts = manifest.arrays[self._kind]
         self._finished = False
@@ -64,7 +64,7 @@ class StoreReader(Closing):
         except StoreError:
             self.check_same()  # if it was made again just now, that is the better explanation
             raise
-        if not self._finished and not patience.waits:
+        if not self._finished and not wait_limit.waits:
             self.close()
             maker = f"filter with {SHARD}={shard.shard}" if (shard := manifest.shard) else "the stage that makes it"
             raise InputError(
@@ -178,12 +178,12 @@ class StoreReader(Closing):
                 raise StoreError(f"{wrong}; make the store again")
             self._finished = True
         if new or self._finished:
-            self._patience.progress()
+            self._wait_limit.progress()
         return bool(new) or self._finished
 
     def _wait(self) -> None:
         self.check_same()
-        self._patience.wait(self.lacking)
+        self._wait_limit.wait(self.lacking)
 
     def lacking(self) -> str:
         """Say what is waited for."""

@@ -13,7 +13,7 @@ from os.path import realpath
 from pathlib import Path
 
 from nuclei_segmentation.shared.errors import InputError, StoreError
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.shard import VARIABLE, Shard
 from nuclei_segmentation.shared.store.find import belongs_elsewhere, missing, places_of
@@ -55,7 +55,7 @@ class Parts:
     ----------
     settings
         Where to look. Who waits and belongs to a run (``NUCLEI_RUN_ID``) takes no store of another run.
-    patience
+    wait_limit
         How long to wait for the first of them.
     refuse
         Says what is wrong with a store that was found, or nothing.
@@ -79,15 +79,15 @@ class Parts:
         A manifest cannot be understood, a part is not the right one, or is there twice.
     """
 
-    def __init__(self, settings: Settings, patience: Patience, refuse: Refuse) -> None:
-        self._settings, self._waits, self._refuse = settings, patience.waits, refuse
+    def __init__(self, settings: Settings, wait_limit: WaitLimit, refuse: Refuse) -> None:
+        self._settings, self._waits, self._refuse = settings, wait_limit.waits, refuse
         self._places = places_of(settings, "masks")
         self._other = ""
         self.found: dict[int, Part] = {}
         while not self.look():
             if not self._waits:
                 raise InputError(missing(settings, "masks"))
-            patience.wait(lambda: f"store of masks in {self._places[0]} or {self._places[1]}{self._other}")
+            wait_limit.wait(lambda: f"store of masks in {self._places[0]} or {self._places[1]}{self._other}")
         first = next(iter(self.found.values()))
         self.one, self.count = first.manifest, first.shard.count
         if not self._waits and len(self.found) < self.count:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nuclei_segmentation.shared.clara.fastio import Context
 from nuclei_segmentation.shared.runtime.closing import Closing
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store.array import Array
 from nuclei_segmentation.shared.store.reader import StoreReader
 from nuclei_segmentation.shared.store.shard_set import Part, Parts
@@ -23,7 +23,7 @@ class WholeReader(Closing):
     ----------
     parts
         The stores.
-    patience
+    wait_limit
         How long to wait for what is not there yet.
     fastio
         The FastIO context of NVIDIA's driver, where it runs this stage.
@@ -36,8 +36,8 @@ class WholeReader(Closing):
         The files of one are not what its manifest says.
     """
 
-    def __init__(self, parts: Parts, patience: Patience, fastio: Context = None) -> None:
-        self._parts, self._patience, self._fastio = parts, patience, fastio
+    def __init__(self, parts: Parts, wait_limit: WaitLimit, fastio: Context = None) -> None:
+        self._parts, self._wait_limit, self._fastio = parts, wait_limit, fastio
         self._open: dict[int, StoreReader] = {}
         self._under_way: dict[int, int] = {}  # number of the part by the first tile of a range that is to be read yet
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class WholeReader(Closing):
                 self._open.pop(other).close()
             if number not in self._open:
                 part = self._parts.found[number]
-                self._open[number] = StoreReader(part.folder, part.manifest, self._patience, self._fastio)
+                self._open[number] = StoreReader(part.folder, part.manifest, self._wait_limit, self._fastio)
             return self._open[number]
 
     def _wait(self, lacking: Callable[[], str]) -> None:
@@ -128,5 +128,5 @@ class WholeReader(Closing):
         seen = self._parts.progress()
         if seen != self._seen:
             self._seen = seen
-            self._patience.progress()
-        self._patience.wait(lacking)
+            self._wait_limit.progress()
+        self._wait_limit.wait(lacking)

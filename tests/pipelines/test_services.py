@@ -74,7 +74,7 @@ def test_a_service_that_ends(job: Job) -> None:
 
 def test_a_service_that_does_not_answer(job: Job) -> None:
     served(job, SERVER, "100")
-    job.ways = replace(job.ways, patience=1.0)
+    job.ways = replace(job.ways, wait_limit=1.0)
     assert job.run() == 16
     assert "has not answered for" in job.said[-1]
     assert not left(job.folders.job)
@@ -136,6 +136,6 @@ def test_a_second_signal_does_not_wait_for_a_service(job: Job, monkeypatch: pyte
 def test_a_service_that_never_stops_answering(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "GRACE_SECONDS", 0.5)
     served(job, SLOW)
-    job.ways = replace(job.ways, patience=3.0)
+    job.ways = replace(job.ways, wait_limit=3.0)
     assert job.run() == 16
     assert not left(job.folders.job)

@@ -1,4 +1,4 @@
-"""Patience: what counts as waiting, what is said, when it ends."""
+"""WaitLimit: what counts as waiting, what is said, when it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from nuclei_segmentation.shared.errors import WaitedTooLong
 from nuclei_segmentation.shared.runtime import waiting
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 
 
 class Time:
@@ -31,52 +31,52 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return timer
 
 
-def wait(patience: Patience, seconds: float, time: Time) -> None:
+def wait(wait_limit: WaitLimit, seconds: float, time: Time) -> None:
     end = time.now + seconds
     while time.now < end:
-        patience.wait(lambda: "store of tiles")
+        wait_limit.wait(lambda: "store of tiles")
 
 
 def test_it_ends_when_nothing_happens_for_so_long(time: Time) -> None:
-    patience = Patience(300)
-    wait(patience, 299, time)
+    wait_limit = WaitLimit(300)
+    wait(wait_limit, 299, time)
     with pytest.raises(WaitedTooLong, match=r"5 min 00 s without any progress for the store of tiles; .*wait\.limit"):
-        wait(patience, 2, time)
+        wait(wait_limit, 2, time)
 
 
 def test_progress_begins_it_anew(time: Time) -> None:
-    patience = Patience(300)
+    wait_limit = WaitLimit(300)
     for _ in range(5):
-        wait(patience, 299, time)
-        patience.progress()
-    assert patience.waited == pytest.approx(5 * 299, abs=1)
+        wait(wait_limit, 299, time)
+        wait_limit.progress()
+    assert wait_limit.waited == pytest.approx(5 * 299, abs=1)
 
 
 def test_time_in_which_there_was_work_does_not_count(time: Time) -> None:
-    patience = Patience(300)
+    wait_limit = WaitLimit(300)
     for _ in range(10):
         time.now += 1000
-        wait(patience, 1, time)
+        wait(wait_limit, 1, time)
 
 
 def test_a_machine_that_slept_did_not_wait(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = Patience(300)
+    wait_limit = WaitLimit(300)
     monkeypatch.setattr(time, "sleep", lambda seconds: setattr(time, "now", time.now + 3600))
     for _ in range(10):
-        patience.wait(lambda: "store of tiles")
+        wait_limit.wait(lambda: "store of tiles")
 
 
 def test_every_ten_seconds_it_says_for_what_and_how_to_turn_it_off(
     time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
-    patience = Patience(300)
+    wait_limit = WaitLimit(300)
     with caplog.at_level(logging.INFO, "nuclei"):
-        wait(patience, 9, time)
+        wait(wait_limit, 9, time)
         assert not caplog.messages
-        wait(patience, 26, time)
+        wait(wait_limit, 26, time)
     assert caplog.messages == ["waiting for the store of tiles (NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off)"] * 3
 
 
 def test_who_does_not_wait_says_so() -> None:
-    assert not Patience(None).waits
-    assert Patience(1).waits
+    assert not WaitLimit(None).waits
+    assert WaitLimit(1).waits

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nuclei_segmentation.shared.clara.render_config import RENDER
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import (
     ArrayFacts,
     Manifest,
@@ -25,7 +25,7 @@ from nuclei_segmentation.shared.store.manifest import read_manifest
 
 SHARED = Path("/dev/shm")
 TILE = 16
-ALONE = Patience(None)
+ALONE = WaitLimit(None)
 
 
 def manifest_of(n: int, kind: str = "tiles", key: str = "key") -> Manifest:
@@ -84,10 +84,10 @@ class Maker:
                 held.finish()
         return len(todo)
 
-    def reader(self, patience: Patience = ALONE) -> StoreReader:
+    def reader(self, wait_limit: WaitLimit = ALONE) -> StoreReader:
         manifest = read_manifest(self.folder)
         assert manifest is not None
-        return StoreReader(self.folder, manifest, patience)
+        return StoreReader(self.folder, manifest, wait_limit)
 
     def content(self) -> bytes:
         """Read the whole store as the next stage does; return all that it says."""

@@ -15,7 +15,7 @@ import pytest
 import xxhash
 
 from nuclei_segmentation.shared.errors import InputError, StoreError
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 from nuclei_segmentation.shared.store.manifest import COMPLETE, Manifest, read_manifest
 from tests.unit.store.conftest import SHARED, Maker
@@ -165,7 +165,7 @@ def test_an_incomplete_store_is_refused_by_who_does_not_wait(maker: Maker) -> No
     maker.make(items=range(3))
     with pytest.raises(InputError, match=r"not complete \(3 of 5\).*NVIDIA_CLARA_NOSYNCLOCK"):
         maker.reader()
-    with maker.reader(Patience(5)) as reader:
+    with maker.reader(WaitLimit(5)) as reader:
         assert [reader.has(item, item + 1) for item in range(5)] == [True] * 3 + [False] * 2
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nuclei_segmentation.shared.errors import StoreError
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.manifest import is_complete, read_manifest
 from tests.unit.store.conftest import SHARED, Maker
@@ -161,7 +161,7 @@ class StoreLife(RuleBasedStateMachine):
         """Read what is there so far, as the next stage does while this one works."""
         if read_manifest(self.maker.folder) is None:
             return
-        with self.maker.reader(Patience(60)) as reader:
+        with self.maker.reader(WaitLimit(60)) as reader:
             for item in range(N):
                 if reader.has(item, item + 1):
                     assert item in self.put

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nuclei_segmentation.shared.errors import OutputError, StoreError, WaitedTooLong
 from nuclei_segmentation.shared.runtime import waiting
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import Manifest, Parts, ShardFacts, StoreFolder, StoreWriter, WholeReader
@@ -71,9 +71,9 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path, ours: None) -> Callab
     return makers
 
 
-def parts_in(folder: Path, limit: float | None = None) -> tuple[Parts, Patience]:
-    patience = Patience(limit)
-    return Parts(Settings(input_path=folder), patience, lambda _: ""), patience
+def parts_in(folder: Path, limit: float | None = None) -> tuple[Parts, WaitLimit]:
+    wait_limit = WaitLimit(limit)
+    return Parts(Settings(input_path=folder), wait_limit, lambda _: ""), wait_limit
 
 
 def read_all(whole: WholeReader, batch: int) -> None:
@@ -97,9 +97,9 @@ def test_shards_are_read_as_one(
         maker.put(maker.own, finish=True)
         document = json.loads((tmp_path / maker.shard.folder / FILE).read_bytes())
         jsonschema.validate(document, schema(), jsonschema.Draft202012Validator)
-    parts, patience = parts_in(tmp_path)
+    parts, wait_limit = parts_in(tmp_path)
     assert parts.complete
-    with WholeReader(parts, patience) as whole:
+    with WholeReader(parts, wait_limit) as whole:
         assert whole.count == TOTAL
         read_all(whole, batch)
         whole.wait_until_complete()
@@ -115,8 +115,8 @@ def test_few_files_are_open_however_many_shards_there_are(
     for maker in shards(40):
         maker.put(maker.own, finish=True)
     before = open_files()
-    parts, patience = parts_in(tmp_path)
-    with WholeReader(parts, patience) as whole:
+    parts, wait_limit = parts_in(tmp_path)
+    with WholeReader(parts, wait_limit) as whole:
         for span in whole.ranges(1):
             whole.read(*span)
             assert open_files() - before <= 6
@@ -153,12 +153,12 @@ def test_work_on_any_shard_is_progress(
                 yield
 
     monkeypatch.setattr(waiting, "time", StageTimer(steps()))
-    parts, patience = parts_in(tmp_path, 3.5)
-    with WholeReader(parts, patience) as whole:
+    parts, wait_limit = parts_in(tmp_path, 3.5)
+    with WholeReader(parts, wait_limit) as whole:
         read_all(whole, 2)
         whole.wait_until_complete()
     assert parts.complete
-    assert patience.waited >= 3, "no longer than four steps at a time, but often"
+    assert wait_limit.waited >= 3, "no longer than four steps at a time, but often"
 
 
 def test_without_any_work_it_gives_up_and_names_the_shard(
@@ -167,13 +167,16 @@ def test_without_any_work_it_gives_up_and_names_the_shard(
     makers = shards(2)
     makers[0].put(makers[0].own, finish=True)
     monkeypatch.setattr(waiting, "time", StageTimer(iter(())))
-    parts, patience = parts_in(tmp_path, 5)
-    with WholeReader(parts, patience) as whole, pytest.raises(WaitedTooLong, match=f"masks of shard 1/2 in {tmp_path}"):
+    parts, wait_limit = parts_in(tmp_path, 5)
+    with (
+        WholeReader(parts, wait_limit) as whole,
+        pytest.raises(WaitedTooLong, match=f"masks of shard 1/2 in {tmp_path}"),
+    ):
         list(whole.ranges(1))
     makers[1].put(makers[1].own, finish=True)
     (tmp_path / makers[0].shard.folder / COMPLETE).unlink()
-    parts, patience = parts_in(tmp_path, 5)
-    with WholeReader(parts, patience) as whole:
+    parts, wait_limit = parts_in(tmp_path, 5)
+    with WholeReader(parts, wait_limit) as whole:
         read_all(whole, 1)
         with pytest.raises(WaitedTooLong, match="shard-0-of-2"):
             whole.wait_until_complete()
@@ -196,11 +199,11 @@ def test_who_waits_leaves_a_shard_aside_that_does_not_go_with_the_others(
         yield
 
     monkeypatch.setattr(waiting, "time", StageTimer(steps()))
-    parts, patience = parts_in(tmp_path, 60)
+    parts, wait_limit = parts_in(tmp_path, 60)
     assert sorted(parts.found) == [1, 2]
     assert "shard 0/3 in" in parts.lacking(0)
     assert "another model" in parts.lacking(0)
-    with WholeReader(parts, patience) as whole:
+    with WholeReader(parts, wait_limit) as whole:
         read_all(whole, 2)
 
 

@@ -14,7 +14,7 @@ import pytest
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import NoSpace, OutputError, StoreError
 from nuclei_segmentation.shared.runtime import resources
-from nuclei_segmentation.shared.runtime.waiting import Patience
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import StoreFolder, free, writer
 from nuclei_segmentation.shared.store.clean import NAMES
 from nuclei_segmentation.shared.store.manifest import read_manifest
@@ -47,7 +47,7 @@ def test_what_was_put_is_named_soon_though_nobody_puts_more(maker: Maker) -> Non
     """Who reads the store waits for it; and a kill must not cost it."""
     with StoreFolder(maker.folder) as held:
         held.claim("tiles", "key", "", overwrite=False)
-        with maker.write(held) as store, maker.reader(Patience(60)) as reader:
+        with maker.write(held) as store, maker.reader(WaitLimit(60)) as reader:
             store.put([3], maker.value(3)[np.newaxis])
             reader.wait_for(3, 4)
             np.testing.assert_array_equal(reader.read(3, 4)[0][0], maker.value(3))
@@ -147,7 +147,7 @@ def test_who_reads_notices_that_the_store_is_another(maker: Maker) -> None:
 
     assert manifest is not None
     with pytest.raises(StoreError, match="was replaced while it was read"):
-        StoreReader(maker.folder, manifest, Patience(None))
+        StoreReader(maker.folder, manifest, WaitLimit(None))
 
 
 def test_a_store_on_a_read_only_folder_is_read(maker: Maker) -> None:

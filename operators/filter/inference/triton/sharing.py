@@ -141,7 +141,7 @@ class _Share:
     ) -> None:
         self._server, self._plan, self._layout, self._stores = server, plan, layout, stores
         self._in_flight, self._send, self._post = inference.in_flight, send, post
-        self._patience = min(_QUESTION, inference.deadline)
+        self._wait_limit = min(_QUESTION, inference.deadline)
         self._tried = self._withheld = self._closed = self._full = False
         self._trial = threading.Lock()
         self._lock = threading.Lock()
@@ -314,41 +314,41 @@ class _Share:
 
     def _register_store(self, connection: Connection, name: str, store: Store) -> None:
         key = f"/{store.name}"
-        if any(one.key == key and one.name != name for one in memory_segments.segments(connection, self._patience)):
+        if any(one.key == key and one.name != name for one in memory_segments.segments(connection, self._wait_limit)):
             # 2.51 would take the descriptor that it closed, which may be any file by now
             raise Refused(400, "the server has the file under another name")
         self._register(connection, Segment(name, key, store.size))
         if not store.is_there:
-            memory_segments.unregister(connection, name, self._patience)
+            memory_segments.unregister(connection, name, self._wait_limit)
             raise Refused(400, "another file has its name now")
 
     def _register(self, connection: Connection, segment: Segment) -> None:
         with self._lock:
             self._asked.add(segment.name)  # whatever comes of it: the answer may be lost
         try:
-            memory_segments.register(connection, segment, self._patience)
+            memory_segments.register(connection, segment, self._wait_limit)
         except Refused:
             # It may have it already: from another thread, another process on the same store, or a lost answer.
-            if segment not in memory_segments.segments(connection, self._patience):
+            if segment not in memory_segments.segments(connection, self._wait_limit):
                 raise
         with self._lock:
             self._registered.add(segment.name)
 
     def _tidy(self, connection: Connection) -> None:
         """Have the server let go of what dead processes left with it; it keeps what is still in use."""
-        for segment in memory_segments.segments(connection, self._patience):
+        for segment in memory_segments.segments(connection, self._wait_limit):
             number = number_of(segment.key.removeprefix("/"))
             store = segment.name.removeprefix(_STORE)
             ours = segment.name.startswith(_STORE) and store != str(number)
             if ours or (is_slot(segment.name) and number is None):
                 with contextlib.suppress(Refused):
-                    memory_segments.unregister(connection, segment.name, self._patience)
+                    memory_segments.unregister(connection, segment.name, self._wait_limit)
 
     def _take(self, connection: Connection) -> Slot | None:
         """Return a slot that nobody uses; None where there is none and none can be made."""
         for slot in tuple(self._retired):
             with contextlib.suppress(Refused):  # a request still uses it
-                memory_segments.unregister(connection, slot.name, self._patience)
+                memory_segments.unregister(connection, slot.name, self._wait_limit)
                 with self._lock, contextlib.suppress(ValueError):
                     self._retired.remove(slot)
                     self._asked.discard(slot.name)
