@@ -29,7 +29,7 @@ from nuclei_segmentation.shared.runtime.files import write_all
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.runtime.waiting import VARIABLE
 from nuclei_segmentation.shared.settings import Settings
-from nuclei_segmentation.shared.store import ArrayFacts, Manifest, SlideFacts, StoreWriter, ledger
+from nuclei_segmentation.shared.store import ArrayMetadata, Manifest, SlideMetadata, StoreWriter, ledger
 
 TILE = 256
 BATCH = 8
@@ -134,12 +134,12 @@ def _into_store(folder: Path, batch: Pixels, tiles: int) -> Usage:
         run="",
         key="",
         source="",
-        slide=SlideFacts("", "", TILE * tiles, TILE, None, None),
+        slide=SlideMetadata("", "", TILE * tiles, TILE, None, None),
         tile=TILE,
         overlap=0,
         n=tiles,
         mask="none",
-        arrays={"tiles": ArrayFacts("", shape, "uint8")},
+        arrays={"tiles": ArrayMetadata("", shape, "uint8")},
     )
     index = np.stack([np.zeros(tiles, np.int32), np.arange(tiles, dtype=np.int32)], axis=1)
     try:

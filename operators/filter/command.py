@@ -26,10 +26,10 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import filter_key
 from nuclei_segmentation.shared.store import (
-    ArrayFacts,
+    ArrayMetadata,
     Manifest,
-    ModelFacts,
-    ShardFacts,
+    ModelMetadata,
+    ShardMetadata,
     StoreFolder,
     StoreReader,
     StoreWriter,
@@ -85,9 +85,9 @@ def run(settings: Settings) -> None:
             key=key,
             source=tiles.key,
             n=n,
-            shard=None if shard is None else ShardFacts(shard.number, shard.count, first, tiles.n),
-            model=ModelFacts(model.name, model.engine, model.identity),
-            arrays={"masks": ArrayFacts("", shape, "uint8", model.channels)},
+            shard=None if shard is None else ShardMetadata(shard.number, shard.count, first, tiles.n),
+            model=ModelMetadata(model.name, model.engine, model.identity),
+            arrays={"masks": ArrayMetadata("", shape, "uint8", model.channels)},
         )
         with StoreReader(source, tiles, wait_limit, settings.fastio) as reader:
             # an array has at least one item, if there are none

@@ -25,7 +25,7 @@ from nuclei_segmentation.shared.settings.run_key import load_key
 from nuclei_segmentation.shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
 from nuclei_segmentation.shared.slides.describe import describe, scale
 from nuclei_segmentation.shared.slides.inputs import slide_of
-from nuclei_segmentation.shared.store import ArrayFacts, Manifest, SlideFacts, StoreFolder, StoreWriter
+from nuclei_segmentation.shared.store import ArrayMetadata, Manifest, SlideMetadata, StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 
 log = logging.getLogger("nuclei")
@@ -48,8 +48,8 @@ def run(settings: Settings) -> None:
     with open_slide(path) as slide, StoreFolder(settings.output_path) as folder, MemoryPeak() as memory:
         info = slide.info
         describe(info)
-        slide_facts = _facts(info, fingerprint(path))
-        key = load_key(slide_facts.fingerprint, settings)
+        slide_metadata = _facts(info, fingerprint(path))
+        key = load_key(slide_metadata.fingerprint, settings)
         log.debug("key of the tiles %s", key)
         files = _beside(path)
         if not folder.claim("tiles", key, settings.run, overwrite=settings.overwrite, files=files):
@@ -65,12 +65,12 @@ def run(settings: Settings) -> None:
             run=settings.run,
             key=key,
             source="",
-            slide=slide_facts,
+            slide=slide_metadata,
             tile=grid.tile,
             overlap=grid.overlap,
             n=n,
             mask=settings.mask.method,
-            arrays={"tiles": ArrayFacts("", shape, "uint8")},
+            arrays={"tiles": ArrayMetadata("", shape, "uint8")},
         )
         # an array has at least one item: where there is no tissue, a tile that nobody looks at
         small: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
@@ -144,8 +144,8 @@ def _fill(
     return limit.damaged
 
 
-def _facts(info: SlideInfo, identity: str) -> SlideFacts:
-    return SlideFacts(info.path.name, identity, info.width, info.height, info.mpp, info.objective)
+def _facts(info: SlideInfo, identity: str) -> SlideMetadata:
+    return SlideMetadata(info.path.name, identity, info.width, info.height, info.mpp, info.objective)
 
 
 def _beside(slide: Path) -> dict[str, bytes]:

@@ -30,9 +30,9 @@ from nuclei_segmentation.shared.slides.describe import describe
 from nuclei_segmentation.shared.slides.inputs import slide_of
 from nuclei_segmentation.shared.store import (
     Manifest,
-    Parts,
+    ShardedReader,
+    ShardSet,
     StoreReader,
-    WholeReader,
     find_store,
     free,
     refuse_as_output,
@@ -68,7 +68,7 @@ def run(settings: Settings) -> None:
         try:
             at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
             refuse_as_output(at, "tiles", settings.output_path)
-            masks = Parts(settings, wait_limit, lambda it: _of_tiles(it, tiles))
+            masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
             for folder in masks.folders:
                 refuse_as_output(folder, "masks", settings.output_path)
             assert masks.one.model is not None
@@ -82,7 +82,7 @@ def run(settings: Settings) -> None:
             with (
                 writing(work.output),
                 StoreReader(at, tiles, wait_limit, settings.fastio) as first,
-                WholeReader(masks, wait_limit, settings.fastio) as second,
+                ShardedReader(masks, wait_limit, settings.fastio) as second,
                 WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.one.model.name, before, (at,))
@@ -119,7 +119,7 @@ class _Stores:
     """Tiles and their maps, read together."""
 
     tiles: StoreReader
-    masks: WholeReader
+    masks: ShardedReader
 
     def batches(self, pool: WorkerPool) -> Iterator[MaskBatch]:
         """Yield all maps in order, with their tiles' pixels where the image takes them from there."""

@@ -3,24 +3,31 @@
 from nuclei_segmentation.shared.store.clean import free
 from nuclei_segmentation.shared.store.find import find_store, refuse_as_output
 from nuclei_segmentation.shared.store.folder import StoreFolder
-from nuclei_segmentation.shared.store.manifest import ArrayFacts, Kind, Manifest, ModelFacts, ShardFacts, SlideFacts
+from nuclei_segmentation.shared.store.manifest import (
+    ArrayMetadata,
+    Kind,
+    Manifest,
+    ModelMetadata,
+    ShardMetadata,
+    SlideMetadata,
+)
 from nuclei_segmentation.shared.store.reader import StoreReader
-from nuclei_segmentation.shared.store.shard_set import Parts
-from nuclei_segmentation.shared.store.sharded_reader import WholeReader
+from nuclei_segmentation.shared.store.shard_set import ShardSet
+from nuclei_segmentation.shared.store.sharded_reader import ShardedReader
 from nuclei_segmentation.shared.store.writer import StoreWriter
 
 __all__ = [
-    "ArrayFacts",
+    "ArrayMetadata",
     "Kind",
     "Manifest",
-    "ModelFacts",
-    "Parts",
-    "ShardFacts",
-    "SlideFacts",
+    "ModelMetadata",
+    "ShardMetadata",
+    "ShardSet",
+    "ShardedReader",
+    "SlideMetadata",
     "StoreFolder",
     "StoreReader",
     "StoreWriter",
-    "WholeReader",
     "find_store",
     "free",
     "refuse_as_output",

@@ -37,7 +37,7 @@ Kind = Literal["tiles", "masks"]
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayFacts:
+class ArrayMetadata:
     """One array of a store.
 
     Attributes
@@ -65,7 +65,7 @@ class ArrayFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class SlideFacts:
+class SlideMetadata:
     """The slide that a store is made of; sizes in level-0 pixels, `mpp` in µm per pixel, in x and y."""
 
     name: str
@@ -77,7 +77,7 @@ class SlideFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelMetadata:
     """The model that made maps; see `ModelInfo` and `ModelSettings` of the stage filter."""
 
     name: str
@@ -86,7 +86,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardFacts:
+class ShardMetadata:
     """The share of all tiles that a store of masks has: shard `number` of `count`.
 
     Attributes
@@ -147,14 +147,14 @@ class Manifest:
     run: str
     key: str
     source: str
-    slide: SlideFacts
+    slide: SlideMetadata
     tile: int
     overlap: int
     n: int
     mask: str
-    model: ModelFacts | None = None
-    shard: ShardFacts | None = None
-    arrays: Mapping[str, ArrayFacts] = field(default_factory=dict)
+    model: ModelMetadata | None = None
+    shard: ShardMetadata | None = None
+    arrays: Mapping[str, ArrayMetadata] = field(default_factory=dict)
 
     @property
     def grid(self) -> TileGrid:
@@ -290,7 +290,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         kind=kind,
         generation=generation,
         source=_take(document, "source", str),
-        slide=SlideFacts(
+        slide=SlideMetadata(
             name=_take(slide, "name", str),
             fingerprint=_take(slide, "fingerprint", str),
             width=_whole(slide, "width", 1),
@@ -301,7 +301,9 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         tile=tile,
         overlap=_whole(document, "overlap", 0, tile - 1),
         n=_whole(document, "n", 0),
-        model=None if model is None else ModelFacts(**{f.name: _take(model, f.name, str) for f in fields(ModelFacts)}),
+        model=None
+        if model is None
+        else ModelMetadata(**{f.name: _take(model, f.name, str) for f in fields(ModelMetadata)}),
         shard=None if shard is None else _shard(shard),
         arrays={
             name: _array(name, facts, generation)
@@ -312,8 +314,8 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
     )
 
 
-def _shard(facts: Mapping[str, Any]) -> ShardFacts:
-    return ShardFacts(
+def _shard(facts: Mapping[str, Any]) -> ShardMetadata:
+    return ShardMetadata(
         number=_whole(facts, "number", 0, MOST - 1),
         count=_whole(facts, "count", 1, MOST),
         first=_whole(facts, "first", 0),
@@ -328,7 +330,7 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def _array(name: str, facts: object, generation: str) -> ArrayFacts:
+def _array(name: str, facts: object, generation: str) -> ArrayMetadata:
     if not isinstance(facts, dict):
         raise _Wrong(f'array "{name}" is {facts!r:.60}')
     shape, channels = _take(facts, "shape", list), _take(facts, "channels", list)
@@ -341,7 +343,7 @@ def _array(name: str, facts: object, generation: str) -> ArrayFacts:
     if file not in (f"{name}.npy", shared_name(generation, name), f"{FASTIO}{memory_name(generation, name)}"):
         raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor its own in shared memory')
     crc32 = _take(facts, "crc32", (int, type(None)))
-    return ArrayFacts(file, tuple(shape), _take(facts, "dtype", str), tuple(channels), crc32)
+    return ArrayMetadata(file, tuple(shape), _take(facts, "dtype", str), tuple(channels), crc32)
 
 
 def shared_name(generation: str, name: str) -> str:

@@ -18,7 +18,7 @@ from nuclei_segmentation.shared.settings.shard import VARIABLE as SHARD
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import Array, ArrayReader, ReadableArray
 from nuclei_segmentation.shared.store.ledger import DAMAGED, LedgerReader, checksum
-from nuclei_segmentation.shared.store.manifest import WORK, ArrayFacts, Manifest, is_complete, read_manifest
+from nuclei_segmentation.shared.store.manifest import WORK, ArrayMetadata, Manifest, is_complete, read_manifest
 
 
 class StoreReader(Closing):
@@ -197,7 +197,7 @@ class StoreReader(Closing):
         )
 
 
-def read_array(folder: Path, facts: ArrayFacts) -> Array:
+def read_array(folder: Path, facts: ArrayMetadata) -> Array:
     """Return a small array whole.
 
     Raises

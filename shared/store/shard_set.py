@@ -26,7 +26,7 @@ Refuse = Callable[[Manifest], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardStore:
     """A store of masks that has all or a share of them."""
 
     folder: Path
@@ -48,7 +48,7 @@ class Part:
         return self.shard.count, self.manifest.key, self.manifest.run
 
 
-class Parts:
+class ShardSet:
     """The parts of one store of masks. Who waits has at least one of them, who does not has all.
 
     Parameters
@@ -83,7 +83,7 @@ class Parts:
         self._settings, self._waits, self._refuse = settings, wait_limit.waits, refuse
         self._places = places_of(settings, "masks")
         self._other = ""
-        self.found: dict[int, Part] = {}
+        self.found: dict[int, ShardStore] = {}
         while not self.look():
             if not self._waits:
                 raise InputError(missing(settings, "masks"))
@@ -149,9 +149,9 @@ class Parts:
         """Say that a shard is waited for which is not there yet."""
         return f"masks of shard {Shard(number, self.count)} in {self._places[0]} or {self._places[1]}{self._other}"
 
-    def _fitting(self, known: set[Path]) -> tuple[list[Part], StoreError | None]:
+    def _fitting(self, known: set[Path]) -> tuple[list[ShardStore], StoreError | None]:
         """Return the parts that will do, but for known ones, and what could not be read."""
-        fitting: list[Part] = []
+        fitting: list[ShardStore] = []
         unreadable = None
         self._other = ""
         for folder in self._folders():
@@ -164,7 +164,7 @@ class Parts:
                 continue
             if manifest is None or manifest.kind != "masks":
                 continue
-            part = Part(folder, manifest)
+            part = ShardStore(folder, manifest)
             wrong = self._refuse(manifest) or (belongs_elsewhere(self._settings, manifest) if self._waits else "")
             if not wrong:
                 fitting.append(part)
@@ -180,7 +180,7 @@ class Parts:
             for _, folder in shard_folders(place):
                 yield folder
 
-    def _missing(self, like: Part) -> str:
+    def _missing(self, like: ShardStore) -> str:
         lacking = [Shard(number, self.count) for number in range(self.count) if number not in self.found]
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         return (
@@ -189,7 +189,7 @@ class Parts:
         )
 
 
-def _typical(parts: list[Part]) -> Part | None:
+def _typical(parts: list[ShardStore]) -> ShardStore | None:
     """Return one of those parts that most others go with."""
     whole = [part for part in parts if part.manifest.shard is None]
     shards = [part for part in parts if part.manifest.shard is not None]
@@ -203,15 +203,15 @@ def _typical(parts: list[Part]) -> Part | None:
     return max(parts, key=lambda part: groups[part.group], default=None)  # of as many, the first
 
 
-def _name(part: Part) -> str:
+def _name(part: ShardStore) -> str:
     return f"shard {part.shard}" if part.manifest.shard is not None else "the store of masks"
 
 
-def _again(part: Part) -> str:
+def _again(part: ShardStore) -> str:
     return f"; run filter again with {VARIABLE}={part.shard}, or remove it" if part.manifest.shard is not None else ""
 
 
-def _difference(part: Part, like: Part) -> str:
+def _difference(part: ShardStore, like: ShardStore) -> str:
     """Say why a shard does not go with another."""
     if part.shard.count != like.shard.count:
         return (

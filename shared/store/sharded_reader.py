@@ -13,10 +13,10 @@ from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store.array import Array
 from nuclei_segmentation.shared.store.reader import StoreReader
-from nuclei_segmentation.shared.store.shard_set import Part, Parts
+from nuclei_segmentation.shared.store.shard_set import ShardSet, ShardStore
 
 
-class WholeReader(Closing):
+class ShardedReader(Closing):
     """Open masks, all in one store or in shards. Two shards at most are open at a time, however many there are.
 
     Parameters
@@ -36,7 +36,7 @@ class WholeReader(Closing):
         The files of one are not what its manifest says.
     """
 
-    def __init__(self, parts: Parts, wait_limit: WaitLimit, fastio: Context = None) -> None:
+    def __init__(self, parts: ShardSet, wait_limit: WaitLimit, fastio: Context = None) -> None:
         self._parts, self._wait_limit, self._fastio = parts, wait_limit, fastio
         self._open: dict[int, StoreReader] = {}
         self._under_way: dict[int, int] = {}  # number of the part by the first tile of a range that is to be read yet
@@ -105,7 +105,7 @@ class WholeReader(Closing):
             reader.close()
         self._open.clear()
 
-    def _part(self, number: int) -> Part:
+    def _part(self, number: int) -> ShardStore:
         """Return a part, when it is there."""
         while number not in self._parts.found:
             self._wait(lambda: self._parts.lacking(number))

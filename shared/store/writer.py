@@ -31,7 +31,7 @@ from nuclei_segmentation.shared.store.ledger import DAMAGED, Entry, LedgerWriter
 from nuclei_segmentation.shared.store.manifest import (
     COMPLETE,
     FILE,
-    ArrayFacts,
+    ArrayMetadata,
     Manifest,
     memory_name,
     read_manifest,
@@ -253,7 +253,7 @@ class StoreWriter(Closing):
                 allocation.close()
             raise
         file = place or f"{kind}.npy" if allocation is None else str(allocation.path)
-        arrays: dict[str, ArrayFacts] = {kind: replace(large, file=file)}
+        arrays: dict[str, ArrayMetadata] = {kind: replace(large, file=file)}
         try:
             self._array = allocation or ArrayWriter(self._folder / file, large.shape, large.dtype, create=True)
             try:
@@ -273,8 +273,8 @@ class StoreWriter(Closing):
             raise
         settle(self._work)
 
-    def _put_small(self, name: str, content: Array) -> ArrayFacts:
-        facts = ArrayFacts(f"{name}.npy", content.shape, str(content.dtype), crc32=zlib.crc32(content.data))
+    def _put_small(self, name: str, content: Array) -> ArrayMetadata:
+        facts = ArrayMetadata(f"{name}.npy", content.shape, str(content.dtype), crc32=zlib.crc32(content.data))
         with ArrayWriter(self._folder / facts.file, facts.shape, facts.dtype, create=True) as file:
             file.put(0, content)
             file.sync()

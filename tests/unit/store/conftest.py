@@ -12,10 +12,10 @@ import pytest
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import (
-    ArrayFacts,
+    ArrayMetadata,
     Manifest,
-    ModelFacts,
-    SlideFacts,
+    ModelMetadata,
+    SlideMetadata,
     StoreFolder,
     StoreReader,
     StoreWriter,
@@ -33,10 +33,10 @@ def manifest_of(n: int, kind: str = "tiles", key: str = "key") -> Manifest:
     channels = ("nucleus", "boundary") if kind == "masks" else ()
     return Manifest(
         kind=kind, generation="", run="", key=key, source="" if kind == "tiles" else "tiles' key",
-        slide=SlideFacts("a.svs", "f" * 64, 6 * TILE, TILE, (0.5, 0.5), 20.0),
+        slide=SlideMetadata("a.svs", "f" * 64, 6 * TILE, TILE, (0.5, 0.5), 20.0),
         tile=TILE, overlap=0, n=n, mask="tissue",
-        model=ModelFacts("m", "mock", "1") if kind == "masks" else None,
-        arrays={kind: ArrayFacts("", (max(1, n), TILE, TILE, len(channels) or 3), "uint8", channels)},
+        model=ModelMetadata("m", "mock", "1") if kind == "masks" else None,
+        arrays={kind: ArrayMetadata("", (max(1, n), TILE, TILE, len(channels) or 3), "uint8", channels)},
     )  # fmt: skip
 
 

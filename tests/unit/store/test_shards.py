@@ -18,7 +18,7 @@ from nuclei_segmentation.shared.runtime import waiting
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.shard import Shard
-from nuclei_segmentation.shared.store import Manifest, Parts, ShardFacts, StoreFolder, StoreWriter, WholeReader
+from nuclei_segmentation.shared.store import Manifest, ShardedReader, ShardMetadata, ShardSet, StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import rivals, shard_folders
@@ -46,7 +46,7 @@ class ShardMaker(Maker):
 
     def write_shard(self, held: StoreFolder) -> StoreWriter:
         n = len(self.own)
-        facts = ShardFacts(self.shard.number, self.shard.count, self.first, TOTAL)
+        facts = ShardMetadata(self.shard.number, self.shard.count, self.first, TOTAL)
         index = np.array([(0, column) for column in self.own] or [(0, 0)], np.int32)
         manifest = replace(manifest_of(n, "masks"), shard=facts)
         return StoreWriter(held.path, held.work, manifest, {"index": index}, {}, shared=self.shared)
@@ -71,12 +71,12 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path, ours: None) -> Callab
     return makers
 
 
-def parts_in(folder: Path, limit: float | None = None) -> tuple[Parts, WaitLimit]:
+def parts_in(folder: Path, limit: float | None = None) -> tuple[ShardSet, WaitLimit]:
     wait_limit = WaitLimit(limit)
-    return Parts(Settings(input_path=folder), wait_limit, lambda _: ""), wait_limit
+    return ShardSet(Settings(input_path=folder), wait_limit, lambda _: ""), wait_limit
 
 
-def read_all(whole: WholeReader, batch: int) -> None:
+def read_all(whole: ShardedReader, batch: int) -> None:
     """Read all masks, ranges ahead of what is read as stitch does, and compare them."""
     asked = list(whole.ranges(batch))
     assert [item for span in asked for item in range(*span)] == list(range(TOTAL))
@@ -99,7 +99,7 @@ def test_shards_are_read_as_one(
         jsonschema.validate(document, schema(), jsonschema.Draft202012Validator)
     parts, wait_limit = parts_in(tmp_path)
     assert parts.complete
-    with WholeReader(parts, wait_limit) as whole:
+    with ShardedReader(parts, wait_limit) as whole:
         assert whole.count == TOTAL
         read_all(whole, batch)
         whole.wait_until_complete()
@@ -116,7 +116,7 @@ def test_few_files_are_open_however_many_shards_there_are(
         maker.put(maker.own, finish=True)
     before = open_files()
     parts, wait_limit = parts_in(tmp_path)
-    with WholeReader(parts, wait_limit) as whole:
+    with ShardedReader(parts, wait_limit) as whole:
         for span in whole.ranges(1):
             whole.read(*span)
             assert open_files() - before <= 6
@@ -154,7 +154,7 @@ def test_work_on_any_shard_is_progress(
 
     monkeypatch.setattr(waiting, "time", StageTimer(steps()))
     parts, wait_limit = parts_in(tmp_path, 3.5)
-    with WholeReader(parts, wait_limit) as whole:
+    with ShardedReader(parts, wait_limit) as whole:
         read_all(whole, 2)
         whole.wait_until_complete()
     assert parts.complete
@@ -169,14 +169,14 @@ def test_without_any_work_it_gives_up_and_names_the_shard(
     monkeypatch.setattr(waiting, "time", StageTimer(iter(())))
     parts, wait_limit = parts_in(tmp_path, 5)
     with (
-        WholeReader(parts, wait_limit) as whole,
+        ShardedReader(parts, wait_limit) as whole,
         pytest.raises(WaitedTooLong, match=f"masks of shard 1/2 in {tmp_path}"),
     ):
         list(whole.ranges(1))
     makers[1].put(makers[1].own, finish=True)
     (tmp_path / makers[0].shard.folder / COMPLETE).unlink()
     parts, wait_limit = parts_in(tmp_path, 5)
-    with WholeReader(parts, wait_limit) as whole:
+    with ShardedReader(parts, wait_limit) as whole:
         read_all(whole, 1)
         with pytest.raises(WaitedTooLong, match="shard-0-of-2"):
             whole.wait_until_complete()
@@ -203,12 +203,12 @@ def test_who_waits_leaves_a_shard_aside_that_does_not_go_with_the_others(
     assert sorted(parts.found) == [1, 2]
     assert "shard 0/3 in" in parts.lacking(0)
     assert "another model" in parts.lacking(0)
-    with WholeReader(parts, wait_limit) as whole:
+    with ShardedReader(parts, wait_limit) as whole:
         read_all(whole, 2)
 
 
 @given(
-    st.fixed_dictionaries({key: st.integers(-2, 12) | st.none() | st.text() for key in ShardFacts.__slots__}),
+    st.fixed_dictionaries({key: st.integers(-2, 12) | st.none() | st.text() for key in ShardMetadata.__slots__}),
     st.integers(0, 6),
 )
 def test_a_manifest_says_of_its_shard_what_its_tiles_are_or_is_refused(facts: dict[str, object], n: int) -> None:
@@ -244,7 +244,7 @@ def test_stores_of_version_1_0_had_no_shards(on_disk: Maker) -> None:
 
 def test_tiles_have_no_shards(on_disk: Maker) -> None:
     on_disk.make()
-    on_disk.rewrite(shard=ShardFacts(0, 1, 0, 5))
+    on_disk.rewrite(shard=ShardMetadata(0, 1, 0, 5))
     with pytest.raises(StoreError, match='"shard" is 0 of 1, in a store of tiles'):
         on_disk.content()
 
