@@ -21,7 +21,7 @@ from benchmarks.timing import Usage, used
 from nuclei_segmentation.operators.load.stage import read_tile
 from nuclei_segmentation.operators.load.tiling import foreground_tiles
 from nuclei_segmentation.operators.load.tissue import tissue_mask
-from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.settings import Settings
@@ -75,7 +75,7 @@ class ShardSet:
             self._read(slide)
         self._session = open_session(model)
         self._tiles = {place: self._image[self._at(place)].copy() for place in self._foreground}
-        self._brush = Brush(settings.overlay)
+        self._painter = OverlayPainter(settings.overlay)
         self._share(self._foreground, self._paint)
 
     @property
@@ -124,8 +124,8 @@ class ShardSet:
     def _paint(self, place: tuple[int, int]) -> None:
         """Draw a tile's nuclei into the image, so that what is encoded is what a run encodes."""
         painted = self._tiles[place].copy()
-        nuclei = self._brush.nuclei(self._infer(painted)[..., 0]).astype(np.uint8)
-        self._brush.paint(painted, np.pad(nuclei, self._brush.margin, mode="edge"))
+        nuclei = self._painter.nuclei(self._infer(painted)[..., 0]).astype(np.uint8)
+        self._painter.paint(painted, np.pad(nuclei, self._painter.margin, mode="edge"))
         self._image[self._at(place)] = painted
 
     def _infer(self, tile: Pixels) -> npt.NDArray[np.uint8]:

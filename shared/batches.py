@@ -33,7 +33,7 @@ class TileBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskBatch:
+class MapBatch:
     """Tiles and their maps on their way from filter to stitch.
 
     Attributes

@@ -9,7 +9,7 @@ import numpy as np
 
 from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine
-from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
+from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
 STAGE = "filter"
@@ -27,7 +27,7 @@ class MapStore(Protocol):
 
 def infer(
     batches: Iterator[TileBatch], engine: Engine, kept: MapStore, pool: WorkerPool, count: NucleusCount | None = None
-) -> Iterator[MaskBatch]:
+) -> Iterator[MapBatch]:
     """Infer tiles.
 
     Parameters
@@ -49,7 +49,7 @@ def infer(
     """
     channels = len(engine.info.channels)
 
-    def work(batch: TileBatch) -> MaskBatch:
+    def work(batch: TileBatch) -> MapBatch:
         found = {place: kept.get(index) for place, index in enumerate(batch.index.tolist())}
         wanted = [place for place, maps in found.items() if maps is None and not batch.damaged[place]]
         if len(wanted) == len(batch):
@@ -66,7 +66,7 @@ def infer(
         if count is not None:
             for place in np.flatnonzero(~batch.damaged).tolist():
                 count.add(int(batch.index[place]), maps[place])
-        return MaskBatch(batch.index, maps, batch)
+        return MapBatch(batch.index, maps, batch)
 
     if engine.in_flight is None:
         # three batches per worker: two inferred at a time would do, were they all equally long

@@ -19,7 +19,7 @@ from nuclei_segmentation.operators.stitch.job import ImageJob, claim
 from nuclei_segmentation.operators.stitch.stage import StitchResult
 from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
 from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
-from nuclei_segmentation.shared.batches import MaskBatch
+from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.disk import writing
@@ -146,7 +146,7 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
         return result, counts, pool.timer
 
 
-def _watched(maps: Iterator[MaskBatch], counts: _Counts, limit: DamageLimit) -> Iterator[MaskBatch]:
+def _watched(maps: Iterator[MapBatch], counts: _Counts, limit: DamageLimit) -> Iterator[MapBatch]:
     """Count what passes; stop as soon as more tiles are damaged than may be."""
     for batch in maps:
         counts.inferred += len(batch)

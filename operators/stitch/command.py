@@ -16,7 +16,7 @@ from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
 from nuclei_segmentation.operators.stitch.stage import StitchResult
 from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
 from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
-from nuclei_segmentation.shared.batches import MaskBatch, TileBatch
+from nuclei_segmentation.shared.batches import MapBatch, TileBatch
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.resources import MIB, MemoryPeak, human
@@ -121,20 +121,20 @@ class _Stores:
     tiles: StoreReader
     masks: ShardedReader
 
-    def batches(self, pool: WorkerPool) -> Iterator[MaskBatch]:
+    def batches(self, pool: WorkerPool) -> Iterator[MapBatch]:
         """Yield all maps in order, with their tiles' pixels where the image takes them from there."""
         manifest = self.tiles.manifest
         side = manifest.tile
         same = side == SIDE and manifest.overlap == 0  # else the image's tiles are read from the slide
 
-        def read(span: tuple[int, int]) -> MaskBatch:
+        def read(span: tuple[int, int]) -> MapBatch:
             index = np.arange(*span, dtype=np.int64)
             maps, not_inferred = self.masks.read(*span)
             if same:
                 pixels, damaged = self.tiles.read(*span)
             else:
                 pixels, damaged = np.empty((len(index), 0, 0, 3), np.uint8), self.tiles.damaged(*span)
-            return MaskBatch(index, maps, TileBatch(index, pixels, damaged | not_inferred))
+            return MapBatch(index, maps, TileBatch(index, pixels, damaged | not_inferred))
 
         def spans() -> Iterator[tuple[int, int]]:
             for span in self.masks.ranges(max(1, BATCH_BYTES // (side * side * 3))):

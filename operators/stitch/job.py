@@ -14,7 +14,7 @@ from nuclei_segmentation.operators.stitch.damage import check_damage
 from nuclei_segmentation.operators.stitch.render_files import publish, renew_render_config
 from nuclei_segmentation.operators.stitch.stage import StitchResult, stitch
 from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
-from nuclei_segmentation.shared.batches import MaskBatch
+from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
@@ -93,7 +93,7 @@ class ImageJob:
             )
 
     def write(
-        self, maps: Iterator[MaskBatch], pool: WorkerPool, progress: Callable[[int, int], None], reserve_bytes: int
+        self, maps: Iterator[MapBatch], pool: WorkerPool, progress: Callable[[int, int], None], reserve_bytes: int
     ) -> StitchResult:
         """Write the image into the folder of work.
 

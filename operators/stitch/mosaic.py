@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.overlay import Brush, Mask
+from nuclei_segmentation.operators.stitch.overlay import Mask, OverlayPainter
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
-from nuclei_segmentation.shared.batches import MaskBatch, Pixels
+from nuclei_segmentation.shared.batches import MapBatch, Pixels
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 
@@ -76,7 +76,7 @@ class Mosaic:
         (n, 2) int32, row and column of the tiles that maps arrive for, in row-major order.
     masks
         Their maps, in the same order.
-    brush
+    painter
         Says which pixels are nucleus, and how far around itself a run needs them.
     level
         Level 0 of the output.
@@ -93,11 +93,11 @@ class Mosaic:
         self,
         grid: TileGrid,
         foreground: npt.NDArray[np.int32],
-        masks: Iterator[MaskBatch],
-        brush: Brush,
+        masks: Iterator[MapBatch],
+        painter: OverlayPainter,
         level: Level,
     ) -> None:
-        self._grid, self._masks, self._brush, self._level = grid, masks, brush, level
+        self._grid, self._masks, self._painter, self._level = grid, masks, painter, level
         self._places = foreground
         self._order = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
         self._rows: dict[int, dict[int, Arrived]] = {}
@@ -126,7 +126,7 @@ class Mosaic:
             raise NucleiError("internal error: more maps arrived than there are foreground tiles")
 
     def _draw(self, region: Region) -> None:
-        grown = grow(region, self._brush.margin).intersect(self._grid.bounds)
+        grown = grow(region, self._painter.margin).intersect(self._grid.bounds)
         row, column = self._grid.row_of(grown.bottom - 1), self._grid.column_of(grown.right - 1)
         wanted = int(np.searchsorted(self._order, row * self._grid.columns + column, side="right"))
         while self._received < wanted:
@@ -135,19 +135,19 @@ class Mosaic:
                 raise NucleiError(f"internal error: maps ended after {self._received} of {len(self._order)} tiles")
             self._take(batch)
 
-    def _take(self, batch: MaskBatch) -> None:
+    def _take(self, batch: MapBatch) -> None:
         first, end = self._received, self._received + len(batch)
         if end > len(self._order) or not np.array_equal(batch.index, np.arange(first, end)):
             raise NucleiError(f"internal error: maps out of order, wanted tile {first}, got {batch.index[:1]}")
         self._received = end
-        nuclei = self._brush.nuclei(first_channel(batch.maps))
+        nuclei = self._painter.nuclei(first_channel(batch.maps))
         for number, (row, column) in enumerate(self._places[first:end].tolist()):
             arrived = self._keep(batch, nuclei[number], number, row, column)
             if arrived.damaged:
                 self.damaged.add((row, column))
             self._rows.setdefault(row, {})[column] = arrived
 
-    def _keep(self, batch: MaskBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> Arrived:
+    def _keep(self, batch: MapBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> Arrived:
         core, region = self._grid.core(row, column), self._grid.region(row, column)
         inside = np.s_[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
         pixels = batch.tiles.pixels[number][inside] if self._same else None
@@ -159,7 +159,7 @@ class Mosaic:
         return Arrived(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
 
     def _job(self, region: Region, row: int, run: int) -> Job:
-        grid, margin = self._grid, self._brush.margin
+        grid, margin = self._grid, self._painter.margin
         grown = grow(region, margin).intersect(grid.bounds)
         tiles = [
             tile
@@ -185,7 +185,7 @@ class Mosaic:
 
     def _forget(self, bottom: int) -> None:
         """Drop the rows of tiles that no run below pixel row `bottom` needs."""
-        first = self._grid.row_of(max(0, bottom - self._brush.margin))
+        first = self._grid.row_of(max(0, bottom - self._painter.margin))
         for row in [row for row in self._rows if row < first]:
             del self._rows[row]
 

@@ -21,7 +21,7 @@ Mask = npt.NDArray[np.uint8]
 _PIXEL = np.dtype("V3")
 
 
-class Brush:
+class OverlayPainter:
     """Paints nuclei in one style.
 
     Parameters

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nuclei_segmentation.operators.stitch.mosaic import Job, nuclei_under
-from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, Strip, finish
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
@@ -39,7 +39,7 @@ class Renderer:
     ----------
     slide, grid
         Where pixels come from that no tile brought along, and the grid by which damage is counted.
-    brush
+    painter
         Draws the nuclei.
     side
         Side of an output tile.
@@ -51,7 +51,7 @@ class Renderer:
 
     slide: Slide
     grid: TileGrid
-    brush: Brush
+    painter: OverlayPainter
     side: int
     encode: Encoder
     last: bool
@@ -97,7 +97,7 @@ class Renderer:
         return pixels
 
     def _draw(self, job: Job, tiles: list[Pixels]) -> None:
-        margin = self.brush.margin
+        margin = self.painter.margin
         nuclei = nuclei_under(job.nuclei, job.region, margin, self.grid.bounds)
         for number, tile in enumerate(tiles):
             left = number * self.side
@@ -105,7 +105,7 @@ class Renderer:
             if under.any():
                 # A copy: the pixels belong to a batch that others may still read.
                 tiles[number] = np.array(tile, order="C")
-                self.brush.paint(tiles[number], under)
+                self.painter.paint(tiles[number], under)
 
     def _hatch(self, job: Job, tiles: list[Pixels], core: Region) -> None:
         for number, tile in enumerate(tiles):

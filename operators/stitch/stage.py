@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.memory import ahead
 from nuclei_segmentation.operators.stitch.mosaic import Mosaic
-from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE, Level, levels_of
 from nuclei_segmentation.operators.stitch.pyramid.reduce import Reducer
 from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, shared_tables
@@ -27,7 +27,7 @@ from nuclei_segmentation.operators.stitch.pyramid.space import open_reserved, re
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
 from nuclei_segmentation.operators.stitch.render import Rendered, Renderer
-from nuclei_segmentation.shared.batches import MaskBatch
+from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
@@ -57,7 +57,7 @@ def stitch(
     slide: Slide,
     grid: TileGrid,
     foreground: npt.NDArray[np.int32],
-    masks: Iterator[MaskBatch],
+    masks: Iterator[MapBatch],
     target: Path,
     spool: Path,
     overlay: OverlaySettings,
@@ -118,9 +118,9 @@ def stitch(
     levels = levels_of(grid.width, grid.height, side)
     tables = shared_tables(jpeg) if encode is None else None
     encode = encode or partial(encode_jpeg, jpeg=jpeg)
-    brush = Brush(overlay)
-    mosaic = Mosaic(grid, foreground, masks, brush, levels[0])
-    render = Renderer(slide, grid, brush, side, encode, last=len(levels) == 1)
+    painter = OverlayPainter(overlay)
+    mosaic = Mosaic(grid, foreground, masks, painter, levels[0])
+    render = Renderer(slide, grid, painter, side, encode, last=len(levels) == 1)
     reserve(target, reserve_bytes)
     with Spool(spool, reserve_bytes // 4, len(levels)) as shelf, open_reserved(target, reserve_bytes) as file:
         pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc, tables)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nuclei_segmentation.pipelines.argo.keep import Kept, parts
+from nuclei_segmentation.pipelines.argo.keep import ExportedParameters, parts
 from nuclei_segmentation.pipelines.language.findings import DefinitionError, Finding, shown
 from nuclei_segmentation.shared.errors import UsageError
 
@@ -21,7 +21,7 @@ def tag(name: str) -> str:
     return f"{OPEN}{name}}}}}"
 
 
-def refuse(kept: Kept) -> None:
+def refuse(kept: ExportedParameters) -> None:
     """Refuse texts that would be expressions.
 
     Raises

@@ -23,7 +23,7 @@ MOST_TRIES = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ExportedParameters:
     """A pipeline with marks in place of the values of parameters that were kept.
 
     Attributes
@@ -41,7 +41,7 @@ class Kept:
     values: Mapping[str, str | None]
 
 
-def keep(definition: Definition, values: Mapping[str, str]) -> Kept:
+def keep(definition: Definition, values: Mapping[str, str]) -> ExportedParameters:
     """Return a definition's pipeline with as many of its parameters kept as can be.
 
     Parameters
@@ -84,7 +84,7 @@ def keep(definition: Definition, values: Mapping[str, str]) -> Kept:
     kept = _kept([one.name for one in report.parameters], fits)
     if any(mark in repr(frame) for mark in wanted.values()) or not wanted.keys() <= set(kept):
         definition.resolve(values)
-    return Kept(
+    return ExportedParameters(
         definition.resolve({**wanted, **values, **{name: marks[name] for name in kept}}),
         {marks[name]: name for name in kept},
         {name: None if name in wanted else plain.arguments[name] for name in kept},

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from nuclei_segmentation.pipelines.argo import pods
 from nuclei_segmentation.pipelines.argo.cluster import Cluster
 from nuclei_segmentation.pipelines.argo.expressions import filled, refuse, tag
-from nuclei_segmentation.pipelines.argo.keep import Kept, parts
+from nuclei_segmentation.pipelines.argo.keep import ExportedParameters, parts
 from nuclei_segmentation.pipelines.argo.labels import Labels, label
 from nuclei_segmentation.pipelines.argo.pods import RUN, Object
 from nuclei_segmentation.pipelines.language.model import Operator, Pipeline, Service
@@ -27,7 +27,7 @@ TRITON_MEMORY = "1Gi"
 """Shared memory of a Triton server: what NVIDIA's own examples give it."""
 
 
-def workflow(kept: Kept, cluster: Cluster) -> Object:
+def workflow(kept: ExportedParameters, cluster: Cluster) -> Object:
     """Return the document.
 
     Parameters
@@ -80,7 +80,7 @@ class _Writer:
         See `workflow`.
     """
 
-    def __init__(self, kept: Kept, cluster: Cluster) -> None:
+    def __init__(self, kept: ExportedParameters, cluster: Cluster) -> None:
         self._kept, self._cluster, self._pipeline = kept, cluster, kept.pipeline
         names = Labels(ENTRY)
         self._services = {one.identity: names.new(one.name) for one in self._pipeline.services}

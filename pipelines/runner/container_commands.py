@@ -19,7 +19,7 @@ _ALL = frozenset(("cpu", "memory"))
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes:
+class ContainerCommands:
     """Makes the command lines of one run.
 
     Services have no network but their own loopback device. Who uses one is put into the same network, and finds it at

@@ -35,7 +35,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class RunOptions:
     """How a plan is done, without any change of its result.
 
     Attributes
@@ -53,7 +53,7 @@ class Ways:
     launch: Launch = launch
 
 
-def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways: Ways = Ways()) -> int:
+def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways: RunOptions = RunOptions()) -> int:
     """Run a plan and return the exit code: that of the first operator that failed, or 0.
 
     Parameters
@@ -126,7 +126,7 @@ def _state(plan: Plan, folders: Folders, config: Path | None, view: View) -> Sta
     return state
 
 
-def _run(plan: Plan, folders: Folders, state: State, view: View, ways: Ways) -> int:
+def _run(plan: Plan, folders: Folders, state: State, view: View, ways: RunOptions) -> int:
     for one in plan.remarks:
         view.say(one)
     state.done = _done(plan, state)

@@ -19,7 +19,7 @@ from nuclei_segmentation.pipelines.language import model
 from nuclei_segmentation.pipelines.language.model import Connection, Container, Operator, Pipeline, Requests
 from nuclei_segmentation.pipelines.language.names import bad_image, bad_tag
 from nuclei_segmentation.pipelines.runner import cpost, local
-from nuclei_segmentation.pipelines.runner.container_commands import Boxes, uses_arrays, writes_arrays
+from nuclei_segmentation.pipelines.runner.container_commands import ContainerCommands, uses_arrays, writes_arrays
 from nuclei_segmentation.pipelines.runner.step import PORT, Service, Step
 from nuclei_segmentation.pipelines.variables import (
     ALONE,
@@ -202,7 +202,7 @@ def _containers(pipeline: Pipeline, options: Options, folders: Folders, run: str
         pipeline = served(pipeline, options.triton_image)
     sharing = options.memory is not None and any(uses_arrays(one) or one.services for one in pipeline.operators)
     shared = str(options.memory / f"nuclei-job-{run}" / "shm") if options.memory is not None and sharing else ""
-    boxes = Boxes(
+    boxes = ContainerCommands(
         options.engine, run, options.user, folders, options.config, options.models or local.models(), shared,
         options.cores, options.gpus,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Self
 from nuclei_segmentation.pipelines.job_folder import Folders
 from nuclei_segmentation.pipelines.language.findings import DefinitionError, harmless
 from nuclei_segmentation.pipelines.language.reader import Definition
-from nuclei_segmentation.pipelines.runner.execute import Ways, execute
+from nuclei_segmentation.pipelines.runner.execute import RunOptions, execute
 from nuclei_segmentation.pipelines.runner.plan import Engine, Options, Plan, plan
 from nuclei_segmentation.pipelines.runner.schedule import Limits
 from nuclei_segmentation.pipelines.runner.view import View
@@ -42,7 +42,7 @@ class Request:
     pod, gpus, triton_image
         See `pipelines.runner.plan.Options`.
     limits, wait_limit
-        See `pipelines.runner.execute.Ways`.
+        See `pipelines.runner.execute.RunOptions`.
     """
 
     file: Path
@@ -115,5 +115,5 @@ def _run(request: Request, made: Plan) -> int:
     if shutil.which(program) is None:
         raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")
     view = View([one.name for one in made.steps], sys.stderr)
-    ways = Ways(request.limits, request.wait_limit)
+    ways = RunOptions(request.limits, request.wait_limit)
     return execute(made, Folders(request.payload, request.output), request.config, view, ways)

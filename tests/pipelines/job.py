@@ -37,7 +37,7 @@ class Job:
         (self.folders.payload / "slide").touch()
         self.said: list[str] = []
         self.plan = Plan("p", "r", ())
-        self.ways = execute.Ways()
+        self.ways = execute.RunOptions()
 
     def step(self, name: str, script: str, *upstream: str) -> None:
         out = self.folders.written(name, "")

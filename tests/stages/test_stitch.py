@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nuclei_segmentation.operators.stitch import StitchResult, stitch
-from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
+from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.errors import NoSpace, NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -104,12 +104,12 @@ class Case:
     def overlay(self) -> OverlaySettings:
         return OverlaySettings(style=self.style, color=(1, 250, 90), opacity=self.opacity)  # type: ignore[arg-type] # the two that there are
 
-    def batches(self) -> Iterator[MaskBatch]:
+    def batches(self) -> Iterator[MapBatch]:
         for start in range(0, len(self.foreground), self.batch):
             index = np.arange(start, min(start + self.batch, len(self.foreground)))
             tiles = np.stack([self._tile(self.grid.region(*self.foreground[number].tolist())) for number in index])
             tiles.flags.writeable = False
-            yield MaskBatch(index, self.maps[index], TileBatch(index, tiles, self.damaged[index]))
+            yield MapBatch(index, self.maps[index], TileBatch(index, tiles, self.damaged[index]))
 
     def _tile(self, region: Region) -> Pixels:
         rows = np.abs(np.arange(region.y, region.bottom))
@@ -294,7 +294,7 @@ def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path:
     drawn: list[int] = []
     behind: list[int] = []
 
-    def watched() -> Iterator[MaskBatch]:
+    def watched() -> Iterator[MapBatch]:
         for number, batch in enumerate(case.batches()):
             drawn.append(number)
             yield batch
@@ -323,7 +323,7 @@ def test_batches_are_let_go_one_row_after_they_came(tmp_path: Path) -> None:
     alive: list[weakref.ref[Pixels]] = []
     most = 0
 
-    def watched() -> Iterator[MaskBatch]:
+    def watched() -> Iterator[MapBatch]:
         nonlocal most
         for batch in batches:
             most = max(most, sum(pixels() is not None for pixels in alive))

@@ -16,7 +16,7 @@ import pyvips
 import tifffile
 
 from nuclei_segmentation.operators.stitch import memory_needed, stitch
-from nuclei_segmentation.shared.batches import MaskBatch, Pixels, TileBatch
+from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import anonymous_memory
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -228,13 +228,13 @@ def test_memory_stays_below_what_is_announced_however_wide_the_slide(tmp_path: P
     foreground = np.array(list(grid) if share else [], np.int32).reshape(-1, 2)
     peak = before = 0
 
-    def batches() -> Iterator[MaskBatch]:
+    def batches() -> Iterator[MapBatch]:
         blob = np.zeros((8, tile, tile, 1), np.uint8)
         blob[:, 50:90, 50:90] = 255
         for start in range(0, len(foreground), 8):
             index = np.arange(start, min(start + 8, len(foreground)))
             pixels = np.full((len(index), tile, tile, 3), start % 251, np.uint8)
-            yield MaskBatch(index, blob[: len(index)].copy(), TileBatch(index, pixels, np.zeros(len(index), bool)))
+            yield MapBatch(index, blob[: len(index)].copy(), TileBatch(index, pixels, np.zeros(len(index), bool)))
 
     def sample(done: int, total: int) -> None:
         nonlocal peak

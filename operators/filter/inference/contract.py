@@ -76,7 +76,7 @@ class Plan:
         T, pixels.
     input
         The image tensor.
-    colours_first
+    channels_first
         Whether it is (…, 3, T, T) rather than (…, T, T, 3).
     batched
         Whether it has a batch axis; if not, each tile is a request of its own.
@@ -94,7 +94,7 @@ class Plan:
 
     tile: int
     input: TensorSpec
-    colours_first: bool
+    channels_first: bool
     batched: bool
     fixed_batch: int | None
     outputs: tuple[OutputPlan, ...]
@@ -134,7 +134,7 @@ class Plan:
             filling = np.zeros((self.fixed_batch - len(pixels), *pixels.shape[1:]), np.uint8)
             pixels = np.concatenate([pixels, filling])
         array: Array = pixels if self.batched else pixels[0]
-        if self.colours_first:
+        if self.channels_first:
             array = np.moveaxis(array, -1, -3)
         if self.input.dtype != "uint8":
             array = array.astype(np.float32)
@@ -253,14 +253,14 @@ def make_plan(
             "with a batch axis before them"
         )
     batched = len(image.shape) == 4
-    colours_first = _colours_first(image, image.shape[-3:], tile)
+    channels_first = _channels_first(image, image.shape[-3:], tile)
     return Plan(
         tile=tile,
         input=image,
-        colours_first=colours_first,
+        channels_first=channels_first,
         batched=batched,
         fixed_batch=image.shape[0] if batched else None,
-        outputs=tuple(_output_plan(spec, tile, batched, colours_first) for spec in outputs),
+        outputs=tuple(_output_plan(spec, tile, batched, channels_first) for spec in outputs),
         input_scale=input_scale,
         logit=logit,
     )
@@ -292,7 +292,7 @@ def _wrong_side(kind: str, spec: TensorSpec, sides: tuple[int | None, ...], tile
     return ModelError(f"{kind} {spec} is {sides[0]} by {sides[1]} pixels; tiles are square, here {tile} by {tile}")
 
 
-def _colours_first(spec: TensorSpec, dims: tuple[int | None, ...], tile: int) -> bool:
+def _channels_first(spec: TensorSpec, dims: tuple[int | None, ...], tile: int) -> bool:
     """Tell where the three colours are. The sizes decide where both ends are 3, since no tile is 3 pixels wide."""
     layouts = [(False, dims[2], dims[:2]), (True, dims[0], dims[1:])]
     coloured = [(first, sides) for first, colours, sides in layouts if colours == 3]
@@ -307,7 +307,7 @@ def _colours_first(spec: TensorSpec, dims: tuple[int | None, ...], tile: int) ->
     )
 
 
-def _output_plan(spec: TensorSpec, tile: int, batched: bool, colours_first: bool) -> OutputPlan:
+def _output_plan(spec: TensorSpec, tile: int, batched: bool, channels_first: bool) -> OutputPlan:
     _check_dtype("output", spec)
     dims = spec.shape[1:] if batched else spec.shape
     if len(dims) == 2:
@@ -321,7 +321,7 @@ def _output_plan(spec: TensorSpec, tile: int, batched: bool, colours_first: bool
             f"[{batch}channels, height, width] or [{batch}height, width]"
         )
     layouts = [(2, dims[2], dims[:2]), (0, dims[0], dims[1:])]
-    if colours_first:
+    if channels_first:
         layouts.reverse()  # where nothing else decides, outputs are laid out like the input
     # A channel axis of known size that is not T itself is the surest sign; maps by the hundred are not to be expected.
     layouts.sort(key=lambda layout: layout[1] is None or layout[1] == tile)

@@ -125,8 +125,8 @@ def test_refused_with_the_tensor_its_shape_and_what_is_expected(case):
 
 
 def test_a_side_of_three_or_channels_like_the_tile_do_not_confuse():
-    assert make_plan([spec("i", "uint8", None, 3, None, None)], [MASKS], T).colours_first
-    assert not make_plan([spec("i", "uint8", 3, None, None, 3)], [MASKS], T).colours_first
+    assert make_plan([spec("i", "uint8", None, 3, None, None)], [MASKS], T).channels_first
+    assert not make_plan([spec("i", "uint8", 3, None, None, 3)], [MASKS], T).channels_first
     plan = make_plan([NHWC], [spec("m", "uint8", None, 16, 16, 16)], 16)
     assert plan.outputs[0].channel_axis == 2
     assert make_plan([NHWC], [spec("m", "uint8", None, 2, None, None)], T).outputs[0].channel_axis == 0

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from nuclei_segmentation.operators.filter.inference.embedded.graph import Unbounded
-from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import model_reach
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import receptive_field
 
 from . import nets
 
@@ -103,7 +103,7 @@ PARTS = {
 def test_radius_of_one_operator_is_the_least_that_is_exact(tmp_path, part):
     build, radius, grid = PARTS[part]
     path = net_with(tmp_path / "model.onnx", build)
-    reach = model_reach(onnx.load(path))
+    reach = receptive_field(onnx.load(path))
     assert (reach.radius, reach.grid) == (radius, grid)
     # What differs between a tile and the whole image, by distance from the tile's border.
     whole, side = image_of(64), 24
@@ -127,7 +127,7 @@ def net_run_float(path, image):
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_tile_with_halo_equals_whole_image(tmp_path, depth, mode):
     path = nets.unet(tmp_path / "model.onnx", base=4, depth=depth, mode=mode, seed=1)
-    reach = model_reach(onnx.load(path))
+    reach = receptive_field(onnx.load(path))
     assert reach.grid == 2**depth
     assert reach.halo % reach.grid == 0
     halo, core = reach.halo, 48
@@ -151,7 +151,7 @@ def test_less_than_the_radius_is_not_exact(tmp_path):
         return net.op("Add", x, net.double(down))
 
     path = net_with(tmp_path / "model.onnx", build)
-    radius = model_reach(onnx.load(path)).radius
+    radius = receptive_field(onnx.load(path)).radius
     whole = image_of(96)
     full = net_run_float(path, whole)
     tile = net_run_float(path, whole[16:80, 16:80])
@@ -168,7 +168,7 @@ def test_size_computed_from_a_skip_connection(tmp_path):
         sizes = net.op("Concat", channels, net.op("Slice", net.op("Shape", x), two, four), axis=0)
         return net.op("Resize", low, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")
 
-    reach = model_reach(onnx.load(net_with(tmp_path / "model.onnx", build)))
+    reach = receptive_field(onnx.load(net_with(tmp_path / "model.onnx", build)))
     assert (reach.radius, reach.grid) == (1, 2)
 
 
@@ -190,7 +190,7 @@ GLOBAL = {
 def test_no_halo_for_what_looks_everywhere(tmp_path, kind):
     path = net_with(tmp_path / "model.onnx", GLOBAL[kind])
     with pytest.raises(Unbounded):
-        model_reach(onnx.load(path))
+        receptive_field(onnx.load(path))
 
 
 def test_channel_operators_have_no_reach(tmp_path):
@@ -200,4 +200,4 @@ def test_channel_operators_have_no_reach(tmp_path):
         first = net.op("Gather", x, net.constant(np.array([0])), axis=1)
         return net.op("Concat", net.op("Clip", one), first, axis=1)
 
-    assert model_reach(onnx.load(net_with(tmp_path / "model.onnx", build))).radius == 0
+    assert receptive_field(onnx.load(net_with(tmp_path / "model.onnx", build))).radius == 0

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from nuclei_segmentation.operators.filter.inference import open_engine
-from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import model_reach
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import receptive_field
 from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -112,14 +112,14 @@ def test_configuration_tells_what_the_metadata_tell(config, model):
     assert told["channels"].split(",")[0] == "nucleus"
     for key in ("mpp_min", "mpp_max"):
         assert float(told[key]) == float(real[key])
-    reach = model_reach(model)
+    reach = receptive_field(model)
     assert int(told["halo"]) >= reach.halo
     assert int(told["halo"]) % reach.grid == 0
     assert int(told.get("grid", reach.grid)) == reach.grid
 
 
 def test_halo_makes_tiles_equal_to_the_whole_image(name, model):
-    halo = model_reach(model).halo
+    halo = receptive_field(model).halo
     session = ort.InferenceSession(str(MODELS / name / "1" / "model.onnx"))
     side = 2 * halo + 64
     whole = np.random.default_rng(0).integers(0, 256, (side + 64, side + 64, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_segmentation.operators.stitch.overlay import Brush
+from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.shared.settings import OverlaySettings
 
 
@@ -23,11 +23,11 @@ def contour(nuclei: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 def drawn(nuclei: npt.NDArray[np.uint8], settings: OverlaySettings, seed: int) -> npt.NDArray[np.bool_]:
     """Paint, check that exactly the drawn pixels have the blended colour, and return them."""
-    brush = Brush(settings)
-    height, width = nuclei.shape[0] - 2 * brush.margin, nuclei.shape[1] - 2 * brush.margin
+    painter = OverlayPainter(settings)
+    height, width = nuclei.shape[0] - 2 * painter.margin, nuclei.shape[1] - 2 * painter.margin
     before = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     pixels = before.copy()
-    brush.paint(pixels, nuclei)
+    painter.paint(pixels, nuclei)
     part = round(settings.opacity * 256)
     blended = (before.astype(int) * (256 - part) + np.array(settings.color) * part + 128) >> 8
     expected = contour(nuclei) if settings.style == "outline" else nuclei.astype(bool)
@@ -55,8 +55,8 @@ def test_opacity_ends_at_nothing_and_at_the_colour() -> None:
     pixels = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
     full = np.ones((10, 10), np.uint8)
     clear, covered = pixels.copy(), pixels.copy()
-    Brush(OverlaySettings(style="fill", opacity=0.0)).paint(clear, full)
-    Brush(OverlaySettings(style="fill", opacity=1.0, color=(1, 2, 3))).paint(covered, full)
+    OverlayPainter(OverlaySettings(style="fill", opacity=0.0)).paint(clear, full)
+    OverlayPainter(OverlaySettings(style="fill", opacity=1.0, color=(1, 2, 3))).paint(covered, full)
     np.testing.assert_array_equal(clear, pixels)
     assert (covered == (1, 2, 3)).all()
 
@@ -67,7 +67,7 @@ def test_opacity_ends_at_nothing_and_at_the_colour() -> None:
 )
 def test_a_pixel_above_the_threshold_is_nucleus(threshold: float, first: int | None) -> None:
     values = np.arange(256, dtype=np.uint8)
-    nuclei = Brush(OverlaySettings(threshold=threshold)).nuclei(values)
+    nuclei = OverlayPainter(OverlaySettings(threshold=threshold)).nuclei(values)
     found = int(values[nuclei][0]) if nuclei.any() else None
     if threshold == 1 / 255:  # cannot be written exactly: either side of the limit is right
         assert found in (1, 2)

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 
 from nuclei_segmentation.operators.filter.inference import open_engine
-from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import model_reach
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import receptive_field
 from nuclei_segmentation.shared.settings import ModelSettings, Settings
 from training.data import Field
 from training.export import METADATA, NAME, ExportError, export
@@ -37,7 +37,7 @@ def test_the_sibling_answers_nearly_as_the_model(repository: Path, fields: dict[
     assert path.stat().st_size < original.stat().st_size
     told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert told == {**METADATA, "quantised_from": hashlib.sha256(original.read_bytes()).hexdigest()}
-    assert model_reach(onnx.load(path)) == model_reach(onnx.load(original))
+    assert receptive_field(onnx.load(path)) == receptive_field(onnx.load(original))
     tiles = np.stack(pieces(every, seed=5)[:4])
     answers = []
     for name in (NAME, f"{NAME}_int8"):

@@ -29,7 +29,7 @@ from nuclei_segmentation.operators.filter.inference.canary import fit_model
 from nuclei_segmentation.operators.filter.inference.contract import Array, TensorSpec
 from nuclei_segmentation.operators.filter.inference.embedded.graph import Unbounded
 from nuclei_segmentation.operators.filter.inference.embedded.memory import bytes_per_call
-from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import Reach, model_reach
+from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import ReceptiveField, receptive_field
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import ModelError, NucleiError
@@ -153,7 +153,7 @@ class EmbeddedEngine(Engine):
         batch = settings.inference.batch or self._fitting(settings.tile)
         usual = (self._plan.limit(batch), settings.tile, settings.tile, 3)
         self._shape = self._plan.encode(np.zeros(usual, np.uint8)).shape
-        reach = _reach(name, graph)
+        reach = _receptive_field(name, graph)
         self.info = ModelInfo(
             name=name,
             engine="embedded",
@@ -262,9 +262,9 @@ def _without_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _reach(name: str, graph: onnx.ModelProto) -> Reach | None:
+def _receptive_field(name: str, graph: onnx.ModelProto) -> ReceptiveField | None:
     try:
-        return model_reach(graph)
+        return receptive_field(graph)
     except Unbounded as error:
         log.info("Model %s cannot be tiled without seams, whatever the overlap: %s", name, error)
         return None

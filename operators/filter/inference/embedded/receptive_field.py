@@ -22,7 +22,7 @@ from nuclei_segmentation.operators.filter.inference.embedded.receptive_field_rul
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ReceptiveField:
     """What exact tiling needs.
 
     Attributes
@@ -45,7 +45,7 @@ class Reach:
         return -(-self.radius // self.grid) * self.grid
 
 
-def model_reach(model: onnx.ModelProto) -> Reach:
+def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
     """Find out how far a model looks.
 
     Parameters
@@ -79,7 +79,7 @@ def model_reach(model: onnx.ModelProto) -> Reach:
             raise Unbounded(f"output '{name}' is not of the image's size")
     grid = math.lcm(*(side.denominator for view in graph.views.values() for side in view.scale))
     radius = max(_radius(graph, edges, outputs, axis, grid) for axis in (0, 1))
-    return Reach(radius, grid)
+    return ReceptiveField(radius, grid)
 
 
 def _image_view(image: onnx.ValueInfoProto) -> View:
@@ -92,7 +92,7 @@ def _image_view(image: onnx.ValueInfoProto) -> View:
 
 
 def _radius(graph: Graph, edges: Iterable[tuple[str, Edge]], outputs: list[str], axis: int, grid: int) -> int:
-    """Walk back from each pixel of a cell; see `Reach.radius`."""
+    """Walk back from each pixel of a cell; see `ReceptiveField.radius`."""
     backwards = list(edges)[::-1]
     radius = 0
     for place in range(grid):
