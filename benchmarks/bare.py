@@ -54,7 +54,7 @@ class Bare:
         return self.read.cpu + self.infer.cpu + self.write.cpu
 
 
-class ShardSet:
+class Parts:
     """The parts of one run, ready to be measured.
 
     Parameters

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from benchmarks.bare import Bare, ShardSet
+from benchmarks.bare import Bare, Parts
 from benchmarks.models import BUNDLED
 from benchmarks.runs import Timed, empty_output, segment, settings_for
 from benchmarks.slides import ROOT, SAMPLE, generated
@@ -49,7 +49,7 @@ def rows(*, quick: bool, full: bool) -> list[Row]:
 
 
 def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
-    parts = ShardSet(settings, file_in_use(settings))
+    parts = Parts(settings, file_in_use(settings))
     best: _Best | None = None
     for _ in range(rounds):
         job = segment(settings)

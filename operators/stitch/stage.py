@@ -153,18 +153,18 @@ class _Base:
         progress: Callable[[int, int], None],
     ) -> None:
         self._jobs = mosaic.jobs()
-        self._render, self._reducer, self._crew, self._level, self._progress = render, reducer, pool, level, progress
+        self._render, self._reducer, self._pool, self._level, self._progress = render, reducer, pool, level, progress
         self._under_way: deque[Future[Rendered]] = deque()
         self.damaged: set[tuple[int, int]] = set()
 
     def segments(self) -> Iterator[bytes]:
         """Yield the segments of level 0; maps are drawn and runs submitted as far ahead as the memory allows."""
         done, total = 0, self._level.rows * self._level.columns
-        limit = ahead(self._crew.workers)
+        limit = ahead(self._pool.workers)
         for row, run in self._level:
             while len(self._under_way) < limit and (job := next(self._jobs, None)) is not None:
-                self._under_way.append(self._crew.submit("stitch", self._render, job))
-            rendered = self._crew.result(self._under_way.popleft())
+                self._under_way.append(self._pool.submit("stitch", self._render, job))
+            rendered = self._pool.result(self._under_way.popleft())
             self.damaged.update(rendered.damaged)
             self._reducer.put(0, row, run, rendered.strip.half)
             yield from rendered.strip.segments

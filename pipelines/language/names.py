@@ -43,7 +43,7 @@ def bad_connection(text: str) -> str:
 def bad_path(text: str) -> str:
     """Return what is wrong with a path in a container; '' if nothing.
 
-    Source: pages *input* and *output*: rooted, local to the container. ShardSet ``..`` and colons are refused by us: the
+    Source: pages *input* and *output*: rooted, local to the container. Parts ``..`` and colons are refused by us: the
     former lead elsewhere, the latter end a path in ``docker run -v``.
     """
     if not text.startswith("/"):

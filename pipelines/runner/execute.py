@@ -42,14 +42,14 @@ class RunOptions:
     ----------
     limits
         Of time.
-    wait_limit
+    service_wait
         Seconds that a service has until it answers.
     launch
         Starts operators and services.
     """
 
     limits: Limits = field(default_factory=Limits)
-    patience: float = 300.0
+    service_wait: float = 300.0
     launch: Launch = launch
 
 
@@ -139,7 +139,7 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, ways: RunOption
         _prepare(step)
     unanswered = None
     with _signals() as heard, Services(
-        plan.services, state.done, folders.log, ways.launch, ways.wait_limit, view.say,
+        plan.services, state.done, folders.log, ways.launch, ways.service_wait, view.say,
         lambda: len(heard),
     ) as services:  # fmt: skip
 

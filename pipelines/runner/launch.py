@@ -158,7 +158,7 @@ class Detached:
     """
 
     _EARLIER_SECONDS = 600
-    """Docker's timer may be that of another machine."""
+    """Docker's clock may be that of another machine."""
 
     def __init__(self, step: Step, log: Path) -> None:
         self._engine = step.line[0]

@@ -41,7 +41,7 @@ class Request:
         Unknown names in the definition are warnings.
     pod, gpus, triton_image
         See `pipelines.runner.plan.Options`.
-    limits, wait_limit
+    limits, service_wait
         See `pipelines.runner.execute.RunOptions`.
     """
 
@@ -59,7 +59,7 @@ class Request:
     gpus: bool
     triton_image: str
     limits: Limits
-    patience: float
+    service_wait: float
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Self:
@@ -115,5 +115,5 @@ def _run(request: Request, made: Plan) -> int:
     if shutil.which(program) is None:
         raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")
     view = View([one.name for one in made.steps], sys.stderr)
-    ways = RunOptions(request.limits, request.wait_limit)
+    ways = RunOptions(request.limits, request.service_wait)
     return execute(made, Folders(request.payload, request.output), request.config, view, ways)

@@ -55,7 +55,7 @@ class Services:
         Returns the file that takes what a service prints.
     launch
         Starts one.
-    wait_limit
+    service_wait
         Seconds that a service has until it answers.
     say
         Takes a line for the user.
@@ -69,12 +69,12 @@ class Services:
         done: Collection[str],
         log: Callable[[str], Path],
         launch: Launch,
-        patience: float,
+        service_wait: float,
         say: Say,
         stops: Callable[[], int] = lambda: 0,
     ) -> None:
         self._services = [one for one in services if not set(done).issuperset(one.users)]
-        self._log, self._launch, self._wait_limit, self._say = log, launch, wait_limit, say
+        self._log, self._launch, self._service_wait, self._say = log, launch, service_wait, say
         self._stops = stops
         self._port = _free_port() if any(PORT in word for one in self._services for word in one.line) else 0
         self._watched: list[_Watched] = []
@@ -86,7 +86,7 @@ class Services:
                 self._say(f"service {one.name}: starts")
                 step = self.fill(Step(one.name, (), one.line, container=one.container))
                 running = self._launch(step, self._log(one.name))
-                self._watched.append(_Watched(one, running, self._port, self._wait_limit, self._say))
+                self._watched.append(_Watched(one, running, self._port, self._service_wait, self._say))
         except BaseException:
             self._close()
             raise
@@ -133,9 +133,9 @@ class Services:
 class _Watched:
     """A service that was started, and a thread each that waits for its answer and for its end."""
 
-    def __init__(self, service: Service, running: Running, port: int, patience: float, say: Say) -> None:
+    def __init__(self, service: Service, running: Running, port: int, service_wait: float, say: Say) -> None:
         self.service, self.running = service, running
-        self._port, self._wait_limit, self._say = port, wait_limit, say
+        self._port, self._service_wait, self._say = port, service_wait, say
         self._start = time.monotonic()
         self._answers, self._closed = threading.Event(), threading.Event()
         self._code: int | None = None
@@ -146,7 +146,7 @@ class _Watched:
 
     def starts(self) -> bool:
         """Return whether its container is not there yet, but may still come."""
-        if not self.service.container or self._code is not None or time.monotonic() - self._start > self._wait_limit:
+        if not self.service.container or self._code is not None or time.monotonic() - self._start > self._service_wait:
             return False
         done = _asked(self.service.line[0], "inspect", "--format", "{{.State.Running}}", self.service.container)
         return done.stdout.strip() != "true"
@@ -158,7 +158,7 @@ class _Watched:
             return True
         if self._code is not None:
             raise Unanswered(name, f"service {name} ended with exit code {self._code} before it answered")
-        if waited > self._wait_limit:
+        if waited > self._service_wait:
             raise Unanswered(
                 name, f"service {name} has not answered for {duration(waited)}; --service-wait is how long"
             )

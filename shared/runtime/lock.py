@@ -134,7 +134,7 @@ class FolderLock(Closing):
         log.warning("%s: %s was not heard of for %.0f s; its run is continued", self._path, _describe(holder), age)
 
     def _now(self) -> float:
-        """Return the file system's time: its server's timer may differ from this machine's."""
+        """Return the file system's time: its server's clock may differ from this machine's."""
         probe = self._folder / f"clock-{os.getpid()}-{socket.gethostname()}"
         try:
             file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)

@@ -189,7 +189,7 @@ KEYS = (
     Key(
         "wait.limit",
         *_number(1, 86400),
-        _ALL.wait_limit,
+        _ALL.patience,
         "Seconds without progress after which filter and stitch stop waiting for the stage before them.",
     ),
     Key(
@@ -353,6 +353,6 @@ def _settings(values: Mapping[str, Any], settings: Settings) -> Settings:
         damaged_limit=values.get("damaged.limit", settings.damaged_limit),
         overwrite=values.get("overwrite", settings.overwrite),
         shared_memory=values.get("store.shm", settings.shared_memory),
-        wait_limit=values.get("wait.limit", settings.patience),
+        patience=values.get("wait.limit", settings.patience),
         shard=values.get("shard", settings.shard),
     )

@@ -75,7 +75,7 @@ def test_this_machines_dead_are_known_to_be_dead_at_once(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ago", [0, STALE_SECONDS / 2, -3600])
 def test_another_machine_that_was_heard_of_is_in_the_way(tmp_path: Path, ago: float) -> None:
-    """Also if its timer is an hour ahead."""
+    """Also if its clock is an hour ahead."""
     path = left_by(tmp_path, ago)
     before = path.read_bytes(), path.stat().st_mtime_ns
     with pytest.raises(OutputError, match="process 77 on elsewhere, another machine"):

@@ -12,7 +12,7 @@ from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 
 
 class Time:
-    """A timer that moves only when somebody sleeps."""
+    """A clock that moves only when somebody sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,9 +26,9 @@ class Time:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    timer = Time()
-    monkeypatch.setattr(waiting, "time", timer)
-    return timer
+    clock = Time()
+    monkeypatch.setattr(waiting, "time", clock)
+    return clock
 
 
 def wait(wait_limit: WaitLimit, seconds: float, time: Time) -> None:

@@ -48,7 +48,7 @@ class Reducer:
     """
 
     def __init__(self, levels: tuple[Level, ...], encode: Encoder, spool: Spool, pool: WorkerPool, ahead: int) -> None:
-        self._levels, self._encode, self._spool, self._crew, self._ahead = levels, encode, spool, pool, ahead
+        self._levels, self._encode, self._spool, self._pool, self._ahead = levels, encode, spool, pool, ahead
         self._waiting: dict[tuple[int, int, int], _Parts] = {}
         self._under_way: deque[tuple[int, int, int, Future[Strip]]] = deque()
 
@@ -74,7 +74,7 @@ class Reducer:
         if len(parts.halves) == above.children(*place[1:], self._levels[number]):
             del self._waiting[place]
             work = partial(_join, above.side, self._encode, above is self._levels[-1])
-            self._under_way.append((*place, self._crew.submit("stitch", work, parts)))
+            self._under_way.append((*place, self._pool.submit("stitch", work, parts)))
         self._settle(self._ahead)
 
     def finish(self) -> None:
@@ -89,7 +89,7 @@ class Reducer:
         """Deal with finished runs in the order of their submission, waiting while more than `ahead` are under way."""
         while self._under_way and (len(self._under_way) > ahead or self._under_way[0][3].done()):
             number, row, run, future = self._under_way.popleft()
-            strip = self._crew.result(future)
+            strip = self._pool.result(future)
             self._spool.append(number, strip.segments)
             self.put(number, row, run, strip.half)
 

@@ -123,7 +123,7 @@ def test_few_files_are_open_however_many_shards_there_are(
     assert open_files() == before
 
 
-class StageTimer:
+class Clock:
     """Time that passes only when somebody waits; then the next thing happens."""
 
     def __init__(self, steps: Iterator[None]) -> None:
@@ -152,7 +152,7 @@ def test_work_on_any_shard_is_progress(
                 yield
                 yield
 
-    monkeypatch.setattr(waiting, "time", StageTimer(steps()))
+    monkeypatch.setattr(waiting, "time", Clock(steps()))
     parts, wait_limit = parts_in(tmp_path, 3.5)
     with ShardedReader(parts, wait_limit) as whole:
         read_all(whole, 2)
@@ -166,7 +166,7 @@ def test_without_any_work_it_gives_up_and_names_the_shard(
 ) -> None:
     makers = shards(2)
     makers[0].put(makers[0].own, finish=True)
-    monkeypatch.setattr(waiting, "time", StageTimer(iter(())))
+    monkeypatch.setattr(waiting, "time", Clock(iter(())))
     parts, wait_limit = parts_in(tmp_path, 5)
     with (
         ShardedReader(parts, wait_limit) as whole,
@@ -198,7 +198,7 @@ def test_who_waits_leaves_a_shard_aside_that_does_not_go_with_the_others(
         path.write_bytes(right.to_json())
         yield
 
-    monkeypatch.setattr(waiting, "time", StageTimer(steps()))
+    monkeypatch.setattr(waiting, "time", Clock(steps()))
     parts, wait_limit = parts_in(tmp_path, 60)
     assert sorted(parts.found) == [1, 2]
     assert "shard 0/3 in" in parts.lacking(0)
