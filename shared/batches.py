@@ -16,20 +16,20 @@ class TileBatch:
 
     Attributes
     ----------
-    index
-        (b,) int64; each tile's place in the list of foreground tiles.
+    tile_ids
+        (b,) int64; each tile's number among the foreground tiles.
     pixels
         (b, T, T, 3) uint8 RGB; reflected beyond the slide's border.
     damaged
         (b,) bool; tiles that could not be read. Their pixels are hatched where unreadable; they are not inferred.
     """
 
-    index: npt.NDArray[np.int64]
+    tile_ids: npt.NDArray[np.int64]
     pixels: Pixels
     damaged: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.tile_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class MapBatch:
 
     Attributes
     ----------
-    index
-        (b,) int64; each tile's place in the list of foreground tiles.
+    tile_ids
+        (b,) int64; each tile's number among the foreground tiles.
     maps
         (b, T, T, C) uint8; channel 0 is the nucleus probability times 255.
     tiles
         The tiles that the maps belong to.
     """
 
-    index: npt.NDArray[np.int64]
+    tile_ids: npt.NDArray[np.int64]
     maps: Pixels
     tiles: TileBatch
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.tile_ids)

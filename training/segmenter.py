@@ -104,7 +104,7 @@ class Segmenter:
         with WorkerPool(1) as pool:
             tiles = load(_Image(image), grid, places, pool, engine.info.batch)
             for batch in infer(tiles, engine, _Nothing(), pool, count):
-                for index, found in zip(batch.index.tolist(), batch.maps, strict=True):
+                for index, found in zip(batch.tile_ids.tolist(), batch.maps, strict=True):
                     row, column = places[index].tolist()
                     region, core = grid.region(row, column), grid.core(row, column)
                     top, left = core.y - region.y, core.x - region.x

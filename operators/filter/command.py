@@ -144,13 +144,13 @@ class _Kept:
     def __init__(self, store: StoreWriter, first: int) -> None:
         self._store, self._first = store, first
 
-    def get(self, index: int) -> Pixels | None:
+    def get(self, tile_id: int) -> Pixels | None:
         """Return nothing: tiles whose maps are there are not read again."""
         return None
 
-    def add(self, index: int, maps: Pixels) -> None:
+    def add(self, tile_id: int, maps: Pixels) -> None:
         """Keep the maps of a tile."""
-        self._store.put([index - self._first], maps[np.newaxis])
+        self._store.put([tile_id - self._first], maps[np.newaxis])
 
 
 def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
@@ -180,7 +180,7 @@ def _fill(
             bad = np.flatnonzero(batch.tiles.damaged)
             if len(bad):
                 damaged += len(bad)
-                store.put((batch.index[bad] - first).tolist(), batch.maps[bad], DAMAGED)
+                store.put((batch.tile_ids[bad] - first).tolist(), batch.maps[bad], DAMAGED)
     return damaged
 
 

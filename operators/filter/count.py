@@ -49,17 +49,17 @@ class NucleusCount:
         self._same, self._pixels = array("i"), array("i")
         self._lock = threading.Lock()
 
-    def add(self, index: int, maps: Pixels) -> None:
+    def add(self, tile_id: int, maps: Pixels) -> None:
         """Count a tile; any thread may do so at any time, once for each tile.
 
         Parameters
         ----------
-        index
+        tile_id
             The tile's place in `foreground`.
         maps
             (T, T, C) uint8.
         """
-        row, column = self._foreground[index].tolist()
+        row, column = self._foreground[tile_id].tolist()
         region, core = self._grid.region(row, column), self._grid.core(row, column)
         top, left = core.y - region.y, core.x - region.x
         pieces = label_seeds(seeds(maps[top : top + core.height, left : left + core.width], self._channels))

@@ -18,10 +18,10 @@ STAGE = "filter"
 class MapStore(Protocol):
     """Keeps maps beyond the life of the process. Both methods may be called from any thread."""
 
-    def get(self, index: int) -> Pixels | None:
+    def get(self, tile_id: int) -> Pixels | None:
         """Return the (T, T, C) uint8 maps of a tile, or None if they are not kept."""
 
-    def add(self, index: int, maps: Pixels) -> None:
+    def add(self, tile_id: int, maps: Pixels) -> None:
         """Keep the (T, T, C) uint8 maps of a tile."""
 
 
@@ -50,7 +50,7 @@ def infer(
     channels = len(engine.info.channels)
 
     def work(batch: TileBatch) -> MapBatch:
-        found = {place: kept.get(index) for place, index in enumerate(batch.index.tolist())}
+        found = {place: kept.get(tile_id) for place, tile_id in enumerate(batch.tile_ids.tolist())}
         wanted = [place for place, maps in found.items() if maps is None and not batch.damaged[place]]
         if len(wanted) == len(batch):
             maps = engine.infer(batch.pixels)
@@ -62,11 +62,11 @@ def infer(
             if wanted:
                 maps[wanted] = engine.infer(batch.pixels[wanted])
         for place in wanted:
-            kept.add(int(batch.index[place]), maps[place])
+            kept.add(int(batch.tile_ids[place]), maps[place])
         if count is not None:
             for place in np.flatnonzero(~batch.damaged).tolist():
-                count.add(int(batch.index[place]), maps[place])
-        return MapBatch(batch.index, maps, batch)
+                count.add(int(batch.tile_ids[place]), maps[place])
+        return MapBatch(batch.tile_ids, maps, batch)
 
     if engine.in_flight is None:
         # three batches per worker: two inferred at a time would do, were they all equally long

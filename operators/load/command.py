@@ -131,7 +131,7 @@ def _fill(
     done = len(there)
 
     def keep(batch: TileBatch) -> None:
-        store.put(batch.index.tolist(), batch.pixels, [DAMAGED if bad else 0 for bad in batch.damaged])
+        store.put(batch.tile_ids.tolist(), batch.pixels, [DAMAGED if bad else 0 for bad in batch.damaged])
 
     def details() -> str:
         return f"{done} of {len(foreground)} tiles with tissue done"

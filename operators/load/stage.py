@@ -53,12 +53,12 @@ def load(
     order = np.arange(len(foreground), dtype=np.int64) if wanted is None else wanted
 
     def read(start: int) -> TileBatch:
-        index = order[start : start + batch]
-        pixels = np.empty((len(index), grid.tile, grid.tile, 3), np.uint8)
-        damaged = np.zeros(len(index), np.bool_)
-        for place, (row, column) in enumerate(foreground[index].tolist()):
+        tile_ids = order[start : start + batch]
+        pixels = np.empty((len(tile_ids), grid.tile, grid.tile, 3), np.uint8)
+        damaged = np.zeros(len(tile_ids), np.bool_)
+        for place, (row, column) in enumerate(foreground[tile_ids].tolist()):
             damaged[place] = read_tile(slide, grid, row, column, pixels[place])
-        tiles = TileBatch(index, pixels, damaged)
+        tiles = TileBatch(tile_ids, pixels, damaged)
         if keep is not None:
             keep(tiles)
         return tiles

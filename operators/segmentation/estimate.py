@@ -80,7 +80,7 @@ def estimate(
     slide, grid, foreground, engine, settings, journal, pool
         As for the run.
     """
-    missing = [index for index in range(len(foreground)) if index not in journal]
+    missing = [tile_id for tile_id in range(len(foreground)) if tile_id not in journal]
     # large tiles take long, and vary less
     probes = max(2, min(PROBES, PROBES * 256**2 // grid.tile**2))
     chosen = [missing[place] for place in spread(len(missing), probes)]
@@ -123,15 +123,15 @@ def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) ->
 
 
 def _infer_one(
-    slide: Slide, grid: TileGrid, foreground: npt.NDArray[np.int32], engine: Engine, journal: Journal, index: int
+    slide: Slide, grid: TileGrid, foreground: npt.NDArray[np.int32], engine: Engine, journal: Journal, tile_id: int
 ) -> float:
     """Infer one foreground tile, and return the seconds that took."""
     pixels = np.empty((1, grid.tile, grid.tile, 3), np.uint8)
-    row, column = foreground[index].tolist()
+    row, column = foreground[tile_id].tolist()
     if read_tile(slide, grid, row, column, pixels[0]):
         return 0.0  # damaged: not inferred
     start = time.perf_counter()
     maps = engine.infer(pixels)[0]
     seconds = time.perf_counter() - start
-    journal.add(index, maps)
+    journal.add(tile_id, maps)
     return seconds

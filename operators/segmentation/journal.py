@@ -53,12 +53,12 @@ class Journal(Closing):
         """Bytes on the disk."""
         return self._end
 
-    def __contains__(self, index: int) -> bool:
-        return index in self._places
+    def __contains__(self, tile_id: int) -> bool:
+        return tile_id in self._places
 
-    def get(self, index: int) -> Pixels | None:
+    def get(self, tile_id: int) -> Pixels | None:
         """Return the (T, T, C) uint8 maps of a tile, or None if they are not kept."""
-        place = self._places.get(index)
+        place = self._places.get(tile_id)
         if place is None:
             return None
         _, size, _ = HEADER.unpack(os.pread(self._file, HEADER.size, place))
@@ -67,16 +67,16 @@ class Journal(Closing):
         data = imagecodecs.zstd_decode(os.pread(self._file, size, place + HEADER.size), out=self._size())
         return np.frombuffer(data, np.uint8).reshape(self._shape)
 
-    def add(self, index: int, maps: Pixels) -> None:
+    def add(self, tile_id: int, maps: Pixels) -> None:
         """Keep the (T, T, C) uint8 maps of a tile."""
         # maps of zeros, of which there are many, need no payload, and no time for it
         payload = bytes(imagecodecs.zstd_encode(maps.tobytes(), level=1)) if maps.max() else b""
-        record = HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
+        record = HEADER.pack(tile_id, len(payload), _checksum(tile_id, payload)) + payload
         with self._lock:
             if self._file < 0:
                 return  # a late answer of a server, when the run has ended already
             _write(self._file, record, self._end)
-            self._places[index] = self._end
+            self._places[tile_id] = self._end
             self._end += len(record)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._synced = time.monotonic()
@@ -102,18 +102,18 @@ class Journal(Closing):
             _write(self._file, MAGIC, 0)
             return end
         while end + HEADER.size <= length:
-            index, size, checksum = HEADER.unpack(os.pread(self._file, HEADER.size, end))
+            tile_id, size, checksum = HEADER.unpack(os.pread(self._file, HEADER.size, end))
             payload = os.pread(self._file, size, end + HEADER.size) if size <= length - end else b""
-            if len(payload) != size or _checksum(index, payload) != checksum:
+            if len(payload) != size or _checksum(tile_id, payload) != checksum:
                 break
-            self._places[index] = end
+            self._places[tile_id] = end
             end += HEADER.size + size
         os.ftruncate(self._file, end)
         return end
 
 
-def _checksum(index: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(index.to_bytes(8, "little")))
+def _checksum(tile_id: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(tile_id.to_bytes(8, "little")))
 
 
 def _write(file: int, data: bytes, place: int) -> None:

@@ -85,7 +85,9 @@ def run(settings: Settings) -> None:
                 ShardedReader(masks, wait_limit, settings.fastio) as second,
                 WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
-                job = ImageJob(slide, tiles.grid, first.index, settings, work, key, masks.one.model.name, before, (at,))
+                job = ImageJob(
+                    slide, tiles.grid, first.tile_positions, settings, work, key, masks.one.model.name, before, (at,)
+                )
                 result = _run(job, _Stores(first, second), masks.one, pool)
                 first.wait_until_complete()
                 second.wait_until_complete()
@@ -128,13 +130,13 @@ class _Stores:
         same = side == SIDE and manifest.overlap == 0  # else the image's tiles are read from the slide
 
         def read(span: tuple[int, int]) -> MapBatch:
-            index = np.arange(*span, dtype=np.int64)
+            tile_ids = np.arange(*span, dtype=np.int64)
             maps, not_inferred = self.masks.read(*span)
             if same:
                 pixels, damaged = self.tiles.read(*span)
             else:
-                pixels, damaged = np.empty((len(index), 0, 0, 3), np.uint8), self.tiles.damaged(*span)
-            return MapBatch(index, maps, TileBatch(index, pixels, damaged | not_inferred))
+                pixels, damaged = np.empty((len(tile_ids), 0, 0, 3), np.uint8), self.tiles.damaged(*span)
+            return MapBatch(tile_ids, maps, TileBatch(tile_ids, pixels, damaged | not_inferred))
 
         def spans() -> Iterator[tuple[int, int]]:
             for span in self.masks.ranges(max(1, BATCH_BYTES // (side * side * 3))):

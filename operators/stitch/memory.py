@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nuclei_segmentation.operators.stitch.pyramid.levels import RUN, SIDE
+from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE, SPAN_TILES
 
 _BATCHES = 2
 _BATCH_TILES = 64
@@ -10,7 +10,7 @@ _BATCH_TILES = 64
 
 
 def ahead(workers: int) -> int:
-    """Return how many runs are under way at once: enough that no worker waits for the thread that writes."""
+    """Return how many spans are under way at once: enough that no worker waits for the thread that writes."""
     return 2 * workers + 2
 
 
@@ -30,14 +30,14 @@ def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, sid
     side
         Side of the file's tiles.
     """
-    run = RUN * side * side * 3
+    span = SPAN_TILES * side * side * 3
     # Halves wait for the row below theirs: half a row of tiles at half the width, and so on up the levels.
     halves = width * side * 3 // 2
     # A row of tiles waits for the row below it, whose nuclei an outline must know.
-    pixels = (width + 2 * RUN * side) * tile * 3 if tile == side else 0
+    pixels = (width + 2 * SPAN_TILES * side) * tile * 3 if tile == side else 0
     nuclei = 3 * width * (tile + 8) // 8
     batches = _BATCHES * min(_BATCH_TILES * tile * tile * (3 + channels), 16 << 20)
     # Under way: pixels that wait, half and segments that wait. Running: what is read, joined, drawn.
-    tasks = 2 * ahead(workers) * run + workers * 3 * run
+    tasks = 2 * ahead(workers) * span + workers * 3 * span
     tables = (width // side + 1) ** 2 * 96
     return halves + pixels + nuclei + batches + tasks + tables

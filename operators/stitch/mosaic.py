@@ -1,8 +1,8 @@
-"""Puts maps that arrive tile by tile under the runs of the output.
+"""Puts maps that arrive tile by tile under the spans of the output.
 
-Maps arrive in the order of the tiles, row by row. A run can be rendered once the maps of all tiles under it, and under
+Maps arrive in the order of the tiles, row by row. A span can be rendered once the maps of all tiles under it, and under
 the margin around it, are there. Of a map only the core's nuclei are kept, one bit a pixel, and only as long as a
-later run may ask for them.
+later span may ask for them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nuclei_segmentation.shared.geometry import Region, TileGrid
 
 
 @dataclass(slots=True)
-class Arrived:
+class ArrivedTile:
     """What is kept of a foreground tile.
 
     Attributes
@@ -44,24 +44,24 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A run of level 0 and all that is needed to render it, apart from the slide.
+class SpanJob:
+    """A span of level 0 and all that is needed to render it, apart from the slide.
 
     Attributes
     ----------
     region
-        The run, in level-0 pixels.
+        The span, in level-0 pixels.
     nuclei
-        Tiles with nuclei under the run or its margin.
+        Tiles with nuclei under the span or its margin.
     damaged
-        Tiles under the run that could not be read.
+        Tiles under the span that could not be read.
     pixels
-        For each output tile of the run its pixels, or None where the slide must be read.
+        For each output tile of the span its pixels, or None where the slide must be read.
     """
 
     region: Region
-    nuclei: list[Arrived]
-    damaged: list[Arrived]
+    nuclei: list[ArrivedTile]
+    damaged: list[ArrivedTile]
     pixels: list[Pixels | None]
 
 
@@ -77,7 +77,7 @@ class Mosaic:
     masks
         Their maps, in the same order.
     painter
-        Says which pixels are nucleus, and how far around itself a run needs them.
+        Says which pixels are nucleus, and how far around itself a span needs them.
     level
         Level 0 of the output.
 
@@ -100,26 +100,26 @@ class Mosaic:
         self._grid, self._masks, self._painter, self._level = grid, masks, painter, level
         self._places = foreground
         self._order = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
-        self._rows: dict[int, dict[int, Arrived]] = {}
+        self._rows: dict[int, dict[int, ArrivedTile]] = {}
         self._received = 0
         # Where output tiles are the grid's tiles, inferred pixels are the output's, and nothing is read again.
         self._same = grid.tile == level.side and grid.overlap == 0
         self.nuclei_pixels = 0
         self.damaged: set[tuple[int, int]] = set()
 
-    def jobs(self) -> Iterator[Job]:
-        """Yield the runs of level 0 in order; draws maps from the stream only when the next run needs them.
+    def jobs(self) -> Iterator[SpanJob]:
+        """Yield the spans of level 0 in order; draws maps from the stream only when the next span needs them.
 
         Raises
         ------
         NucleiError
             The stream ended early, went on too long or was out of order.
         """
-        for row, run in self._level:
-            region = self._level.region(row, run)
+        for row, span in self._level:
+            region = self._level.region(row, span)
             self._draw(region)
-            yield self._job(region, row, run)
-            if run == self._level.runs - 1:
+            yield self._job(region, row, span)
+            if span == self._level.spans - 1:
                 self._forget(region.bottom)
         # Asking for the batch behind the last lets the stream finish what it does at its end.
         if next(self._masks, None) is not None:
@@ -137,8 +137,8 @@ class Mosaic:
 
     def _take(self, batch: MapBatch) -> None:
         first, end = self._received, self._received + len(batch)
-        if end > len(self._order) or not np.array_equal(batch.index, np.arange(first, end)):
-            raise NucleiError(f"internal error: maps out of order, wanted tile {first}, got {batch.index[:1]}")
+        if end > len(self._order) or not np.array_equal(batch.tile_ids, np.arange(first, end)):
+            raise NucleiError(f"internal error: maps out of order, wanted tile {first}, got {batch.tile_ids[:1]}")
         self._received = end
         nuclei = self._painter.nuclei(first_channel(batch.maps))
         for number, (row, column) in enumerate(self._places[first:end].tolist()):
@@ -147,18 +147,18 @@ class Mosaic:
                 self.damaged.add((row, column))
             self._rows.setdefault(row, {})[column] = arrived
 
-    def _keep(self, batch: MapBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> Arrived:
+    def _keep(self, batch: MapBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> ArrivedTile:
         core, region = self._grid.core(row, column), self._grid.region(row, column)
         inside = np.s_[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
         pixels = batch.tiles.pixels[number][inside] if self._same else None
         if batch.tiles.damaged[number]:
-            return Arrived(core, None, pixels, True)
+            return ArrivedTile(core, None, pixels, True)
         nuclei = nuclei[inside]
         count = int(np.count_nonzero(nuclei))
         self.nuclei_pixels += count
-        return Arrived(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
+        return ArrivedTile(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
 
-    def _job(self, region: Region, row: int, run: int) -> Job:
+    def _job(self, region: Region, row: int, span: int) -> SpanJob:
         grid, margin = self._grid, self._painter.margin
         grown = grow(region, margin).intersect(grid.bounds)
         tiles = [
@@ -174,9 +174,9 @@ class Mosaic:
             for number in range(len(pixels)):
                 tile = self._rows[row].get(first + number)
                 if tile is not None:
-                    # Moved, not shared: the batch's memory is free once this run is rendered.
+                    # Moved, not shared: the batch's memory is free once this span is rendered.
                     pixels[number], tile.pixels = tile.pixels, None
-        return Job(
+        return SpanJob(
             region,
             [tile for tile in tiles if tile.nuclei is not None],
             [tile for tile in tiles if tile.damaged and tile.core.intersect(region).area],
@@ -184,7 +184,7 @@ class Mosaic:
         )
 
     def _forget(self, bottom: int) -> None:
-        """Drop the rows of tiles that no run below pixel row `bottom` needs."""
+        """Drop the rows of tiles that no span below pixel row `bottom` needs."""
         first = self._grid.row_of(max(0, bottom - self._painter.margin))
         for row in [row for row in self._rows if row < first]:
             del self._rows[row]
@@ -197,7 +197,7 @@ def first_channel(maps: Pixels) -> Pixels:
     return np.asarray(cv2.extractChannel(rows, 0), np.uint8).reshape(maps.shape[:3])
 
 
-def nuclei_under(tiles: list[Arrived], region: Region, margin: int, bounds: Region) -> Mask:
+def nuclei_under(tiles: list[ArrivedTile], region: Region, margin: int, bounds: Region) -> Mask:
     """Return the nuclei under a region and the margin around it.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Renders a run of level 0: pixels, overlay, hatching, segments. Runs in worker threads."""
+"""Renders a span of level 0: pixels, overlay, hatching, segments. Runs in worker threads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nuclei_segmentation.operators.stitch.mosaic import Job, nuclei_under
+from nuclei_segmentation.operators.stitch.mosaic import SpanJob, nuclei_under
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
-from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, Strip, finish
+from nuclei_segmentation.operators.stitch.pyramid.segments import EncodedSpan, Encoder, finish
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides.hatching import hatch
@@ -17,23 +17,23 @@ from nuclei_segmentation.shared.slides.slide import Slide
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A run of level 0.
+    """A span of level 0.
 
     Attributes
     ----------
-    strip
+    encoded
         Its segments and its half.
     damaged
         (row, column) of the grid's tiles in which pixels could not be read now.
     """
 
-    strip: Strip
+    encoded: EncodedSpan
     damaged: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders runs of level 0; may be called by several threads at once.
+    """Renders spans of level 0; may be called by several threads at once.
 
     Attributes
     ----------
@@ -56,8 +56,8 @@ class Renderer:
     encode: Encoder
     last: bool
 
-    def __call__(self, job: Job) -> Rendered:
-        """Render a run."""
+    def __call__(self, job: SpanJob) -> Rendered:
+        """Render a span."""
         damaged: list[tuple[int, int]] = []
         tiles = self._pixels(job, damaged)
         if job.nuclei:
@@ -66,7 +66,7 @@ class Renderer:
             self._hatch(job, tiles, tile.core)
         return Rendered(finish(tiles, self.side, self.encode, self.last), damaged)
 
-    def _pixels(self, job: Job, damaged: list[tuple[int, int]]) -> list[Pixels]:
+    def _pixels(self, job: SpanJob, damaged: list[tuple[int, int]]) -> list[Pixels]:
         """Return the pixels of each tile; neighbours without pixels are read from the slide together."""
         tiles: list[Pixels] = []
         while len(tiles) < len(job.pixels):
@@ -96,7 +96,7 @@ class Renderer:
                 damaged.append((row, column))
         return pixels
 
-    def _draw(self, job: Job, tiles: list[Pixels]) -> None:
+    def _draw(self, job: SpanJob, tiles: list[Pixels]) -> None:
         margin = self.painter.margin
         nuclei = nuclei_under(job.nuclei, job.region, margin, self.grid.bounds)
         for number, tile in enumerate(tiles):
@@ -107,7 +107,7 @@ class Renderer:
                 tiles[number] = np.array(tile, order="C")
                 self.painter.paint(tiles[number], under)
 
-    def _hatch(self, job: Job, tiles: list[Pixels], core: Region) -> None:
+    def _hatch(self, job: SpanJob, tiles: list[Pixels], core: Region) -> None:
         for number, tile in enumerate(tiles):
             region = Region(job.region.x + number * self.side, job.region.y, tile.shape[1], tile.shape[0])
             part = core.intersect(region)

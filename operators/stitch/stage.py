@@ -80,8 +80,8 @@ def stitch(
     foreground
         (n, 2) int32, row and column of these tiles in row-major order.
     masks
-        Their maps: batches whose `index` runs from 0 to n - 1. Drawn in the calling thread, no sooner than needed. The
-        arrays of a batch must not be written to afterwards.
+        Their maps: batches whose `tile_ids` run from 0 to n - 1. Drawn in the calling thread, no sooner than needed.
+        The arrays of a batch must not be written to afterwards.
     target
         The file to write, in a folder of work.
     spool
@@ -141,7 +141,7 @@ def stitch(
 
 
 class _Base:
-    """Renders level 0: submits its runs, and hands over their segments in order."""
+    """Renders level 0: submits its spans, and hands over their segments in order."""
 
     def __init__(
         self,
@@ -158,23 +158,23 @@ class _Base:
         self.damaged: set[tuple[int, int]] = set()
 
     def segments(self) -> Iterator[bytes]:
-        """Yield the segments of level 0; maps are drawn and runs submitted as far ahead as the memory allows."""
+        """Yield the segments of level 0; maps are drawn and spans submitted as far ahead as the memory allows."""
         done, total = 0, self._level.rows * self._level.columns
         limit = ahead(self._pool.workers)
-        for row, run in self._level:
+        for row, span in self._level:
             while len(self._under_way) < limit and (job := next(self._jobs, None)) is not None:
                 self._under_way.append(self._pool.submit("stitch", self._render, job))
             rendered = self._pool.result(self._under_way.popleft())
             self.damaged.update(rendered.damaged)
-            self._reducer.put(0, row, run, rendered.strip.half)
-            yield from rendered.strip.segments
-            done += len(rendered.strip.segments)
+            self._reducer.put(0, row, span, rendered.encoded.half)
+            yield from rendered.encoded.segments
+            done += len(rendered.encoded.segments)
             self._progress(done, total)
 
     def finish(self) -> None:
         """Let the stream of maps end."""
         if next(self._jobs, None) is not None:
-            raise AssertionError("a run was left over")
+            raise AssertionError("a span was left over")
 
     def close(self) -> None:
         """Cancel what is queued and wait for what is running."""

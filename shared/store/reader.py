@@ -73,7 +73,7 @@ class StoreReader(Closing):
             )
 
     @property
-    def index(self) -> npt.NDArray[np.int32]:
+    def tile_positions(self) -> npt.NDArray[np.int32]:
         """Row and column of each tile, (n, 2)."""
         content: npt.NDArray[np.int32] = self.small("index")[: self.manifest.n]
         grid = self.manifest.grid

@@ -61,7 +61,7 @@ def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> 
     journal.unlink(missing_ok=True)
     with WorkerPool(2) as pool, Journal(journal, (grid.tile, grid.tile, channels)) as kept:
         for batch in infer(load(slide, grid, foreground, pool, 3), engine, kept, pool):
-            for index, maps in zip(batch.index.tolist(), batch.maps, strict=True):
+            for index, maps in zip(batch.tile_ids.tolist(), batch.maps, strict=True):
                 row, column = foreground[index].tolist()
                 core, region = grid.core(row, column), grid.region(row, column)
                 inside = maps[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]

@@ -106,10 +106,10 @@ class Case:
 
     def batches(self) -> Iterator[MapBatch]:
         for start in range(0, len(self.foreground), self.batch):
-            index = np.arange(start, min(start + self.batch, len(self.foreground)))
-            tiles = np.stack([self._tile(self.grid.region(*self.foreground[number].tolist())) for number in index])
+            tile_ids = np.arange(start, min(start + self.batch, len(self.foreground)))
+            tiles = np.stack([self._tile(self.grid.region(*self.foreground[number].tolist())) for number in tile_ids])
             tiles.flags.writeable = False
-            yield MapBatch(index, self.maps[index], TileBatch(index, tiles, self.damaged[index]))
+            yield MapBatch(tile_ids, self.maps[tile_ids], TileBatch(tile_ids, tiles, self.damaged[tile_ids]))
 
     def _tile(self, region: Region) -> Pixels:
         rows = np.abs(np.arange(region.y, region.bottom))

@@ -232,9 +232,11 @@ def test_memory_stays_below_what_is_announced_however_wide_the_slide(tmp_path: P
         blob = np.zeros((8, tile, tile, 1), np.uint8)
         blob[:, 50:90, 50:90] = 255
         for start in range(0, len(foreground), 8):
-            index = np.arange(start, min(start + 8, len(foreground)))
-            pixels = np.full((len(index), tile, tile, 3), start % 251, np.uint8)
-            yield MapBatch(index, blob[: len(index)].copy(), TileBatch(index, pixels, np.zeros(len(index), bool)))
+            tile_ids = np.arange(start, min(start + 8, len(foreground)))
+            pixels = np.full((len(tile_ids), tile, tile, 3), start % 251, np.uint8)
+            yield MapBatch(
+                tile_ids, blob[: len(tile_ids)].copy(), TileBatch(tile_ids, pixels, np.zeros(len(tile_ids), bool))
+            )
 
     def sample(done: int, total: int) -> None:
         nonlocal peak

@@ -1,4 +1,4 @@
-"""The shape of the pyramid: its levels, and the runs of tiles that are the units of work."""
+"""The shape of the pyramid: its levels, and the spans of tiles that are the units of work."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from nuclei_segmentation.shared.geometry import Region
 SIDE = 256
 """Side of a TIFF tile in pixels, a multiple of 16. It need not be the side of the tiles that are inferred."""
 
-RUN = 8
+SPAN_TILES = 8
 """Consecutive tiles of a row that one task renders, so that what Python costs per task is shared by eight tiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of the pyramid, cut into rows of tiles, and these into runs.
+    """One level of the pyramid, cut into rows of tiles, and these into spans.
 
     Attributes
     ----------
@@ -44,27 +44,27 @@ class Level:
         return -(-self.width // self.side)
 
     @property
-    def runs(self) -> int:
-        """Runs in a row; the last may be shorter than the others."""
-        return -(-self.columns // RUN)
+    def spans(self) -> int:
+        """Spans in a row; the last may be shorter than the others."""
+        return -(-self.columns // SPAN_TILES)
 
     @property
     def bounds(self) -> Region:
         """The whole level, in its own pixels."""
         return Region(0, 0, self.width, self.height)
 
-    def region(self, row: int, run: int) -> Region:
-        """Return the pixels of a run, in pixels of this level."""
-        length = RUN * self.side
-        return Region(run * length, row * self.side, length, self.side).intersect(self.bounds)
+    def region(self, row: int, span: int) -> Region:
+        """Return the pixels of a span, in pixels of this level."""
+        length = SPAN_TILES * self.side
+        return Region(span * length, row * self.side, length, self.side).intersect(self.bounds)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield (row, run) row by row: the order of the tiles in the file."""
-        return ((row, run) for row in range(self.rows) for run in range(self.runs))
+        """Yield (row, span) row by row: the order of the tiles in the file."""
+        return ((row, span) for row in range(self.rows) for span in range(self.spans))
 
-    def children(self, row: int, run: int, below: Level) -> int:
-        """Return from how many runs of the level below (the finer one) a run of this level is made: 1, 2 or 4."""
-        return min(2, below.rows - 2 * row) * min(2, below.runs - 2 * run)
+    def children(self, row: int, span: int, below: Level) -> int:
+        """Return from how many spans of the level below (the finer one) a span of this level is made: 1, 2 or 4."""
+        return min(2, below.rows - 2 * row) * min(2, below.spans - 2 * span)
 
 
 def levels_of(width: int, height: int, side: int = SIDE) -> tuple[Level, ...]:

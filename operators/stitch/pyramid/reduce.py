@@ -1,7 +1,7 @@
 """Builds the reduced levels while level 0 goes by.
 
-A run of a level is made from up to four runs of the level below. A finished run hands its half up; when the last of the
-four is in, a task joins, encodes and halves again. So nothing but the halves of at most one row of runs per level
+A span of a level is made from up to four spans of the level below. A finished span hands its half up; when the last of
+the four is in, a task joins, encodes and halves again. So nothing but the halves of at most one row of spans per level
 is ever held, and no level is held decoded.
 """
 
@@ -15,15 +15,15 @@ from functools import partial
 import numpy as np
 
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
-from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, Strip, finish
+from nuclei_segmentation.operators.stitch.pyramid.segments import EncodedSpan, Encoder, finish
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
-    """The halves that make a run: by (row, column) of the 2 × 2."""
+class _Halves:
+    """The halves that make a span: by (row, column) of the 2 × 2."""
 
     width: int
     height: int
@@ -49,28 +49,28 @@ class Reducer:
 
     def __init__(self, levels: tuple[Level, ...], encode: Encoder, spool: Spool, pool: WorkerPool, ahead: int) -> None:
         self._levels, self._encode, self._spool, self._pool, self._ahead = levels, encode, spool, pool, ahead
-        self._waiting: dict[tuple[int, int, int], _Parts] = {}
-        self._under_way: deque[tuple[int, int, int, Future[Strip]]] = deque()
+        self._waiting: dict[tuple[int, int, int], _Halves] = {}
+        self._under_way: deque[tuple[int, int, int, Future[EncodedSpan]]] = deque()
 
-    def put(self, number: int, row: int, run: int, half: Pixels | None) -> None:
-        """Take the half of a finished run.
+    def put(self, number: int, row: int, span: int, half: Pixels | None) -> None:
+        """Take the half of a finished span.
 
         Parameters
         ----------
-        number, row, run
-            Level and place of the run. The runs of a level come in order.
+        number, row, span
+            Level and place of the span. The spans of a level come in order.
         half
             Its half; None if there is no level above.
         """
         if half is None:
             return
         above = self._levels[number + 1]
-        place = (above.number, row // 2, run // 2)
+        place = (above.number, row // 2, span // 2)
         parts = self._waiting.get(place)
         if parts is None:
             region = above.region(*place[1:])
-            parts = self._waiting[place] = _Parts(region.width, region.height, {})
-        parts.halves[row % 2, run % 2] = half
+            parts = self._waiting[place] = _Halves(region.width, region.height, {})
+        parts.halves[row % 2, span % 2] = half
         if len(parts.halves) == above.children(*place[1:], self._levels[number]):
             del self._waiting[place]
             work = partial(_join, above.side, self._encode, above is self._levels[-1])
@@ -86,15 +86,15 @@ class Reducer:
         abandon(future for *_, future in self._under_way)
 
     def _settle(self, ahead: int) -> None:
-        """Deal with finished runs in the order of their submission, waiting while more than `ahead` are under way."""
+        """Deal with finished spans in the order of their submission, waiting while more than `ahead` are under way."""
         while self._under_way and (len(self._under_way) > ahead or self._under_way[0][3].done()):
-            number, row, run, future = self._under_way.popleft()
-            strip = self._pool.result(future)
-            self._spool.append(number, strip.segments)
-            self.put(number, row, run, strip.half)
+            number, row, span, future = self._under_way.popleft()
+            encoded = self._pool.result(future)
+            self._spool.append(number, encoded.segments)
+            self.put(number, row, span, encoded.half)
 
 
-def _join(side: int, encode: Encoder, last: bool, parts: _Parts) -> Strip:
+def _join(side: int, encode: Encoder, last: bool, parts: _Halves) -> EncodedSpan:
     """Put halves together, encode them and halve again."""
     pixels = np.empty((parts.height, parts.width, 3), np.uint8)
     top = parts.halves[0, 0]

@@ -23,15 +23,15 @@ _JFIF_END = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Strip:
-    """A finished run.
+class EncodedSpan:
+    """A finished span.
 
     Attributes
     ----------
     segments
         One per tile, from left to right.
     half
-        (ceil(h / 2), ceil(w / 2), 3) uint8, the run at half size; None at the coarsest level.
+        (ceil(h / 2), ceil(w / 2), 3) uint8, the span at half size; None at the coarsest level.
     """
 
     segments: list[bytes]
@@ -91,8 +91,8 @@ def _header(jpeg: JpegSettings) -> tuple[int, int, int]:
     return starts[_FRAME], starts[_HUFFMAN], place
 
 
-def finish(tiles: list[Pixels], side: int, encode: Encoder, last: bool) -> Strip:
-    """Encode the tiles of a run and halve it.
+def finish(tiles: list[Pixels], side: int, encode: Encoder, last: bool) -> EncodedSpan:
+    """Encode the tiles of a span and halve it.
 
     Parameters
     ----------
@@ -107,13 +107,13 @@ def finish(tiles: list[Pixels], side: int, encode: Encoder, last: bool) -> Strip
     """
     segments = [encode(whole(tile, side)) for tile in tiles]
     if last:
-        return Strip(segments, None)
+        return EncodedSpan(segments, None)
     height, width = len(tiles[0]), sum(tile.shape[1] for tile in tiles)
     half = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
     for number, tile in enumerate(tiles):
         left = number * (side // 2)
         halve(tile, half[:, left : left + -(-tile.shape[1] // 2)])
-    return Strip(segments, half)
+    return EncodedSpan(segments, half)
 
 
 def whole(tile: Pixels, side: int) -> Pixels:

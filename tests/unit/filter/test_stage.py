@@ -24,14 +24,14 @@ def tiles() -> Pixels:
 
 def batches(size: int, damaged: set[int]) -> Iterator[TileBatch]:
     for start in range(0, COUNT, size):
-        index = np.arange(start, min(start + size, COUNT))
-        yield TileBatch(index, tiles()[index], np.isin(index, list(damaged)))
+        tile_ids = np.arange(start, min(start + size, COUNT))
+        yield TileBatch(tile_ids, tiles()[tile_ids], np.isin(tile_ids, list(damaged)))
 
 
 def collect(engine: MockEngine, journal: Journal, size: int, damaged: set[int]) -> Pixels:
     with WorkerPool(2) as pool:
         found = list(infer(batches(size, damaged), engine, journal, pool))
-    assert np.concatenate([batch.index for batch in found]).tolist() == list(range(COUNT))
+    assert np.concatenate([batch.tile_ids for batch in found]).tolist() == list(range(COUNT))
     return np.concatenate([batch.maps for batch in found])
 
 
@@ -42,20 +42,20 @@ def test_only_tiles_that_are_neither_kept_nor_damaged_are_inferred(
 ) -> None:
     kept, damaged = {0, 5, 6, 7, 22}, {3, 8}
     with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
-        for index in kept:
-            journal.add(index, np.full((SIDE, SIDE, 2), index, np.uint8))
+        for tile_ids in kept:
+            journal.add(tile_ids, np.full((SIDE, SIDE, 2), tile_ids, np.uint8))
     with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
         engine = MockEngine(darkness, in_flight=in_flight)
         maps = collect(engine, journal, size, damaged)
         assert engine.tiles == COUNT - len(kept) - len(damaged)
         assert len(journal) == COUNT - len(damaged), "what is inferred is kept; what is damaged is not"
-    for index in range(COUNT):
-        expected = darkness(tiles()[index : index + 1])[0]
-        if index in kept:
-            expected[...] = index
-        elif index in damaged:
+    for tile_ids in range(COUNT):
+        expected = darkness(tiles()[tile_ids : tile_ids + 1])[0]
+        if tile_ids in kept:
+            expected[...] = tile_ids
+        elif tile_ids in damaged:
             expected[...] = 0
-        np.testing.assert_array_equal(maps[index], expected)
+        np.testing.assert_array_equal(maps[tile_ids], expected)
 
 
 def test_what_was_inferred_before_a_failure_is_kept(tmp_path: Path) -> None:

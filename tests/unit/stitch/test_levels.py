@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_segmentation.operators.stitch.pyramid.levels import RUN, levels_of
+from nuclei_segmentation.operators.stitch.pyramid.levels import SPAN_TILES, levels_of
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_runs_partition_every_level(width: int, height: int) -> None:
             region = level.region(*place)
             seen[region.y : region.bottom, region.x : region.right] += 1
         assert (seen == 1).all()
-        assert len(list(level)) == level.rows * level.runs
-        assert level.runs * RUN >= level.columns
+        assert len(list(level)) == level.rows * level.spans
+        assert level.spans * SPAN_TILES >= level.columns
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000))
@@ -40,6 +40,6 @@ def test_every_run_has_one_parent_and_parents_know_how_many_children_they_have(w
     levels = levels_of(width, height, 64)
     for below, above in pairwise(levels):
         children: dict[tuple[int, int], int] = {}
-        for row, run in below:
-            children[row // 2, run // 2] = children.get((row // 2, run // 2), 0) + 1
+        for row, span in below:
+            children[row // 2, span // 2] = children.get((row // 2, span // 2), 0) + 1
         assert children == {place: above.children(*place, below) for place in above}

@@ -44,10 +44,10 @@ def test_tiles_at_the_edge_are_filled_with_their_last_pixels(size: tuple[int, in
 def test_a_run_is_encoded_tile_by_tile_and_halved_as_a_whole(height: int, width: int) -> None:
     pixels = image(height, width)
     tiles = [pixels[:, left : left + 16] for left in range(0, width, 16)]
-    strip = finish(tiles, 16, lambda tile: tile.tobytes(), last=False)
-    assert strip.segments == [whole(tile, 16).tobytes() for tile in tiles]
-    assert strip.half is not None
-    np.testing.assert_array_equal(strip.half, mean(pixels))
+    encoded = finish(tiles, 16, lambda tile: tile.tobytes(), last=False)
+    assert encoded.segments == [whole(tile, 16).tobytes() for tile in tiles]
+    assert encoded.half is not None
+    np.testing.assert_array_equal(encoded.half, mean(pixels))
     assert finish(tiles, 16, lambda tile: b"", last=True).half is None
 
 

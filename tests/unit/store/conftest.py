@@ -94,7 +94,7 @@ class Maker:
         with self.reader() as reader:
             items, damaged = reader.read(0, self.n)
             rest = [reader.small(name).tobytes() for name in sorted(self.small())]
-            return b"".join([items.tobytes(), damaged.tobytes(), reader.index.tobytes(), *rest])
+            return b"".join([items.tobytes(), damaged.tobytes(), reader.tile_positions.tobytes(), *rest])
 
     @property
     def array(self) -> Path:

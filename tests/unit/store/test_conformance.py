@@ -34,7 +34,7 @@ def test_a_store_is_read_as_it_was_written(maker: Maker, kind: str, n: int) -> N
     assert maker.make() == n
     with maker.reader() as reader:
         assert reader.count == n
-        assert reader.index.shape == (n, 2)
+        assert reader.tile_positions.shape == (n, 2)
         for item in range(n):
             items, damaged = reader.read(item, item + 1)
             np.testing.assert_array_equal(items[0], maker.value(item))
