@@ -36,11 +36,11 @@ class Bare:
 
     Attributes
     ----------
-    read
+    read : Usage
         Every tile of the slide, by our own reader.
-    infer
+    infer : Usage
         Every foreground tile, one at a time, from pixels in memory.
-    write
+    write : Usage
         The painted image, from memory: JPEG of every tile of every level, halving, the bytes into a file.
     """
 
@@ -59,17 +59,21 @@ class Parts:
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Of the run; tiles of 256 without overlap.
-    model
+    model : pathlib.Path
         The model's file.
     """
 
     def __init__(self, settings: Settings, model: Path) -> None:
         self._settings = settings
         with open_slide(settings.input_path) as slide:
-            self._grid = TileGrid(slide.info.width, slide.info.height, settings.tile)
-            mask = None if settings.mask.method == "none" else tissue_mask(slide.thumbnail(settings.mask.pixel_limit))
+            self._grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size)
+            mask = (
+                None
+                if settings.mask.method == "none"
+                else tissue_mask(slide.thumbnail(settings.mask_pixel_count_limit))
+            )
             self._foreground: list[tuple[int, int]] = list(map(tuple, foreground_tiles(self._grid, mask).tolist()))
             self._image = np.empty((self._grid.rows * SIDE, self._grid.columns * SIDE, 3), np.uint8)
             self._read(slide)
@@ -88,7 +92,7 @@ class Parts:
 
         Parameters
         ----------
-        folder
+        folder : pathlib.Path
             Takes the file that is written.
         """
         with open_slide(self._settings.input_path) as slide:
@@ -102,7 +106,7 @@ class Parts:
 
     def _share(self, items: Sequence[tuple[int, int]], work: Callable[[tuple[int, int]], object]) -> None:
         """Do the work for all items: the first part of them in the first thread, and so on."""
-        count = self._settings.workers
+        count = self._settings.num_workers
 
         def some(number: int) -> None:
             for item in items[len(items) * number // count : len(items) * (number + 1) // count]:

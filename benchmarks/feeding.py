@@ -23,7 +23,7 @@ from benchmarks.table import Row
 from benchmarks.timing import Usage, in_turns, used
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, Settings
 from tests.triton.harness import TritonServer, is_installed
 
 TILE = 256
@@ -115,9 +115,9 @@ def _repository() -> Path:
 
 def _settings(address: str, *, shared_memory: bool) -> Settings:
     return Settings(
-        tile=TILE,
-        triton=(address,),
-        model=ModelSettings(name=NAME),
+        tile_size=TILE,
+        triton_servers=(address,),
+        model_name=NAME,
         inference=InferenceSettings(batch=BATCH, in_flight=THREADS, shared_memory=shared_memory),
     )
 
@@ -176,9 +176,9 @@ class _Bare:
 
     Parameters
     ----------
-    server
+    server : TritonServer
         To be fed.
-    stored
+    stored : numpy.ndarray
         The store in shared memory.
     """
 

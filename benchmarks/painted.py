@@ -65,9 +65,9 @@ class Canvas:
 
     Attributes
     ----------
-    pixels
+    pixels : numpy.ndarray
         (h, w, 3) float32, 0 to 255.
-    truth
+    truth : dict of str to numpy.ndarray
         Kind of thing to (h, w) bool: where it was painted.
     """
 

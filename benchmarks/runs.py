@@ -21,7 +21,7 @@ from benchmarks.slides import CACHE, ROOT
 from benchmarks.timing import Usage, now
 from nuclei_segmentation.operators.segmentation import estimate, run
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
-from nuclei_segmentation.shared.settings import MaskSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import MaskSettings, ModelsSettings, Settings
 
 OUTPUT = CACHE / f"out-{os.getpid()}"
 """Of this process alone: two benchmarks at once disturb each other's figures, but not each other's files."""
@@ -46,9 +46,9 @@ def settings_for(slide: Path, repository: Path, mask: Literal["tissue", "none"] 
     return Settings(
         input_path=slide,
         output_path=OUTPUT,
-        workers=usable_cpus(),
+        num_workers=usable_cpus(),
         mask=MaskSettings(method=mask),
-        model=ModelSettings(repository=repository),
+        models=ModelsSettings(repository=repository),
     )
 
 
@@ -96,14 +96,14 @@ def fresh(settings: Settings) -> Footprint:
     RuntimeError
         The run failed, or did not announce what memory it needs.
     """
-    lines = f"models: {{repository: {settings.model.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
+    lines = f"models: {{repository: {settings.models.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
     kept = {name: value for name, value in os.environ.items() if "TRITON" not in name and "TRTIS" not in name}
     with empty_output() as folder, tempfile.TemporaryDirectory() as config, tempfile.TemporaryFile("w+") as log:
         Path(config, "config.yaml").write_text(lines)
         start, peak = time.perf_counter(), 0
         process = subprocess.Popen(
             [
-                sys.executable, str(ROOT / "operators" / "main.py"), "segmentation", "-w", str(settings.workers),
+                sys.executable, str(ROOT / "operators" / "main.py"), "segmentation", "-w", str(settings.num_workers),
                 "--input-path", str(settings.input_path), "--output-path", str(folder), "--config-path", config,
             ],
             stdout=subprocess.DEVNULL, stderr=log, env=kept,

@@ -47,9 +47,9 @@ def generated(width: int, height: int, tile: int = 256) -> Generated:
 
     Parameters
     ----------
-    width, height
+    width, height : int
         In pixels.
-    tile
+    tile : int, optional
         Side of its stored tiles.
     """
     path = CACHE / f"{width}x{height}-{tile}.tif"

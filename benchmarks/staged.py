@@ -27,8 +27,8 @@ from nuclei_segmentation.operators.load import command as load_command
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.files import write_all
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
-from nuclei_segmentation.shared.runtime.waiting import VARIABLE
-from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import Settings, WaitSettings
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK
 from nuclei_segmentation.shared.store import ArrayMetadata, Manifest, SlideMetadata, StoreWriter, ledger
 
 TILE = 256
@@ -108,7 +108,9 @@ def _bookkeeping(*, quick: bool) -> Row:
         return work
 
     with _folder() as folder:
-        settings = replace(settings_for(slide.path, idle_repository()), output_path=folder / "store", patience=None)
+        settings = replace(
+            settings_for(slide.path, idle_repository()), output_path=folder / "store", wait=WaitSettings(None)
+        )
         with (
             mock.patch("nuclei_segmentation.shared.store.writer.checksum", counted(ledger.checksum)),
             mock.patch.object(ledger.LedgerWriter, "append", counted(ledger.LedgerWriter.append)),
@@ -184,11 +186,11 @@ def _share(work: Callable[[int], None], tiles: int) -> None:
 
 
 def _start(command: str, source: Path, output: Path, config: str) -> subprocess.Popen[bytes]:
-    kept = {name: value for name, value in os.environ.items() if "TRI" not in name and name != VARIABLE}
+    kept = {name: value for name, value in os.environ.items() if "TRI" not in name and name != NO_SYNC_LOCK}
     default = Settings()
     return subprocess.Popen(
         [
-            sys.executable, str(ROOT / "operators" / "main.py"), command, "-d", "ERROR", "-t", str(default.tile),
+            sys.executable, str(ROOT / "operators" / "main.py"), command, "-d", "ERROR", "-t", str(default.tile_size),
             "--input-path", str(source), "--output-path", str(output), "--config-path", config,
         ],
         stdout=subprocess.DEVNULL, env=kept,

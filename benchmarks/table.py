@@ -12,15 +12,15 @@ class Row:
 
     Attributes
     ----------
-    name
+    name : str
         What was measured.
-    ours, reference
+    ours, reference : str
         The two measurements, with their units.
-    ratio
+    ratio : float or None
         Of the two, as the target wants it; None where a figure is only reported.
-    target
+    target : float or None
         The ratio that is promised; None where a figure is only reported.
-    at_least
+    at_least : bool
         Whether a larger ratio is better.
     """
 

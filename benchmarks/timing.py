@@ -46,9 +46,9 @@ def in_turns(sides: Mapping[str, Callable[[], Usage]], rounds: int) -> dict[str,
 
     Parameters
     ----------
-    sides
+    sides : Mapping of str to callable
         By name: does the work once and returns what it took.
-    rounds
+    rounds : int
         How often. Every second round goes backwards, so that no side always comes after the same other.
     """
     found: dict[str, Usage] = {}

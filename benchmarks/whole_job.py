@@ -60,7 +60,7 @@ def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
         else:
             best.take(job, bare)
     assert best is not None
-    sums, ideal = best.bare, best.bare.cpu / settings.workers
+    sums, ideal = best.bare, best.bare.cpu / settings.num_workers
     return [
         Row(
             f"whole job, {name}: CPU",
@@ -73,7 +73,7 @@ def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
         Row(
             "  wall",
             f"{best.total.wall:.2f} s",
-            f"that sum over {settings.workers} cores: {ideal:.2f} s",
+            f"that sum over {settings.num_workers} cores: {ideal:.2f} s",
             best.total.wall / ideal,
             1.1,
             at_least=False,

@@ -25,7 +25,7 @@ class ArraySlide(Slide):
 
     Parameters
     ----------
-    image
+    image : numpy.ndarray
         (h, w, 3) uint8 RGB.
     """
 

@@ -9,7 +9,7 @@ from nuclei_segmentation.shared.clara.driver import run_stage
 from nuclei_segmentation.shared.runtime import cli
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings import config_file as config
-from nuclei_segmentation.shared.settings.shard import VARIABLE
+from nuclei_segmentation.shared.settings.environment import SHARD
 
 log = logging.getLogger("nuclei")
 
@@ -55,7 +55,7 @@ def _stitch(settings: Callable[[], Settings]) -> None:
 def _whole(settings: Settings, what: str) -> Settings:
     """Return the settings; say that a shard, which may be set for all stages, is none of this one's concern."""
     if settings.shard is not None:
-        log.info("%s, whatever %s or `shard` says: that is for filter", what, VARIABLE)
+        log.info("%s, whatever %s or `shard` says: that is for filter", what, SHARD)
     return settings
 
 

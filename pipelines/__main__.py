@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Parameters
     ----------
-    arguments
+    arguments : Sequence of str or None, optional
         The command line without the program's name; None takes that of this process.
     """
     for name in ("stdout", "stderr"):

@@ -17,9 +17,9 @@ class Folders:
 
     Attributes
     ----------
-    payload
+    payload : pathlib.Path
         What the pipeline is given.
-    output
+    output : pathlib.Path
         Where the result goes.
     """
 

@@ -16,11 +16,11 @@ class TileBatch:
 
     Attributes
     ----------
-    tile_ids
+    tile_ids : numpy.ndarray
         (b,) int64; each tile's number among the foreground tiles.
-    pixels
+    pixels : numpy.ndarray
         (b, T, T, 3) uint8 RGB; reflected beyond the slide's border.
-    damaged
+    damaged : numpy.ndarray
         (b,) bool; tiles that could not be read. Their pixels are hatched where unreadable; they are not inferred.
     """
 
@@ -38,11 +38,11 @@ class MapBatch:
 
     Attributes
     ----------
-    tile_ids
+    tile_ids : numpy.ndarray
         (b,) int64; each tile's number among the foreground tiles.
-    maps
+    maps : numpy.ndarray
         (b, T, T, C) uint8; channel 0 is the nucleus probability times 255.
-    tiles
+    tiles : TileBatch
         The tiles that the maps belong to.
     """
 

@@ -52,7 +52,7 @@ class ConfigError(UsageError):
 
     Parameters
     ----------
-    problems
+    problems : Sequence of str
         One line each; all that were found, not only the first.
     """
 
@@ -122,7 +122,7 @@ class Interrupted(BaseException):
 
     Parameters
     ----------
-    number
+    number : int
         The signal's number.
     """
 

@@ -52,11 +52,11 @@ class TileGrid:
 
     Parameters
     ----------
-    width, height
+    width, height : int
         The slide's size in level-0 pixels.
-    tile
+    tile : int
         Side of a tile, a multiple of 16.
-    overlap
+    overlap : int
         Pixels that neighbouring tiles share, a multiple of 16 below `tile`.
     """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 
 from nuclei_segmentation.shared.errors import NucleiError
-from nuclei_segmentation.shared.settings import ModelSettings
+from nuclei_segmentation.shared.settings import ModelsSettings
 from nuclei_segmentation.shared.settings import Settings as RunSettings
 from training.checkpoint import CheckpointError
 from training.data import DataError, Field, load_fields
@@ -99,7 +99,7 @@ def main() -> int:
         path = export(network, options.output)
         verify(network, path)
         export_int8(options.output, [field for group in fields.values() for field in group])
-        run = RunSettings(model=ModelSettings(NAME, options.output))
+        run = RunSettings(model_name=NAME, models=ModelsSettings(options.output))
         plain = replace(run, inference=replace(run.inference, precision="fp32"))
         with Segmenter(run) as int8, Segmenter(plain) as fp32:
             scores = evaluate(load_fields(options.data, "val"), {"int8": int8, "fp32": fp32}, workers=settings.threads)

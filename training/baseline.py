@@ -21,12 +21,13 @@ def otsu(image: Pixels) -> npt.NDArray[np.int32]:
 
     Parameters
     ----------
-    image
+    image : numpy.ndarray
         (h, w, 3) uint8 RGB: light nuclei on black, or dark ones on white.
 
     Returns
     -------
-    (h, w) int32: 0 is background, 1 … n are the nuclei.
+    numpy.ndarray
+        (h, w) int32: 0 is background, 1 … n are the nuclei.
     """
     grey = ndimage.gaussian_filter(rgb2gray(image), 1.0)
     if grey.min() == grey.max():

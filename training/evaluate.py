@@ -24,7 +24,7 @@ import numpy as np
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
-from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
 from training.baseline import otsu
 from training.data import DataError, Field, load_fields
 from training.free import marks
@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True, help="data directory; repeatable")
     parser.add_argument("--split", default="val", help="split of the data (%(default)s)")
-    parser.add_argument("--model", default=default.model.name, help="name of the model (%(default)s)")
+    parser.add_argument("--model", default=default.model_name, help="name of the model (%(default)s)")
     parser.add_argument(
         "--precision",
         choices=("int8", "fp32"),
@@ -128,9 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     cv2.setNumThreads(1)
     settings = Settings(
-        model=ModelSettings(options.model, options.repository),
+        model_name=options.model,
+        models=ModelsSettings(options.repository),
         inference=InferenceSettings(precision=options.precision),
-        workers=options.workers,
+        num_workers=options.workers,
     )
     try:
         fields = [

@@ -42,9 +42,9 @@ class Overlap:
 
     Attributes
     ----------
-    both
+    both : numpy.ndarray
         (true, found) pixels in each pair.
-    true, found
+    true, found : numpy.ndarray
         Pixels in each nucleus.
     """
 
@@ -115,9 +115,9 @@ class Score:
 
     Attributes
     ----------
-    images
+    images : int
         How many.
-    true, found
+    true, found : int
         Nuclei in them.
     """
 
@@ -137,11 +137,11 @@ class Score:
 
         Parameters
         ----------
-        true, found
+        true, found : AnyLabels
             (h, w) labels.
-        nucleus
+        nucleus : numpy.ndarray
             (h, w), what was found to be nucleus at all.
-        count
+        count : int
             How many nuclei were counted.
         """
         pairs = overlap(true, found)
@@ -185,9 +185,9 @@ def table(rows: Iterable[tuple[Sequence[str], Score]], heads: Sequence[str]) -> 
 
     Parameters
     ----------
-    rows
+    rows : Iterable of tuple
         What each row is of, one text for each of `heads`, and its score.
-    heads
+    heads : Sequence of str
         The heads of the first columns.
     """
     names = list(Score().measures())

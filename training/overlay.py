@@ -13,7 +13,7 @@ import numpy as np
 import openslide
 
 from nuclei_segmentation.operators.filter.nuclei import Labels
-from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from training.data import Image
 from training.segmenter import Segmenter
 
@@ -66,7 +66,7 @@ def outline(image: Image, labels: Labels, zoom: int) -> Image:
 def main() -> None:
     """Draw an overlay from the command line."""
     parser = argparse.ArgumentParser(prog="python -m training.overlay", description=__doc__)
-    parser.add_argument("--model", default=ModelSettings().name, help="name of the model (%(default)s)")
+    parser.add_argument("--model", default=Settings().model_name, help="name of the model (%(default)s)")
     parser.add_argument("--repository", type=Path, help="model repository (default: the one that comes along)")
     parser.add_argument("--slide", type=Path, required=True, help="slide that OpenSlide reads")
     parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     region = tuple(options.region) if options.region else None
     image = read_region(options.slide, region)
-    with Segmenter(Settings(model=ModelSettings(options.model, options.repository))) as segmenter:
+    with Segmenter(Settings(model_name=options.model, models=ModelsSettings(options.repository))) as segmenter:
         found = segmenter(image)
     if options.probability:
         drawn = np.ascontiguousarray(found.maps[:, :, 0])

@@ -32,11 +32,11 @@ class Segmented:
 
     Attributes
     ----------
-    maps
+    maps : numpy.ndarray
         (h, w, C) uint8.
-    labels
+    labels : numpy.ndarray
         (h, w) int32, the instances.
-    count
+    count : int
         Nuclei, as the summary of a run has them.
     """
 
@@ -55,9 +55,9 @@ class Segmenter:
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Which model and engine.
-    tile, overlap
+    tile, overlap : int or None, int
         Of the grid. Without them an image is one tile, or larger tiles with as much overlap as makes borders exact.
     """
 
@@ -80,7 +80,7 @@ class Segmenter:
 
         Parameters
         ----------
-        image
+        image : numpy.ndarray
             (h, w, 3) uint8 RGB.
 
         Raises
@@ -115,7 +115,7 @@ class Segmenter:
     def _engine(self, tile: int) -> Engine:
         with self._lock:
             if tile not in self._engines:
-                self._engines[tile] = open_engine(replace(self._settings, tile=tile))
+                self._engines[tile] = open_engine(replace(self._settings, tile_size=tile))
             return self._engines[tile]
 
 

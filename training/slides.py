@@ -18,7 +18,7 @@ from skimage.measure import regionprops
 from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, instances, label_seeds
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from nuclei_segmentation.shared.slides import open_slide
 from training.augment import Floats, density, haematoxylin
 from training.data import DataError, Field, Image, Labels, median_diameter
@@ -197,8 +197,8 @@ class Teacher:
             if network is None:
                 raise DataError(f"{kept} is missing: put it back, or begin anew without the checkpoint")
             export(network, self._work / f"teacher-{step}")
-            model = ModelSettings(NAME, self._work / f"teacher-{step}")
-            with Segmenter(Settings(model=model)) as segmenter:
+            models = ModelsSettings(self._work / f"teacher-{step}")
+            with Segmenter(Settings(model_name=NAME, models=models)) as segmenter:
                 lesson = [agreed(image, look(segmenter, image)) for image in self._images]
             partial = kept.with_suffix(".partial.npz")
             np.savez_compressed(partial, *(array for pair in lesson for array in pair))

@@ -15,9 +15,9 @@ def check_scale(mpp: tuple[float, float] | None, model: ModelInfo) -> None:
 
     Parameters
     ----------
-    mpp
+    mpp : tuple of float or None
         µm per level-0 pixel in x and y, or None.
-    model
+    model : ModelInfo
         The model.
     """
     log.debug(

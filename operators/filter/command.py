@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
         One of its kinds; see `shared.errors`.
     """
     start = time.perf_counter()
-    wait_limit = WaitLimit(settings.patience)
+    wait_limit = WaitLimit(settings.wait.limit)
     with ExitStack() as stack:
         # first: nobody waits for what must fail
         folder = stack.enter_context(StoreFolder(settings.output_path, settings.shard))
@@ -68,7 +68,7 @@ def run(settings: Settings) -> None:
         explain_overlap(tiles.grid, model)
         key = filter_key(tiles.key, model.name, model.engine, model.identity, settings)
         log.debug("key of the maps %s", key)
-        if not folder.claim("masks", key, settings.run, overwrite=settings.overwrite, fastio=settings.fastio):
+        if not folder.claim("masks", key, settings.run_id, overwrite=settings.overwrite, fastio=settings.fastio):
             log.info("already done: %s holds the maps of these very tiles, model and settings", folder.path)
             return
         shard = settings.shard
@@ -81,7 +81,7 @@ def run(settings: Settings) -> None:
         manifest = replace(
             tiles,
             kind="masks",
-            run=settings.run,
+            run=settings.run_id,
             key=key,
             source=tiles.key,
             n=n,
@@ -99,10 +99,10 @@ def run(settings: Settings) -> None:
                     manifest,
                     small,
                     {},
-                    shared=settings.shared_memory,
+                    shared=settings.store.shm,
                     fastio=settings.fastio,
                 ) as store,
-                WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
+                WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 resumed = len(store.entries)
                 log.info(
@@ -110,7 +110,7 @@ def run(settings: Settings) -> None:
                     n - resumed,
                     f", {resumed} already inferred" if resumed else "",
                     human(math.prod(shape)),
-                    "shared memory" if settings.shared_memory else folder.path,
+                    "shared memory" if settings.store.shm else folder.path,
                 )
                 # of all tiles: of those in other shards nothing comes, and what a border cuts counts here too
                 count = NucleusCount(tiles.grid, reader.small("index")[: tiles.n], model.channels)
@@ -129,7 +129,7 @@ def run(settings: Settings) -> None:
             "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
         }),
         *lines_of_time(
-            time.perf_counter() - start, settings.workers, memory.peak, pool.timer, wait_limit.waited
+            time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer, wait_limit.waited
         ),
         *finished({"result": f"{folder.path}  ({human(math.prod(shape))})",
                    "next": "stitch, with the slide, the tiles' folder and that folder as its inputs" if not shard else
@@ -155,12 +155,12 @@ class _Kept:
 
 def _as_loaded(settings: Settings, tiles: Manifest) -> Settings:
     """Return the settings with the tiles' size and overlap, which load decided."""
-    if (settings.tile, settings.overlap) not in ((256, 0), (tiles.tile, tiles.overlap)):
+    if (settings.tile_size, settings.overlap) not in ((256, 0), (tiles.tile, tiles.overlap)):
         raise UsageError(
-            f"-t {settings.tile} -o {settings.overlap}: the store has tiles of {tiles.tile} with an overlap of "
+            f"-t {settings.tile_size} -o {settings.overlap}: the store has tiles of {tiles.tile} with an overlap of "
             f"{tiles.overlap}; give -t and -o to load, or leave them away here"
         )
-    return replace(settings, tile=tiles.tile, overlap=tiles.overlap)
+    return replace(settings, tile_size=tiles.tile, overlap=tiles.overlap)
 
 
 def _fill(

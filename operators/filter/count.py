@@ -30,11 +30,11 @@ class NucleusCount:
 
     Parameters
     ----------
-    grid
+    grid : TileGrid
         The grid of the tiles.
-    foreground
+    foreground : numpy.ndarray
         (n, 2) int32, row and column of the tiles that maps arrive for.
-    channels
+    channels : Sequence of str
         Names of the maps.
     """
 
@@ -54,9 +54,9 @@ class NucleusCount:
 
         Parameters
         ----------
-        tile_id
+        tile_id : int
             The tile's place in `foreground`.
-        maps
+        maps : numpy.ndarray
             (T, T, C) uint8.
         """
         row, column = self._foreground[tile_id].tolist()
@@ -124,7 +124,7 @@ class _Border:
 
     Attributes
     ----------
-    missing
+    missing : int
         Neighbours that are still to come.
     """
 

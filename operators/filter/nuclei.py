@@ -29,16 +29,17 @@ def seeds(maps: Pixels, channels: Sequence[str]) -> npt.NDArray[np.bool_]:
 
     Parameters
     ----------
-    maps
+    maps : numpy.ndarray
         (h, w, C) uint8; channel 0 is the probability of nucleus.
-    channels
+    channels : Sequence of str
         Names of the maps. ``distance`` (depth within the nucleus: 0 at its outline, 255 in its middle) or else
         ``boundary`` (255 between nuclei) keeps nuclei apart that touch. Of a model with neither, nuclei that touch are
         one.
 
     Returns
     -------
-    (h, w) bool; each nucleus has one connected piece, by edges or corners.
+    numpy.ndarray
+        (h, w) bool; each nucleus has one connected piece, by edges or corners.
     """
     nuclei = maps[..., 0] > NUCLEUS
     if "distance" in channels:
@@ -59,12 +60,13 @@ def instances(maps: Pixels, channels: Sequence[str]) -> Labels:
 
     Parameters
     ----------
-    maps, channels
+    maps, channels : numpy.ndarray, Sequence of str
         As for `seeds`.
 
     Returns
     -------
-    (h, w) int32: 0 is no nucleus, 1 … n are the nuclei. A piece of the map without a seed is none.
+    numpy.ndarray
+        (h, w) int32: 0 is no nucleus, 1 … n are the nuclei. A piece of the map without a seed is none.
     """
     # Imported here: a run only counts, and need not load it.
     from skimage.segmentation import watershed

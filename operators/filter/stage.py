@@ -32,20 +32,21 @@ def infer(
 
     Parameters
     ----------
-    batches
+    batches : Iterator of TileBatch
         What load yields.
-    engine
+    engine : Engine
         Who infers. Where it is a server, requests wait in threads of their own and no worker waits for them.
-    kept
+    kept : MapStore
         Maps of an earlier run; takes the new ones.
-    pool
+    pool : WorkerPool
         The workers.
-    count
+    count : NucleusCount or None, optional
         Is given all maps but those of damaged tiles, by the threads that infer.
 
     Yields
     ------
-    The maps in the order of `batches`. Damaged tiles have maps of zeros.
+    MapBatch
+        The maps in the order of `batches`. Damaged tiles have maps of zeros.
     """
     channels = len(engine.info.channels)
 

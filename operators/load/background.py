@@ -32,10 +32,10 @@ class Absorption:
 
     Attributes
     ----------
-    density
+    density : numpy.ndarray
         (3, h, w) float32; natural-log optical density ln(glass / pixel) in red, green and blue: 0 on glass. Smoothed
         by a Gaussian of 1 pixel.
-    glass
+    glass : numpy.ndarray
         (h, w) bool; pixels that the glass was measured on. All False if the thumbnail shows no glass.
     """
 
@@ -56,7 +56,7 @@ def unscanned(thumbnail: npt.NDArray[np.uint8]) -> Mask:
 
     Parameters
     ----------
-    thumbnail
+    thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB.
 
     Returns
@@ -90,9 +90,9 @@ def measure(thumbnail: npt.NDArray[np.uint8], scanned: Mask) -> Absorption:
 
     Parameters
     ----------
-    thumbnail
+    thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB.
-    scanned
+    scanned : numpy.ndarray
         (h, w) bool; the rest is ignored.
     """
     smooth = cv2.GaussianBlur(thumbnail, (0, 0), 1.0)

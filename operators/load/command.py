@@ -52,17 +52,17 @@ def run(settings: Settings) -> None:
         key = load_key(slide_metadata.fingerprint, settings)
         log.debug("key of the tiles %s", key)
         files = _beside(path)
-        if not folder.claim("tiles", key, settings.run, overwrite=settings.overwrite, files=files):
+        if not folder.claim("tiles", key, settings.run_id, overwrite=settings.overwrite, files=files):
             log.info("already done: %s holds the tiles of this very slide and settings", folder.path)
             return
-        grid = TileGrid(info.width, info.height, settings.tile, settings.overlap)
+        grid = TileGrid(info.width, info.height, settings.tile_size, settings.overlap)
         with Progress(lambda: 0.0, lambda: "looking for tissue"):
-            foreground, tissue = find_foreground(slide, grid, settings.mask)
+            foreground, tissue = find_foreground(slide, grid, settings)
         n, shape = len(foreground), (max(1, len(foreground)), grid.tile, grid.tile, 3)
         manifest = Manifest(
             kind="tiles",
             generation="",
-            run=settings.run,
+            run=settings.run_id,
             key=key,
             source="",
             slide=slide_metadata,
@@ -82,7 +82,7 @@ def run(settings: Settings) -> None:
             grid.tile,
             n,
             human(shape[0] * shape[1] * shape[2] * 3),
-            "shared memory" if settings.shared_memory else folder.path,
+            "shared memory" if settings.store.shm else folder.path,
         )
         with (
             StoreWriter(
@@ -91,10 +91,10 @@ def run(settings: Settings) -> None:
                 manifest,
                 small,
                 files,
-                shared=settings.shared_memory,
+                shared=settings.store.shm,
                 fastio=settings.fastio,
             ) as store,
-            WorkerPool(settings.workers) as pool,
+            WorkerPool(settings.num_workers) as pool,
         ):
             resumed = len(store.entries)
             damaged = _fill(slide, grid, foreground, store, settings, pool)
@@ -109,7 +109,7 @@ def run(settings: Settings) -> None:
             "tiles": f"{len(grid)}: {n} with tissue" + (f", {resumed} kept from an earlier run" if resumed else ""),
             "damaged": f"{damaged} tiles could not be read; they are hatched" if damaged else "",
         }),
-        *lines_of_time(time.perf_counter() - start, settings.workers, memory.peak, pool.timer),
+        *lines_of_time(time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer),
         *finished({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
                    "next": "filter, with that folder as its input (numpy.load opens the arrays)"}),
     ])  # fmt: skip
@@ -126,7 +126,7 @@ def _fill(
     """Read the tiles that the store lacks; return how many of all could not be read."""
     there = {item: entry.flags for item, entry in store.entries.items()}
     wanted = np.array([item for item in range(len(foreground)) if item not in there], np.int64)
-    limit = DamageLimit(settings.damaged_limit, len(grid))
+    limit = DamageLimit(settings.damaged.limit, len(grid))
     limit.damaged = sum(1 for flags in there.values() if flags & DAMAGED)
     done = len(there)
 

@@ -10,23 +10,23 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.load.tiling import foreground_tiles
 from nuclei_segmentation.operators.load.tissue import looks_like_fluorescence, tissue_mask
 from nuclei_segmentation.shared.geometry import TileGrid
-from nuclei_segmentation.shared.settings import MaskSettings
+from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import Slide
 
 log = logging.getLogger("nuclei")
 
 
 def find_foreground(
-    slide: Slide, grid: TileGrid, mask: MaskSettings
+    slide: Slide, grid: TileGrid, settings: Settings
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
     """Return the tiles with tissue, and the tissue mask.
 
     Parameters
     ----------
-    slide, grid
+    slide, grid : Slide, TileGrid
         The slide and its tiles.
-    mask
-        How to find the tissue.
+    settings : Settings
+        How to find the tissue, and on how many pixels.
 
     Returns
     -------
@@ -35,9 +35,9 @@ def find_foreground(
     numpy.ndarray or None
         (h, w) bool, the tissue on the slide's thumbnail; None where every tile is taken.
     """
-    if mask.method == "none":
+    if settings.mask.method == "none":
         return foreground_tiles(grid, None), None
-    thumbnail = slide.thumbnail(mask.pixel_limit)
+    thumbnail = slide.thumbnail(settings.mask_pixel_count_limit)
     log.debug("tissue mask from a thumbnail of %d x %d pixels", thumbnail.shape[1], thumbnail.shape[0])
     if looks_like_fluorescence(thumbnail):
         log.warning(

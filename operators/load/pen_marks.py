@@ -29,9 +29,9 @@ def ink_mask(density: Floats, is_colour: bool) -> Mask:
 
     Parameters
     ----------
-    density
+    density : numpy.ndarray
         (3, h, w) float32 optical density against glass, in red, green and blue.
-    is_colour
+    is_colour : bool
         False for a greyscale thumbnail, where black ink cannot be told from tissue.
     """
     red, green, blue = np.maximum(density, 0)

@@ -31,24 +31,25 @@ def load(
 
     Parameters
     ----------
-    slide
+    slide : Slide
         Where to read.
-    grid
+    grid : TileGrid
         The tiles' places.
-    foreground
+    foreground : numpy.ndarray
         (n, 2) int32; row and column of each tile, row by row.
-    pool
+    pool : WorkerPool
         Who reads.
-    batch
+    batch : int
         Tiles in one batch; the last may hold fewer.
-    wanted
+    wanted : numpy.ndarray or None, optional
         Places in `foreground` of the tiles to read, ascending; None: all.
-    keep
+    keep : callable or None, optional
         Called with each batch by the worker that read it.
 
     Yields
     ------
-    The tiles in the order of `foreground`.
+    TileBatch
+        The tiles in the order of `foreground`.
     """
     order = np.arange(len(foreground), dtype=np.int64) if wanted is None else wanted
 
@@ -72,9 +73,9 @@ class DamageLimit:
 
     Parameters
     ----------
-    share
+    share : float
         Of all tiles that may be damaged.
-    tiles
+    tiles : int
         Number of all tiles.
     """
 
@@ -103,14 +104,15 @@ def read_tile(slide: Slide, grid: TileGrid, row: int, column: int, out: Pixels) 
 
     Parameters
     ----------
-    slide, grid, row, column
+    slide, grid, row, column : Slide, TileGrid, int, int
         What to read.
-    out
+    out : numpy.ndarray
         (T, T, 3) uint8; takes the pixels.
 
     Returns
     -------
-    Whether any of it could not be read.
+    bool
+        Whether any of it could not be read.
     """
     region = grid.region(row, column)
     inside = region.intersect(grid.bounds)

@@ -20,9 +20,9 @@ def foreground_tiles(grid: TileGrid, mask: npt.NDArray[np.bool_] | None) -> npt.
 
     Parameters
     ----------
-    grid
+    grid : TileGrid
         The slide's tiles.
-    mask
+    mask : numpy.ndarray or None
         (h, w) bool, True where there is tissue; None takes every tile.
 
     Returns
@@ -59,13 +59,13 @@ def _footprints(
 
     Parameters
     ----------
-    count
+    count : int
         Tiles along the axis.
-    extent
+    extent : int
         The slide's length along the axis.
-    grid
+    grid : TileGrid
         The tiles.
-    pixels
+    pixels : int
         The mask's length along the axis.
 
     Returns

@@ -66,7 +66,7 @@ def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
 
     Parameters
     ----------
-    thumbnail
+    thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB, the whole slide at low resolution, of any size.
 
     Returns
@@ -104,7 +104,7 @@ def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8]) -> bool:
 
     Parameters
     ----------
-    thumbnail
+    thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB.
     """
     _check(thumbnail)

@@ -36,15 +36,15 @@ class Estimate:
 
     Attributes
     ----------
-    seconds
+    seconds : float
         Wall time.
-    memory
+    memory : int
         Bytes of anonymous memory; an upper bound.
-    image
+    image : int
         Bytes of image.tif; an upper bound, reserved before the work starts.
-    scratch
+    scratch : int
         Bytes that are needed besides while the run lasts.
-    infer_seconds, write_seconds
+    infer_seconds, write_seconds : float
         Worker seconds for one foreground tile and for writing one tile.
     """
 
@@ -77,8 +77,20 @@ def estimate(
 
     Parameters
     ----------
-    slide, grid, foreground, engine, settings, journal, pool
-        As for the run.
+    slide : Slide
+        The slide.
+    grid : TileGrid
+        Its tiles.
+    foreground : numpy.ndarray
+        (n, 2) int32, row and column of each tile with tissue.
+    engine : Engine
+        What infers.
+    settings : Settings
+        Of the run.
+    journal : Journal
+        Takes the maps of the tiles that are tried.
+    pool : WorkerPool
+        The workers.
     """
     missing = [tile_id for tile_id in range(len(foreground)) if tile_id not in journal]
     # large tiles take long, and vary less
@@ -91,9 +103,9 @@ def estimate(
     n = len(foreground)
     # maps compress at least this well: measured 19-fold for one channel, less where everything is nuclei
     maps = n * (grid.tile**2 * len(engine.info.channels) // 8 + 64)
-    work = (n - len(journal)) * infer_seconds / (engine.in_flight or settings.workers)
+    work = (n - len(journal)) * infer_seconds / (engine.in_flight or settings.num_workers)
     return Estimate(
-        seconds=work + len(grid) * writing.tile_seconds / settings.workers,
+        seconds=work + len(grid) * writing.tile_seconds / settings.num_workers,
         memory=_memory(slide, grid, engine, settings),
         image=writing.image,
         scratch=writing.spool + maps,
@@ -104,13 +116,13 @@ def estimate(
 
 def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) -> int:
     """Return the bytes of anonymous memory that a run may need: the formula of docs/memory.md."""
-    channels, batch, workers = len(engine.info.channels), engine.info.batch, settings.workers
+    channels, batch, workers = len(engine.info.channels), engine.info.batch, settings.num_workers
     calls = engine.in_flight or workers
     tile_bytes = grid.tile**2 * (3 + channels)
     under_way = (2 * workers + (3 * workers if engine.in_flight is None else 2 * calls)) * batch * tile_bytes
     mask = 0
     if settings.mask.method != "none":
-        mask = MASK_BYTES * min(settings.mask.pixel_limit, grid.width * grid.height)
+        mask = MASK_BYTES * min(settings.mask_pixel_count_limit, grid.width * grid.height)
     work = (
         slide.cache_bytes
         + under_way

@@ -31,9 +31,9 @@ class Journal(Closing):
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file; made if it does not exist.
-    shape
+    shape : tuple of int
         (T, T, C) of every tile's maps.
     """
 

@@ -29,8 +29,8 @@ from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.summary import answer
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
-from nuclei_segmentation.shared.settings.shard import VARIABLE
 from nuclei_segmentation.shared.slides import fingerprint, open_slide, stat_of
 from nuclei_segmentation.shared.slides.describe import describe
 from nuclei_segmentation.shared.slides.inputs import slide_of
@@ -58,7 +58,7 @@ def segment(settings: Settings) -> None:
     """
     if settings.shard is not None:
         raise UsageError(
-            f"segmentation does the whole slide, never shard {settings.shard} of it: unset {VARIABLE} (or `shard` in "
+            f"segmentation does the whole slide, never shard {settings.shard} of it: unset {SHARD} (or `shard` in "
             "config.yaml), or run load, filter and stitch, of which filter can be divided"
         )
     start = time.perf_counter()
@@ -78,9 +78,9 @@ def segment(settings: Settings) -> None:
                     done = True
                     return
                 with writing(work.output):
-                    grid = TileGrid(slide.info.width, slide.info.height, settings.tile, settings.overlap)
+                    grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
-                        foreground, _ = find_foreground(slide, grid, settings.mask)
+                        foreground, _ = find_foreground(slide, grid, settings)
                     job = ImageJob(slide, grid, foreground, settings, work, key, model.name, before)
                     result, counts, timer = _run(job, engine)
                     job.publish(result)
@@ -100,7 +100,7 @@ def segment(settings: Settings) -> None:
         image_bytes=result.bytes,
         seconds=time.perf_counter() - start,
         peak_memory=memory.peak,
-        workers=settings.workers,
+        workers=settings.num_workers,
     )
     answer(summarise(outcome, timer))
 
@@ -110,7 +110,7 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
     nuclei = NucleusCount(grid, foreground, engine.info.channels)
-    with Journal(job.work.path / "maps", shape) as journal, WorkerPool(settings.workers) as pool:
+    with Journal(job.work.path / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
         counts = _Counts(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
         log.info(
@@ -120,8 +120,8 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
             len(foreground),
             f" ({counts.resumed} already inferred)" if counts.resumed else "",
             duration(needs.seconds),
-            settings.workers,
-            "s" if settings.workers > 1 else "",
+            settings.num_workers,
+            "s" if settings.num_workers > 1 else "",
             needs,
         )
         job.check_space(needs.disk, journal.size)
@@ -139,7 +139,7 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
-            limit = DamageLimit(settings.damaged_limit, len(grid))
+            limit = DamageLimit(settings.damaged.limit, len(grid))
             maps = _watched(infer(tiles, engine, journal, pool, nuclei), counts, limit)
             result = job.write(maps, pool, written, needs.image)
         counts.nuclei = nuclei.total

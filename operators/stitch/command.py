@@ -59,7 +59,7 @@ def run(settings: Settings) -> None:
     start = time.perf_counter()
     path = slide_of(settings)
     before = stat_of(path)
-    wait_limit = WaitLimit(settings.patience)
+    wait_limit = WaitLimit(settings.wait.limit)
     with open_slide(path) as slide, MemoryPeak() as memory:
         describe(slide.info)
         identity = fingerprint(path)
@@ -83,7 +83,7 @@ def run(settings: Settings) -> None:
                 writing(work.output),
                 StoreReader(at, tiles, wait_limit, settings.fastio) as first,
                 ShardedReader(masks, wait_limit, settings.fastio) as second,
-                WorkerPool(settings.workers) as pool,  # it ends first: nobody may read a store that is closed
+                WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(
                     slide, tiles.grid, first.tile_positions, settings, work, key, masks.one.model.name, before, (at,)
@@ -110,7 +110,7 @@ def run(settings: Settings) -> None:
         image_bytes=result.bytes,
         seconds=time.perf_counter() - start,
         peak_memory=memory.peak,
-        workers=settings.workers,
+        workers=settings.num_workers,
         waited=wait_limit.waited,
     )
     answer(summarise(outcome, pool.timer))

@@ -19,11 +19,11 @@ def check_damage(result: StitchResult, limit: float, tiles: int) -> None:
 
     Parameters
     ----------
-    result
+    result : StitchResult
         What was written.
-    limit
+    limit : float
         Share of all tiles that may be damaged.
-    tiles
+    tiles : int
         Number of all tiles.
 
     Raises

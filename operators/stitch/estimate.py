@@ -28,11 +28,11 @@ class ImageEstimate:
 
     Attributes
     ----------
-    tile_seconds
+    tile_seconds : float
         Worker seconds to read and encode a tile.
-    image
+    image : int
         Bytes of image.tif; an upper bound, to be reserved.
-    spool
+    spool : int
         Bytes that are needed besides while it is written.
     """
 
@@ -52,7 +52,7 @@ def estimate_image(
 
     Parameters
     ----------
-    slide, grid, foreground, jpeg, pool
+    slide, grid, foreground, jpeg, pool : Slide, TileGrid, numpy.ndarray, JpegSettings, WorkerPool
         As for `stitch`.
     """
     numbers = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]

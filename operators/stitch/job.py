@@ -32,13 +32,13 @@ def claim(work: WorkFolder, key: str, settings: Settings, slide: Path, *folders:
 
     Parameters
     ----------
-    work
+    work : WorkFolder
         The output folder.
-    key
+    key : str
         The run's.
-    settings
+    settings : Settings
         Say whether another result is replaced.
-    slide, folders
+    slide, folders : pathlib.Path
         Where a config_render.json may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
@@ -57,19 +57,19 @@ class ImageJob:
 
     Attributes
     ----------
-    slide, grid, foreground
+    slide, grid, foreground : Slide, TileGrid, numpy.ndarray
         As for `stitch`.
-    settings
+    settings : Settings
         Overlay, JPEG, limit of damage.
-    work
+    work : WorkFolder
         The output folder.
-    key
+    key : str
         The run's.
-    model
+    model : str
         Name of the model.
-    before
+    before : object
         What `stat_of` said of the slide before it was read.
-    folders
+    folders : tuple of pathlib.Path
         Where a config_render.json may lie, if not beside the slide.
     """
 
@@ -99,7 +99,7 @@ class ImageJob:
 
         Parameters
         ----------
-        maps, pool, progress, reserve_bytes
+        maps, pool, progress, reserve_bytes : Iterator of MapBatch, WorkerPool, callable, int
             As for `stitch`.
         """
         return stitch(
@@ -126,7 +126,7 @@ class ImageJob:
         UnreadableSlide
             The slide changed meanwhile.
         """
-        check_damage(result, self.settings.damaged_limit, len(self.grid))
+        check_damage(result, self.settings.damaged.limit, len(self.grid))
         path = self.slide.info.path
         if stat_of(path) != self.before:
             raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")

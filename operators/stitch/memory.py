@@ -19,15 +19,15 @@ def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, sid
 
     Parameters
     ----------
-    width
+    width : int
         Of the slide, in level-0 pixels. Tables of offsets, a few bytes a tile, are counted as of a square slide.
-    tile
+    tile : int
         Side of the tiles that maps arrive for.
-    workers
+    workers : int
         Threads of the pool.
-    channels
+    channels : int, optional
         Of the maps.
-    side
+    side : int, optional
         Side of the file's tiles.
     """
     span = SPAN_TILES * side * side * 3

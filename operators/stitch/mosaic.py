@@ -27,13 +27,13 @@ class ArrivedTile:
 
     Attributes
     ----------
-    core
+    core : Region
         The part of the slide that it decides.
-    nuclei
+    nuclei : numpy.ndarray or None
         (core's height, ceil(core's width / 8)) uint8, one bit a pixel; None where there are none.
-    pixels
+    pixels : numpy.ndarray or None
         (core's height, core's width, 3) uint8 RGB, a view into its batch; None where the slide is read instead.
-    damaged
+    damaged : bool
         Whether it could not be read.
     """
 
@@ -49,13 +49,13 @@ class SpanJob:
 
     Attributes
     ----------
-    region
+    region : Region
         The span, in level-0 pixels.
-    nuclei
+    nuclei : list of ArrivedTile
         Tiles with nuclei under the span or its margin.
-    damaged
+    damaged : list of ArrivedTile
         Tiles under the span that could not be read.
-    pixels
+    pixels : list of numpy.ndarray or None
         For each output tile of the span its pixels, or None where the slide must be read.
     """
 
@@ -70,22 +70,22 @@ class Mosaic:
 
     Parameters
     ----------
-    grid
+    grid : TileGrid
         The grid of the tiles.
-    foreground
+    foreground : numpy.ndarray
         (n, 2) int32, row and column of the tiles that maps arrive for, in row-major order.
-    masks
+    masks : Iterator of MapBatch
         Their maps, in the same order.
-    painter
+    painter : OverlayPainter
         Says which pixels are nucleus, and how far around itself a span needs them.
-    level
+    level : Level
         Level 0 of the output.
 
     Attributes
     ----------
-    nuclei_pixels
+    nuclei_pixels : int
         Nucleus pixels seen so far.
-    damaged
+    damaged : set of tuple of int
         (row, column) of the damaged tiles seen so far.
     """
 
@@ -202,18 +202,19 @@ def nuclei_under(tiles: list[ArrivedTile], region: Region, margin: int, bounds: 
 
     Parameters
     ----------
-    tiles
+    tiles : list of ArrivedTile
         The tiles with nuclei; more than these may be given.
-    region
+    region : Region
         In level-0 pixels.
-    margin
+    margin : int
         Pixels around it, 0 or 1.
-    bounds
+    bounds : Region
         The slide. What lies outside is as its nearest pixel inside: a nucleus that is cut by the border goes on.
 
     Returns
     -------
-    (height + 2 margin, width + 2 margin) uint8, 1 in nuclei and 0 elsewhere.
+    numpy.ndarray
+        (height + 2 margin, width + 2 margin) uint8, 1 in nuclei and 0 elsewhere.
     """
     grown = grow(region, margin)
     nuclei = np.zeros((grown.height, grown.width), np.uint8)

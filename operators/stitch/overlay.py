@@ -26,7 +26,7 @@ class OverlayPainter:
 
     Parameters
     ----------
-    settings
+    settings : OverlaySettings
         Style, colour, opacity and threshold.
 
     Attributes
@@ -52,9 +52,9 @@ class OverlayPainter:
 
         Parameters
         ----------
-        pixels
+        pixels : numpy.ndarray
             (h, w, 3) uint8 RGB, C-contiguous.
-        nuclei
+        nuclei : numpy.ndarray
             (h + 2 m, w + 2 m) uint8, 1 in nuclei and 0 elsewhere, with m = `margin`.
         """
         drawn = _contour(nuclei) if self.margin else nuclei

@@ -21,9 +21,9 @@ class Rendered:
 
     Attributes
     ----------
-    encoded
+    encoded : EncodedSpan
         Its segments and its half.
-    damaged
+    damaged : list of tuple of int
         (row, column) of the grid's tiles in which pixels could not be read now.
     """
 
@@ -37,15 +37,15 @@ class Renderer:
 
     Attributes
     ----------
-    slide, grid
+    slide, grid : Slide, TileGrid
         Where pixels come from that no tile brought along, and the grid by which damage is counted.
-    painter
+    painter : OverlayPainter
         Draws the nuclei.
-    side
+    side : int
         Side of an output tile.
-    encode
+    encode : Encoder
         Makes segments.
-    last
+    last : bool
         Whether the pyramid ends with this level.
     """
 

@@ -37,17 +37,17 @@ def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, rend
 
     Parameters
     ----------
-    work
+    work : pathlib.Path
         Holds the finished image.tif; on the same file system as `output`.
-    output
+    output : pathlib.Path
         The output folder.
-    name
+    name : str
         The data set's name in config.meta.
-    run
+    run : str
         The run's key.
-    damaged
+    damaged : int
         Places that could not be read.
-    render_config
+    render_config : pathlib.Path or None
         A config_render.json to take over byte for byte, or None for a plain one.
 
     Raises
@@ -86,11 +86,11 @@ def meta(name: str, run: str, damaged: int) -> bytes:
 
     Parameters
     ----------
-    name
+    name : str
         The data set's name.
-    run
+    run : str
         The run's key: ours, by which a later run knows what is already done.
-    damaged
+    damaged : int
         Places that could not be read: ours as well.
     """
     content = {"name": name, "density": IMAGE, "settings": RENDER, "seg_masks": [], "run": run, "damaged": damaged}
@@ -102,12 +102,13 @@ def renew_render_config(work: Path, output: Path, render_config: Path) -> bool:
 
     Parameters
     ----------
-    work, output, render_config
+    work, output, render_config : pathlib.Path
         As for `publish`.
 
     Returns
     -------
-    Whether it had changed.
+    bool
+        Whether it had changed.
 
     Raises
     ------

@@ -40,11 +40,11 @@ class StitchResult:
 
     Attributes
     ----------
-    nuclei_pixels
+    nuclei_pixels : int
         Level-0 pixels that are nucleus.
-    damaged
+    damaged : tuple of Region
         The parts of the slide that could not be read and are hatched: cores of the grid's tiles, row by row.
-    bytes
+    bytes : int
         Size of the file.
     """
 
@@ -73,31 +73,31 @@ def stitch(
 
     Parameters
     ----------
-    slide
+    slide : Slide
         The slide.
-    grid
+    grid : TileGrid
         The grid of the tiles that maps arrive for.
-    foreground
+    foreground : numpy.ndarray
         (n, 2) int32, row and column of these tiles in row-major order.
-    masks
+    masks : Iterator of MapBatch
         Their maps: batches whose `tile_ids` run from 0 to n - 1. Drawn in the calling thread, no sooner than needed.
         The arrays of a batch must not be written to afterwards.
-    target
+    target : pathlib.Path
         The file to write, in a folder of work.
-    spool
+    spool : pathlib.Path
         A scratch file of about a quarter of the target's size; it is removed at the end.
-    overlay, jpeg
+    overlay, jpeg : OverlaySettings, JpegSettings
         How nuclei are drawn and the file is compressed.
-    pool
+    pool : WorkerPool
         The workers.
-    progress
+    progress : callable
         Called in the calling thread with the tiles of level 0 that are done, and all.
-    reserve_bytes
+    reserve_bytes : int, optional
         Bytes to reserve for the target, and a quarter of them for the spool, before the first byte is written. The
         target is cut to its true length at the end; it may also grow beyond.
-    side
+    side : int, optional
         Side of the file's tiles, a multiple of 16.
-    encode
+    encode : Encoder or None, optional
         Makes segments from tiles; JPEG as `jpeg` says unless given. Tests give one without loss.
 
     Returns

@@ -30,7 +30,7 @@ class WorkFolder:
 
     Parameters
     ----------
-    output
+    output : pathlib.Path
         The output folder; made if it does not exist.
 
     Raises
@@ -62,7 +62,8 @@ class WorkFolder:
 
         Returns
         -------
-        Whether there is anything to do: False if this very run is already finished.
+        bool
+            Whether there is anything to do: False if this very run is already finished.
 
         Raises
         ------
@@ -108,7 +109,7 @@ class WorkFolder:
 
         Parameters
         ----------
-        remove
+        remove : bool
             Whether what a run keeps until it is done is no longer needed.
         """
         if self._closed:

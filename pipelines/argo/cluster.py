@@ -19,21 +19,21 @@ class Cluster:
 
     Attributes
     ----------
-    payload, work
+    payload, work : str
         Volumes: the slides, and what operators write. The name of a claim, or an absolute path on the only node.
-    models
+    models : str
         Volume with a Triton model repository, for services; '' for `MODELS_CLAIM` where one needs it.
-    config
+    config : str
         ConfigMap with config.yaml; '' for none.
-    registry
+    registry : str
         Put before images that name none.
-    triton
+    triton : str
         Address of a Triton server, for operators that list `models`; '' for none.
-    shards
+    shards : int
         Into how many filter is divided, unless the workflow is told otherwise.
-    user
+    user : int
         And group that containers run as.
-    unrestricted
+    unrestricted : frozenset of str
         Operators and services, in lower case, that run as their images want.
     """
 
@@ -71,9 +71,9 @@ class Cluster:
 
         Parameters
         ----------
-        one
+        one : Operator or Service
             What it runs.
-        in_restricted_pod
+        in_restricted_pod : bool, optional
             Whether the pod's own context says who it runs as.
         """
         if not self.restricts(one):
@@ -93,9 +93,9 @@ class Cluster:
 
         Parameters
         ----------
-        one
+        one : Operator or Service
             What it runs.
-        known
+        known : Iterable of Object, optional
             Those that the definition and the pod give it.
         """
         found = {mount["mountPath"]: mount for mount in known}

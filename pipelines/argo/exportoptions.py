@@ -24,17 +24,17 @@ class Export:
 
     Attributes
     ----------
-    file
+    file : pathlib.Path
         The definition.
-    output
+    output : pathlib.Path or None
         Takes the workflow; None for the standard output.
-    values
+    values : Mapping of str to str
         Of parameters.
-    cluster
+    cluster : Cluster
         That the workflow is for.
-    lenient
+    lenient : bool
         Unknown names in the definition are warnings.
-    triton_image
+    triton_image : str
         Of a Triton server for operators that list `models`; '' for none.
     """
 

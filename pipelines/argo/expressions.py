@@ -53,9 +53,9 @@ def filled(value: Any, marks: Mapping[str, str]) -> Any:  # noqa: ANN401 - anyth
 
     Parameters
     ----------
-    value
+    value : object
         The document, or a part of it.
-    marks
+    marks : Mapping of str to str
         The parameter that each stands for.
     """
     if isinstance(value, dict):

@@ -28,11 +28,11 @@ class ExportedParameters:
 
     Attributes
     ----------
-    pipeline
+    pipeline : Pipeline
         With marks.
-    marks
+    marks : Mapping of str to str
         The parameter that each of them stands for.
-    values
+    values : Mapping of str to str or None
         Of the kept parameters; None where one must be given when the pipeline is run.
     """
 
@@ -46,9 +46,9 @@ def keep(definition: Definition, values: Mapping[str, str]) -> ExportedParameter
 
     Parameters
     ----------
-    definition
+    definition : Definition
         To be read.
-    values
+    values : Mapping of str to str
         Of parameters, in place of their defaults.
 
     Raises

@@ -13,7 +13,7 @@ class Labels:
 
     Parameters
     ----------
-    taken
+    taken : str
         That nobody may have.
     """
 

@@ -34,9 +34,9 @@ def resources(requests: Requests, limited: Iterable[str] = ("cpu", "memory", "gp
 
     Parameters
     ----------
-    requests
+    requests : Requests
         Of the definition.
-    limited
+    limited : Iterable of str, optional
         What it may take no more of.
     """
     millis, memory = requests.cpu_millis, requests.memory_bytes
@@ -94,9 +94,9 @@ class Mounts:
 
     Parameters
     ----------
-    pipeline
+    pipeline : Pipeline
         All of it.
-    payload
+    payload : str
         Where in its volume the payload lies.
     """
 

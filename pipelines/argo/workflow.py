@@ -17,8 +17,9 @@ from nuclei_segmentation.pipelines.argo.labels import Labels, label
 from nuclei_segmentation.pipelines.argo.pods import RUN, Object
 from nuclei_segmentation.pipelines.language.model import Operator, Pipeline, Service
 from nuclei_segmentation.pipelines.runner.local import own
-from nuclei_segmentation.pipelines.variables import ALONE, RUN_VARIABLE, SHARD_VARIABLE, SHM_VARIABLE, TRITON_HTTP
+from nuclei_segmentation.pipelines.variables import TRITON_HTTP
 from nuclei_segmentation.shared.errors import UsageError, retryable
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, RUN_ID, SHARD, STORE_SHM
 
 ENTRY = "pipeline"
 TRIES, PAUSE, FACTOR = "3", "10", "2"
@@ -32,9 +33,9 @@ def workflow(kept: ExportedParameters, cluster: Cluster) -> Object:
 
     Parameters
     ----------
-    kept
+    kept : ExportedParameters
         The pipeline, and its parameters.
-    cluster
+    cluster : Cluster
         That runs it.
 
     Raises
@@ -76,7 +77,7 @@ class _Writer:
 
     Parameters
     ----------
-    kept, cluster
+    kept, cluster : ExportedParameters, Cluster
         See `workflow`.
     """
 
@@ -187,11 +188,11 @@ class _Writer:
         }
 
     def _container(self, one: Operator, *, pooled: bool) -> Object:
-        given = {ALONE: "TRUE", RUN_VARIABLE: RUN}
+        given = {NO_SYNC_LOCK: "TRUE", RUN_ID: RUN}
         if pooled and own(one):
-            given[SHM_VARIABLE] = "TRUE"
+            given[STORE_SHM] = "TRUE"
         if one.name in self._sharded:
-            given[SHARD_VARIABLE] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
+            given[SHARD] = f"{tag('inputs.parameters.shard')}/{self._parameter('shards')}"
         if one.models and not one.services:
             given |= dict.fromkeys(TRITON_HTTP, self._parameter("triton"))
         for service in one.services:

@@ -19,11 +19,11 @@ def check(files: Sequence[Path], *, as_json: bool, lenient: bool) -> int:
 
     Parameters
     ----------
-    files
+    files : Sequence of pathlib.Path
         Of definitions.
-    as_json
+    as_json : bool
         Print one object a file, each on a line: `described`.
-    lenient
+    lenient : bool
         Names that the language does not know are warnings.
     """
     reports = []

@@ -48,11 +48,11 @@ class Reading:
 
     Attributes
     ----------
-    findings
+    findings : Findings
         Takes what is wrong.
-    lenient
+    lenient : bool
         Unknown names are warnings.
-    complete
+    complete : bool
         Every parameter must have a value.
     """
 
@@ -67,17 +67,17 @@ class Cursor:
 
     Attributes
     ----------
-    node
+    node : Node
         What stands here.
-    document
+    document : Document
         The file.
-    path
+    path : str
         In the document.
-    scope
+    scope : Scope
         The parameters that placeholders here may name.
-    reading
+    reading : Reading
         Shared by all.
-    key
+    key : int or None
         Where the name of this value stands, if it has one.
     """
 
@@ -142,9 +142,9 @@ class Cursor:
 
         Parameters
         ----------
-        what
+        what : str
             This is, for messages: ``an operator``.
-        known
+        known : tuple of str
             Names that it may have.
         """
         if not isinstance(self.node, MappingNode):
@@ -166,7 +166,7 @@ class Cursor:
 
         Parameters
         ----------
-        what
+        what : str
             This is, for messages: ``variables``.
         """
         if not isinstance(self.node, MappingNode):
@@ -183,7 +183,7 @@ class Cursor:
 
         Parameters
         ----------
-        what
+        what : str
             They are, for messages: ``operators``.
         """
         if not isinstance(self.node, Sequence):
@@ -204,9 +204,9 @@ class Cursor:
 
         Parameters
         ----------
-        what
+        what : str
             It is, for messages: ``a name``.
-        bad
+        bad : callable or None, optional
             Returns what is wrong with a text, or ''.
 
         Returns
@@ -235,9 +235,9 @@ class Cursor:
 
         Parameters
         ----------
-        what
+        what : str
             It is, for messages: ``a port``.
-        low, high
+        low, high : int
             The smallest and the largest that will do.
         """
         text = self.text(what)
@@ -286,13 +286,13 @@ def required(here: Cursor, fields: Mapping[str, Cursor], name: str, what: str) -
 
     Parameters
     ----------
-    here
+    here : Cursor
         What must have it.
-    fields
+    fields : Mapping of str to Cursor
         What it has.
-    name
+    name : str
         Of the value.
-    what
+    what : str
         What must have it, for messages: ``an operator``.
     """
     if name not in fields:
@@ -305,13 +305,13 @@ def once(taken: dict[str, Place], key: str, here: Cursor, what: str) -> None:
 
     Parameters
     ----------
-    taken
+    taken : dict of str to Place
         What there is already, and where; added to.
-    key
+    key : str
         By which things are the same.
-    here
+    here : Cursor
         Where another one stands.
-    what
+    what : str
         It is, for messages: ``output 'x'``.
     """
     if key in taken:

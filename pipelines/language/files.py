@@ -21,9 +21,9 @@ class Files:
 
     Parameters
     ----------
-    root
+    root : pathlib.Path
         The definition. What it imports must lie in its folder or below.
-    findings
+    findings : Findings
         Takes what is wrong with the files as such.
     """
 
@@ -42,11 +42,11 @@ class Files:
 
         Parameters
         ----------
-        importer
+        importer : str
             Name of the file that has the import.
-        path
+        path : str
             As it stands there: relative to that file's folder.
-        at
+        at : Place
             Where it stands.
         """
 

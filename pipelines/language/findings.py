@@ -27,11 +27,11 @@ class Place:
 
     Attributes
     ----------
-    file
+    file : str
         As the user named it, or as an import of it is named.
-    line, column
+    line, column : int
         From 1, in characters; lines end as editors see them.
-    path
+    path : str
         In the document, ``operators[0].input[1].from``; ``document`` is the whole of it.
     """
 
@@ -47,15 +47,15 @@ class Finding:
 
     Attributes
     ----------
-    place
+    place : Place
         Where.
-    severity
+    severity : Severity
         An error, or a warning that leaves the definition usable.
-    code
+    code : Code
         Of which kind.
-    message
+    message : str
         What is wrong.
-    expected
+    expected : str
         What would be right.
     """
 
@@ -101,7 +101,7 @@ class DefinitionError(UsageError):
 
     Parameters
     ----------
-    findings
+    findings : Iterable of Finding
         All of them, warnings too.
     """
 

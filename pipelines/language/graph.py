@@ -19,9 +19,9 @@ def join(drafts: Sequence[Draft], findings: Findings) -> tuple[Operator, ...]:
 
     Parameters
     ----------
-    drafts
+    drafts : Sequence of Draft
         In the order of the file.
-    findings
+    findings : Findings
         Takes what is wrong.
     """
     by_name: dict[str, Draft] = {}

@@ -32,9 +32,9 @@ class Imports:
 
     Attributes
     ----------
-    files
+    files : Files
         Reads them.
-    version
+    version : versions.Version
         Of the definition.
     """
 
@@ -49,13 +49,13 @@ class Imports:
 
         Parameters
         ----------
-        here
+        here : Cursor
             What may have an ``import``.
-        what
+        what : str
             It is, for messages: ``an operator``.
-        known
+        known : tuple of str
             Fields that it may have.
-        chain
+        chain : tuple of str, optional
             Keys of the files that led here.
 
         Returns

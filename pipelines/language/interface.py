@@ -22,9 +22,9 @@ class Interface:
 
     Attributes
     ----------
-    inputs, outputs
+    inputs, outputs : tuple of Input, tuple of Output
         In the order of the file. `Input.source` and `Input.output` are as written.
-    sound
+    sound : bool
         Whether all outputs could be read; if not, nothing can be said of who asks for one.
     """
 
@@ -38,9 +38,9 @@ def interface(fields: Mapping[str, Cursor], *, typed: bool) -> Interface:
 
     Parameters
     ----------
-    fields
+    fields : Mapping of str to Cursor
         Of the operator.
-    typed
+    typed : bool
         Whether the pipeline is of 0.5.0 or later.
     """
     taken: dict[str, Place] = {}

@@ -31,9 +31,9 @@ class Import:
 
     Attributes
     ----------
-    file
+    file : str
         Path of the file.
-    arguments
+    arguments : Mapping of str to str or None
         That its placeholders were given.
     """
 
@@ -61,13 +61,13 @@ class Requests:
 
     Attributes
     ----------
-    cpu_millis
+    cpu_millis : int
         Thousandths of a logical core.
-    memory_bytes
+    memory_bytes : int
         More ends the operator.
-    gpu
+    gpu : int
         Devices for itself alone.
-    given
+    given : frozenset of str
         Which of ``cpu``, ``memory`` and ``gpu`` the definition states; the rest are Clara's defaults.
     """
 
@@ -83,11 +83,11 @@ class DataType:
 
     Attributes
     ----------
-    kind
+    kind : str
         ``stream`` (files in a folder) or ``array`` (shared memory); strings and primitives are arrays.
-    element
+    element : str
         Of a stream, free text; of an array, a type's long name such as ``uint8``.
-    shape
+    shape : tuple of int
         Of an array; `DYNAMIC` where it is open.
     """
 
@@ -105,11 +105,11 @@ class Output:
 
     Attributes
     ----------
-    name
+    name : str
         '' for the only output of an operator, if it has none.
-    path
+    path : str or None
         Folder in the container; None for shared memory.
-    type
+    type : DataType or None
         None in an untyped pipeline.
     """
 
@@ -125,15 +125,15 @@ class Input:
 
     Attributes
     ----------
-    source
+    source : str or None
         Name of the operator that it comes from, as that operator writes it; None: the pipeline's payload.
-    output
+    output : str
         The output of that operator; '' for its unnamed one.
-    name
+    name : str
         As written here: the output's name, or a name for what comes from the payload.
-    path
+    path : str or None
         Folder in the container; None for shared memory.
-    type
+    type : DataType or None
         None in an untyped pipeline.
     """
 
@@ -151,13 +151,13 @@ class Connection:
 
     Attributes
     ----------
-    kind
+    kind : str
         ``http`` or ``volume``.
-    name
+    name : str
         Environment variable of the operator that holds the address ``host:port``, or the folder.
-    port
+    port : int or None
         Of ``http``: where the service listens; None if that is not said.
-    path
+    path : str or None
         Of ``volume``: folder in the container, if said.
     """
 
@@ -221,9 +221,9 @@ class Pipeline:
 
     Attributes
     ----------
-    operators
+    operators : tuple of Operator
         In topological order; where that leaves a choice, in the order of the file.
-    arguments
+    arguments : Mapping of str to str
         Every parameter with the value that is used.
     """
 

@@ -17,13 +17,13 @@ class Scalar:
 
     Attributes
     ----------
-    text
+    text : str
         Without quotes and escapes.
-    start, end
+    start, end : int
         Characters of the file.
-    plain
+    plain : bool
         Without quotes: only then an empty one is null.
-    broken
+    broken : bool
         Already reported; nothing more needs to be said of it.
     """
 
@@ -66,11 +66,11 @@ class Document:
 
     Attributes
     ----------
-    name
+    name : str
         As it is shown.
-    text
+    text : str
         All of it.
-    root
+    root : Node or None
         None where the file is no YAML at all.
     """
 

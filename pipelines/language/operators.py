@@ -28,15 +28,15 @@ class Draft:
 
     Attributes
     ----------
-    name
+    name : str
         As written; '' if it has none.
-    operator
+    operator : Operator or None
         None if something that it needs is missing or wrong.
-    interface
+    interface : Interface
         What it reads and writes.
-    place
+    place : Place
         Of the operator.
-    pending
+    pending : bool
         The name is a parameter's value that is not there yet.
     """
 
@@ -52,9 +52,9 @@ def draft(here: Cursor, imports: Imports) -> Draft | None:
 
     Parameters
     ----------
-    here
+    here : Cursor
         Where it stands in the pipeline.
-    imports
+    imports : Imports
         Follows its imports.
     """
     flat = imports.flatten(here, "an operator", _OPERATOR)

@@ -27,15 +27,15 @@ class Report:
 
     Attributes
     ----------
-    file
+    file : str
         As it was named.
-    findings
+    findings : tuple of Finding
         By place; the file's own before those of files that it imports.
-    pipeline
+    pipeline : Pipeline or None
         None if there are errors.
-    parameters
+    parameters : tuple of Parameter
         That the file declares.
-    unreadable
+    unreadable : bool
         The file itself could not be read.
     """
 
@@ -62,9 +62,9 @@ class Definition:
 
     Attributes
     ----------
-    path
+    path : pathlib.Path
         Of the file.
-    lenient
+    lenient : bool
         Whether names that the language does not know are warnings.
     """
 
@@ -80,7 +80,7 @@ class Definition:
 
         Parameters
         ----------
-        arguments
+        arguments : Mapping of str to str
             Values of parameters; the others have their defaults.
 
         Raises

@@ -38,11 +38,11 @@ class Scope:
 
     Attributes
     ----------
-    values
+    values : Mapping of str to str or None
         By name; None where a parameter has no value yet.
-    outer
+    outer : Scope or None
         Of the document around it.
-    budget
+    budget : Budget
         Shared by all scopes of a definition.
     """
 
@@ -99,11 +99,11 @@ def expand(text: str, scope: Scope, *, complete: bool) -> Expanded:
 
     Parameters
     ----------
-    text
+    text : str
         As it was written.
-    scope
+    scope : Scope
         The parameters.
-    complete
+    complete : bool
         Whether a parameter without value is an error.
     """
     parts: list[str] = []

@@ -29,9 +29,9 @@ def parse(document: Document, findings: Findings) -> Document:
 
     Parameters
     ----------
-    document
+    document : Document
         With its text.
-    findings
+    findings : Findings
         Takes what is wrong.
     """
     builder = _Builder(document, findings)

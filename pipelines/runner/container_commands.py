@@ -28,23 +28,23 @@ class ContainerCommands:
 
     Attributes
     ----------
-    engine
+    engine : str
         podman or docker.
-    run
+    run : str
         Becomes part of containers' names.
-    user
+    user : tuple of int
         And group that operators run as.
-    folders
+    folders : Folders
         Of the run.
-    config
+    config : pathlib.Path or None
         Mounted at /config, if given.
-    models
+    models : pathlib.Path or None
         Mounted at /models of services, if given.
-    shared
+    shared : str
         Takes the place of /dev/shm where containers share it; '' where they cannot.
-    cores
+    cores : int
         That this machine has: nobody is given more.
-    gpus
+    gpus : bool
         Whether anybody is given some.
     """
 
@@ -63,13 +63,13 @@ class ContainerCommands:
 
         Parameters
         ----------
-        operator
+        operator : Operator
             What to run.
-        variables
+        variables : Mapping of str to str
             All of its environment.
-        network
+        network : str
             What it is joined to; '' for the engine's own.
-        shares
+        shares : bool, optional
             Whether it shares memory with others.
         """
         line = [self.engine, "run", "--rm", "--name", self._name(operator.name)]

@@ -15,8 +15,9 @@ from nuclei_segmentation.pipelines.job_folder import Folders
 from nuclei_segmentation.pipelines.language import model
 from nuclei_segmentation.pipelines.language.model import Container, Operator, Pipeline
 from nuclei_segmentation.pipelines.runner.step import Service, Step
-from nuclei_segmentation.pipelines.variables import ALONE, DATA, TRITON_GRPC, TRITON_HTTP
+from nuclei_segmentation.pipelines.variables import DATA, TRITON_GRPC, TRITON_HTTP
 from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK
 
 ADDRESS = "TRITON_IP"
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:20.07-v1-py3"
@@ -40,7 +41,7 @@ def step(operator: Operator, folders: Folders, address: str = ADDRESS) -> Step:
     for one in operator.services:
         if _is_triton(one):
             values = {name: f"{address}:{port}" for name, port in _connections(one).items()} | values
-    line = ["docker", "run", "-d", "--rm", "--env", f"{ALONE}=1"]
+    line = ["docker", "run", "-d", "--rm", "--env", f"{NO_SYNC_LOCK}=1"]
     if operator.models:
         for name in TRITON_HTTP:
             line += ["--env", f"{name}={address}:8000"]

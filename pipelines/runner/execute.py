@@ -40,11 +40,11 @@ class RunOptions:
 
     Attributes
     ----------
-    limits
+    limits : Limits
         Of time.
-    service_wait
+    service_wait : float
         Seconds that a service has until it answers.
-    launch
+    launch : Launch
         Starts operators and services.
     """
 
@@ -58,15 +58,15 @@ def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways:
 
     Parameters
     ----------
-    plan
+    plan : Plan
         What to do.
-    folders
+    folders : Folders
         Of the run.
-    config
+    config : pathlib.Path or None
         Folder with config.yaml, if any.
-    view
+    view : View
         Shows what happens.
-    ways
+    ways : RunOptions, optional
         How to do it.
 
     Raises

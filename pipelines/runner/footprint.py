@@ -20,7 +20,7 @@ class Footprint:
 
     Parameters
     ----------
-    engine, name
+    engine, name : str
         Of the container; it may not be there yet.
     """
 

@@ -19,13 +19,13 @@ class State:
 
     Attributes
     ----------
-    key
+    key : str
         Of the plan and what it reads.
-    done
+    done : set of str
         Operators that ended well.
-    placed
+    placed : list of str
         Paths of the result, from the output folder.
-    whole
+    whole : bool
         Whether all of it is there.
     """
 

@@ -25,9 +25,9 @@ class Ended:
 
     Attributes
     ----------
-    code
+    code : int
         Its exit code; of one that a signal ended, 128 and the signal's number.
-    memory
+    memory : int or None
         Its peak, in bytes; None if that is not known.
     """
 
@@ -57,9 +57,9 @@ class Process:
 
     Parameters
     ----------
-    step
+    step : Step
         What to start.
-    log
+    log : pathlib.Path
         Takes its standard output and error.
 
     Raises
@@ -109,7 +109,7 @@ class Box(Process):
 
     Parameters
     ----------
-    step, log
+    step, log : Step, pathlib.Path
         See `Process`.
 
     Raises
@@ -146,9 +146,9 @@ class Detached:
 
     Parameters
     ----------
-    step
+    step : Step
         What to start; of docker.
-    log
+    log : pathlib.Path
         Takes its standard output and error, or what docker says if it cannot be started.
 
     Raises

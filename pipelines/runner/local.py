@@ -51,15 +51,15 @@ def step(
 
     Parameters
     ----------
-    operator
+    operator : Operator
         Of this project.
-    folders
+    folders : Folders
         Of the run.
-    config
+    config : pathlib.Path
         Takes the place of /config.
-    variables
+    variables : Mapping of str to str
         Of its environment, beside the caller's.
-    absent
+    absent : Sequence of str
         Variables of the caller that it must not see.
 
     Raises

@@ -21,18 +21,10 @@ from nuclei_segmentation.pipelines.language.names import bad_image, bad_tag
 from nuclei_segmentation.pipelines.runner import cpost, local
 from nuclei_segmentation.pipelines.runner.container_commands import ContainerCommands, uses_arrays, writes_arrays
 from nuclei_segmentation.pipelines.runner.step import PORT, Service, Step
-from nuclei_segmentation.pipelines.variables import (
-    ALONE,
-    DATA,
-    OURS,
-    RUN_VARIABLE,
-    SHM_VARIABLE,
-    TRITON,
-    TRITON_GRPC,
-    TRITON_HTTP,
-    TRITON_VARIABLES,
-)
+from nuclei_segmentation.pipelines.variables import DATA, OURS, TRITON, TRITON_GRPC, TRITON_HTTP
 from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, RUN_ID, STORE_SHM
+from nuclei_segmentation.shared.settings.environment import TRITON as TRITON_SERVERS
 
 Engine = Literal["process", "podman", "docker"]
 ENGINES: tuple[Engine, ...] = ("process", "podman", "docker")
@@ -44,33 +36,33 @@ class Options:
 
     Attributes
     ----------
-    payload
+    payload : pathlib.Path
         The folder that the pipeline is given.
-    output
+    output : pathlib.Path
         Where the result goes; the job's folder lies in it.
-    engine
+    engine : Engine
         What runs the operators.
-    compat
+    compat : bool
         The command lines of NVIDIA's sizing tool.
-    config
+    config : pathlib.Path or None
         Folder with config.yaml for the operators, if any.
-    models
+    models : pathlib.Path or None
         Folder with the models of Triton servers, if any.
-    user
+    user : tuple of int
         Who the containers run as: user and group.
-    environment
+    environment : Mapping of str to str
         Of the caller; servers' addresses are taken from it.
-    pod
+    pod : bool
         All operators start at once and wait for one another by themselves, as in Clara's pod.
-    memory
+    memory : pathlib.Path or None
         Folder of shared memory on this machine, if it has one.
-    cores
+    cores : int
         Of this machine.
-    gpus
+    gpus : bool
         Whether containers get the GPUs that they ask for.
-    tritonserver
+    tritonserver : str
         The program, if this machine has it.
-    triton_image
+    triton_image : str
         Image of a Triton server for operators that list `models`, if any.
     """
 
@@ -96,21 +88,21 @@ class Plan:
 
     Attributes
     ----------
-    name
+    name : str
         Of the pipeline.
-    run
+    run : str
         Names this run: for `NUCLEI_RUN_ID` and the names of containers. The same for the same pipeline and folders.
-    steps
+    steps : tuple of Step
         One for each operator, in the order in which they can run.
-    results
+    results : tuple of tuple of str
         Folders that hold the result, and where their contents go.
-    services
+    services : tuple of Service
         That must answer before their operators start.
-    remarks
+    remarks : tuple of str
         What the user should know, a line each.
-    pod
+    pod : bool
         Whether all steps start at once.
-    shared
+    shared : str
         Folder that containers have in common at /dev/shm; '' if there is none.
     """
 
@@ -141,9 +133,9 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
 
     Parameters
     ----------
-    pipeline
+    pipeline : Pipeline
         With every value in place.
-    options
+    options : Options
         How to run it.
 
     Raises
@@ -175,7 +167,7 @@ def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str)
     for one in pipeline.operators:
         servers, wanted = _given(one, options.environment)
         if wanted and not servers and options.tritonserver and repository:
-            servers = dict.fromkeys((wanted, TRITON_VARIABLES[0]), f"127.0.0.1:{PORT}")
+            servers = dict.fromkeys((wanted, TRITON_SERVERS[0]), f"127.0.0.1:{PORT}")
             users.append(one.name)
         elif wanted and not servers:
             remarks.append(
@@ -259,10 +251,10 @@ def served(pipeline: Pipeline, image: str) -> Pipeline:
 
 
 def _always(run: str, options: Options, shares: bool) -> dict[str, str]:
-    values = {} if options.pod else {ALONE: "TRUE"}
-    values[RUN_VARIABLE] = run
+    values = {} if options.pod else {NO_SYNC_LOCK: "TRUE"}
+    values[RUN_ID] = run
     if shares:
-        values[SHM_VARIABLE] = "TRUE"
+        values[STORE_SHM] = "TRUE"
     return values
 
 
@@ -278,10 +270,8 @@ def _given(operator: Operator, environment: Mapping[str, str]) -> tuple[dict[str
             if environment.get(one.name, "").strip():
                 found[one.name] = environment[one.name].strip()
     if operator.models:
-        wanted = wanted or TRITON_VARIABLES[0]
-        address = next(
-            (environment[name].strip() for name in TRITON_VARIABLES if environment.get(name, "").strip()), ""
-        )
+        wanted = wanted or TRITON_SERVERS[0]
+        address = next((environment[name].strip() for name in TRITON_SERVERS if environment.get(name, "").strip()), "")
         if address:
             found.update(dict.fromkeys(TRITON_HTTP, address))
             if environment.get(TRITON_GRPC, "").strip():

@@ -29,19 +29,19 @@ class Request:
 
     Attributes
     ----------
-    file
+    file : pathlib.Path
         The definition.
-    payload, output, engine, compat, config, models
+    payload, output, engine, compat, config, models : pathlib.Path, Engine, bool
         See `pipelines.runner.plan.Options`.
-    values
+    values : Mapping of str to str
         Of parameters.
-    dry
+    dry : bool
         Only print the commands.
-    lenient
+    lenient : bool
         Unknown names in the definition are warnings.
-    pod, gpus, triton_image
+    pod, gpus, triton_image : bool, bool, str
         See `pipelines.runner.plan.Options`.
-    limits, service_wait
+    limits, service_wait : Limits, float
         See `pipelines.runner.execute.RunOptions`.
     """
 

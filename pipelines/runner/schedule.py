@@ -29,13 +29,13 @@ class Result:
 
     Attributes
     ----------
-    name
+    name : str
         Of the step.
-    ended
+    ended : Ended
         Its exit code and memory.
-    seconds
+    seconds : float
         How long it ran.
-    cut
+    cut : str
         Why it was asked to end; '' if it was not, or if the user asked.
     """
 
@@ -74,23 +74,23 @@ class Schedule:
 
     Parameters
     ----------
-    steps
+    steps : Sequence of Step
         In an order in which they can run.
-    launch
+    launch : callable
         Starts one.
-    report
+    report : callable
         Called for each that has ended.
-    done
+    done : Collection of str, optional
         Names of those that need not be run.
-    together
+    together : bool, optional
         As in a pod: start all at once.
-    limits
+    limits : Limits, optional
         Of time.
-    stops
+    stops : callable, optional
         How often the user has asked for an end. Once: all are asked to end; twice: they are ended.
-    ready
+    ready : callable, optional
         Whether what a step needs besides other steps is there. Called often; may raise.
-    tick
+    tick : callable, optional
         Called often, while there is something to wait for.
     """
 

@@ -31,9 +31,9 @@ class Unanswered(InferenceUnavailable):
 
     Parameters
     ----------
-    service
+    service : str
         Its name, which is that of its log too.
-    message
+    message : str
         What is wrong.
     """
 
@@ -47,19 +47,19 @@ class Services:
 
     Parameters
     ----------
-    services
+    services : Sequence of Service
         To start.
-    done
+    done : Collection of str
         Operators that need not run, and so need no service.
-    log
+    log : callable
         Returns the file that takes what a service prints.
-    launch
+    launch : Launch
         Starts one.
-    service_wait
+    service_wait : float
         Seconds that a service has until it answers.
-    say
+    say : Say
         Takes a line for the user.
-    stops
+    stops : callable, optional
         How often the user has asked for an end. Twice: services are not waited for.
     """
 

@@ -14,21 +14,21 @@ class Step:
 
     Attributes
     ----------
-    name
+    name : str
         Of the operator.
-    upstream
+    upstream : tuple of str
         Operators that must have ended before; in a pod, operators that it waits for by itself.
-    line
+    line : tuple of str
         The command, word by word.
-    makes
+    makes : tuple of str
         Folders that must be there before it starts.
-    links
+    links : tuple of tuple of str
         Links to folders, and where they lead.
-    container
+    container : str
         Name of the container that the command runs; '' if it runs none.
-    volatile
+    volatile : bool
         Some of what it makes lies in memory, and may be gone when it is needed again.
-    detached
+    detached : bool
         The command starts a container, prints what it is called, and ends.
     """
 
@@ -48,15 +48,15 @@ class Service:
 
     Attributes
     ----------
-    name
+    name : str
         Of the service.
-    line
+    line : tuple of str
         The command that runs it until it is ended.
-    users
+    users : tuple of str
         Names of the operators that need it.
-    ports
+    ports : tuple of int
         Where it listens in its container. A process listens at `PORT`.
-    container
+    container : str
         Name of the container that the command runs; '' if it runs none.
     """
 

@@ -29,9 +29,9 @@ class View:
 
     Parameters
     ----------
-    names
+    names : Sequence of str
         Of the operators, in their order.
-    stream
+    stream : TextIO
         Where to show it.
     """
 

@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from nuclei_segmentation.shared.errors import NucleiError, UsageError, WaitedTooLong
-from nuclei_segmentation.shared.runtime.waiting import VARIABLE
-from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import Settings, WaitSettings
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, runs_alone
 
 log = logging.getLogger("nuclei")
 
 Stage = Callable[[Settings], None]
 
 MODULE = "clara"
-_YES = {"1", "true", "yes", "on"}
-_WAY_OUT = f"set {VARIABLE}=TRUE to run without NVIDIA's driver"
+_WAY_OUT = f"set {NO_SYNC_LOCK}=TRUE to run without NVIDIA's driver"
 
 
 def run_stage(settings: Settings, stage: Stage) -> None:
@@ -34,9 +33,9 @@ def run_stage(settings: Settings, stage: Stage) -> None:
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Of the stage; paths that were given win over those of the driver.
-    stage
+    stage : Stage
         Does the work.
 
     Raises
@@ -48,9 +47,9 @@ def run_stage(settings: Settings, stage: Stage) -> None:
     WaitedTooLong
         The driver ended without starting the stage.
     """
-    if os.environ.get(VARIABLE, "").strip().lower() in _YES:
-        log.debug("%s is set: no waiting", VARIABLE)
-        stage(replace(settings, patience=None))
+    if runs_alone(os.environ):
+        log.debug("%s is set: no waiting", NO_SYNC_LOCK)
+        stage(replace(settings, wait=WaitSettings(None)))
     elif _driver_installed():
         _under_driver(settings, stage)
     else:
@@ -80,7 +79,7 @@ def _under_driver(settings: Settings, stage: Stage) -> None:
             return False
         return True
 
-    log.info("NVIDIA's driver starts this stage when its inputs are complete (%s=TRUE turns that off)", VARIABLE)
+    log.info("NVIDIA's driver starts this stage when its inputs are complete (%s=TRUE turns that off)", NO_SYNC_LOCK)
     problem: Exception | None = None
     try:
         driver = make(execute_handler=execute)
@@ -117,8 +116,8 @@ def _driver_class() -> Any:  # noqa: ANN401 - the module has no types
 
 def _as_driven(settings: Settings, payload: Any) -> Settings:  # noqa: ANN401 - the module has no types
     """Return the settings with the payload's folders, where the command line names none, and its FastIO context."""
-    settings = replace(settings, patience=None, fastio=_context(payload))
-    if settings.shared_memory and settings.fastio is None:
+    settings = replace(settings, wait=WaitSettings(None), fastio=_context(payload))
+    if settings.store.shm and settings.fastio is None:
         log.warning("the driver has no FastIO context: /dev/shm is used instead")
     if "input_path" not in settings.named_paths:
         # Clara maps folders as it likes, and a name may be empty: what lies in each is found by its kind.

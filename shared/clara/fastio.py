@@ -96,11 +96,11 @@ class FastIOWriter(Closing):
 
     Parameters
     ----------
-    context
+    context : Context
         `clara.FastIOContext`.
-    name
+    name : str
         Under which to publish the array.
-    shape, dtype
+    shape, dtype : tuple of int, str
         Of the array.
 
     Raises
@@ -183,11 +183,11 @@ class FastIOReader(Closing):
 
     Parameters
     ----------
-    context
+    context : Context
         `clara.FastIOContext`, or None where there is none.
-    file
+    file : str
         The array's, as the manifest has it.
-    shape, dtype
+    shape, dtype : tuple of int, str
         What it must be.
 
     Raises

@@ -19,16 +19,17 @@ def explain(error: OSError, path: Path, needed: int = 0) -> NucleiError:
 
     Parameters
     ----------
-    error
+    error : OSError
         What the system said.
-    path
+    path : pathlib.Path
         The file or folder.
-    needed
+    needed : int, optional
         Bytes wanted there, for the message; 0 where that is not known.
 
     Returns
     -------
-    `NoSpace` where the disk or the quota is full, else `OutputError`.
+    NucleiError
+        `NoSpace` where the disk or the quota is full, else `OutputError`.
     """
     if error.errno in _FULL:
         wanted = f"{human(needed)} needed, " if needed else ""
@@ -49,7 +50,7 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
 
     Parameters
     ----------
-    path, needed
+    path, needed : pathlib.Path, int
         See `explain`.
     """
     try:

@@ -99,9 +99,9 @@ def read_regular(path: Path, most: int) -> bytes | None:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         Of the file.
-    most
+    most : int
         Bytes that are read at most.
 
     Raises

@@ -38,9 +38,9 @@ class FolderLock(Closing):
 
     Parameters
     ----------
-    folder
+    folder : pathlib.Path
         The folder of work; made if it does not exist.
-    output
+    output : pathlib.Path
         The output folder, for messages.
 
     Raises

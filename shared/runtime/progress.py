@@ -21,11 +21,11 @@ class Progress:
 
     Parameters
     ----------
-    fraction
+    fraction : callable
         Returns the share of the work that is done, 0 to 1.
-    details
+    details : callable
         Returns a few words to put behind it.
-    stream
+    stream : TextIO or None, optional
         Where to show it, by default the standard error. A terminal gets a bar; anything else gets log lines.
     """
 

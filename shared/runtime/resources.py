@@ -89,7 +89,7 @@ def memory_groups(process: str = "self") -> list[tuple[Path, str, str]]:
 
     Parameters
     ----------
-    process
+    process : str, optional
         Its number, or ``self``.
     """
     groups, found = _groups(process), []

@@ -15,11 +15,11 @@ class StageTime:
 
     Attributes
     ----------
-    busy
+    busy : float
         Wall time in its tasks, summed over workers.
-    cpu
+    cpu : float
         Processor time of its tasks.
-    waited
+    waited : float
         Time for which the run stood still for it: while the thread that joins the stages waited for some result, the
         time is shared out among the stages by how many workers were in their tasks.
     """

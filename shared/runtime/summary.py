@@ -25,15 +25,15 @@ def lines_of_time(seconds: float, workers: int, peak_memory: int, timer: StageTi
 
     Parameters
     ----------
-    seconds
+    seconds : float
         Wall time.
-    workers
+    workers : int
         Number of threads.
-    peak_memory
+    peak_memory : int
         Bytes of anonymous memory.
-    timer
+    timer : StageTimer
         Times by stage.
-    waited
+    waited : float, optional
         Seconds of them for which there was nothing to do but wait for a stage in another process.
     """
     lines = [

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from nuclei_segmentation.shared.errors import WaitedTooLong
 from nuclei_segmentation.shared.runtime.progress import duration
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK
 
 log = logging.getLogger("nuclei")
 
-VARIABLE = "NVIDIA_CLARA_NOSYNCLOCK"
 SAY_SECONDS = 10.0
 POLL_SECONDS = 0.05
 STEP_SECONDS = 1.0
@@ -23,7 +23,7 @@ class WaitLimit:
 
     Parameters
     ----------
-    limit
+    limit : float or None
         Seconds without progress after which to give up; None: do not wait at all.
     """
 
@@ -49,7 +49,7 @@ class WaitLimit:
 
         Parameters
         ----------
-        for_what
+        for_what : callable
             Says what is missing: "the manifest of the tile store in /input".
 
         Raises
@@ -66,7 +66,7 @@ class WaitLimit:
         now = time.monotonic()
         if now - self._said >= SAY_SECONDS:
             self._said = now
-            log.info("waiting for the %s (%s=TRUE turns waiting off)", for_what(), VARIABLE)
+            log.info("waiting for the %s (%s=TRUE turns waiting off)", for_what(), NO_SYNC_LOCK)
         time.sleep(POLL_SECONDS)
         passed = time.monotonic() - now
         self.waited += passed

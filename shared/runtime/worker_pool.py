@@ -24,9 +24,9 @@ class WorkerPool(Closing):
 
     Parameters
     ----------
-    workers
+    workers : int
         Number of threads.
-    timer
+    timer : StageTimer or None, optional
         Where times are added; one timer may serve several pools.
     """
 
@@ -44,13 +44,13 @@ class WorkerPool(Closing):
 
         Parameters
         ----------
-        stage
+        stage : str
             Under which name time is booked.
-        work
+        work : callable
             What to do with an item.
-        items
+        items : Iterable of A
             Drawn in the caller's thread, at most `ahead` before the result that is yielded next.
-        ahead
+        ahead : int
             How many items may be under way; bounds the memory.
         """
         under_way: deque[Future[B]] = deque()

@@ -1,12 +1,25 @@
 """Settings: what they are, and where they come from."""
 
 from nuclei_segmentation.shared.settings.values import (
+    DamagedSettings,
     InferenceSettings,
     JpegSettings,
     MaskSettings,
-    ModelSettings,
+    ModelsSettings,
     OverlaySettings,
     Settings,
+    StoreSettings,
+    WaitSettings,
 )
 
-__all__ = ["InferenceSettings", "JpegSettings", "MaskSettings", "ModelSettings", "OverlaySettings", "Settings"]
+__all__ = [
+    "DamagedSettings",
+    "InferenceSettings",
+    "JpegSettings",
+    "MaskSettings",
+    "ModelsSettings",
+    "OverlaySettings",
+    "Settings",
+    "StoreSettings",
+    "WaitSettings",
+]

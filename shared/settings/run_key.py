@@ -27,13 +27,15 @@ def load_key(fingerprint: str, settings: Settings) -> str:
 
     Parameters
     ----------
-    fingerprint
+    fingerprint : str
         Of the slide's content (`shared.slides.fingerprint`).
-    settings
+    settings : Settings
         Of these count: tile, overlap, and how tissue is found.
     """
-    mask = asdict(settings.mask) if settings.mask.method != "none" else "none"
-    return _key(_LOAD, fingerprint, settings.tile, settings.overlap, mask)
+    mask: object = "none"
+    if settings.mask.method != "none":
+        mask = {"method": settings.mask.method, "pixel_limit": settings.mask_pixel_count_limit}
+    return _key(_LOAD, fingerprint, settings.tile_size, settings.overlap, mask)
 
 
 def filter_key(tiles: str, name: str, engine: str, identity: str, settings: Settings) -> str:
@@ -41,15 +43,15 @@ def filter_key(tiles: str, name: str, engine: str, identity: str, settings: Sett
 
     Parameters
     ----------
-    tiles
+    tiles : str
         Key of the tiles.
-    name, engine, identity
+    name, engine, identity : str
         Of the model; `identity` names its exact content.
-    settings
+    settings : Settings
         Of these counts how the model is fed.
     """
-    model = settings.model
-    return _key(_FILTER.get(engine, ("numpy",)), tiles, name, engine, identity, model.input_scale, model.output)
+    models = settings.models
+    return _key(_FILTER.get(engine, ("numpy",)), tiles, name, engine, identity, models.input_scale, models.output)
 
 
 def stitch_key(masks: str, settings: Settings) -> str:
@@ -57,9 +59,9 @@ def stitch_key(masks: str, settings: Settings) -> str:
 
     Parameters
     ----------
-    masks
+    masks : str
         Key of the maps.
-    settings
+    settings : Settings
         Of these count overlay and JPEG.
     """
     return _key(_STITCH, masks, asdict(settings.overlay), asdict(settings.jpeg))

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-VARIABLE = "NUCLEI_SHARD"
 EXPECTS = "I/N, shard I of N counted from 0: 0/3, 1/3 and 2/3 for three"
 MOST = 9999
 """Most shards of a slide; the largest slides have some hundred thousand tiles."""

@@ -1,4 +1,9 @@
-"""Every setting of a run, as frozen values."""
+"""Every setting of a run, as frozen values.
+
+A field that is made by `setting` is a key of ``config.yaml`` with the same name: this is the only place where its
+type, range, default and meaning stand. The other fields are options of the command line
+(`shared.settings.command_line`) or come from the environment (`shared.settings.environment`).
+"""
 
 from __future__ import annotations
 
@@ -6,99 +11,181 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nuclei_segmentation.shared.settings import declaration as kind
+from nuclei_segmentation.shared.settings.declaration import setting
+from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
 class OverlaySettings:
-    """How nuclei are drawn. `threshold` is a probability; a pixel above it is nucleus."""
+    """How nuclei are drawn."""
 
-    style: Literal["fill", "outline"] = "outline"
-    color: tuple[int, int, int] = (0, 255, 0)
-    opacity: float = 0.9
-    threshold: float = 0.5
+    style: Literal["fill", "outline"] = setting("outline", kind.choice("outline", "fill"), "How nuclei are drawn.")
+    color: tuple[int, int, int] = setting((0, 255, 0), kind.color(), "Colour of the overlay.")
+    opacity: float = setting(0.9, kind.number(0, 1), "0 shows the slide only, 1 the colour only.")
+    threshold: float = setting(0.5, kind.number(0, 1), "A pixel is nucleus where its probability is above this.")
 
 
 @dataclass(frozen=True, slots=True)
 class JpegSettings:
     """How image.tif is compressed."""
 
-    quality: int = 85
-    subsampling: Literal["444", "422", "420"] = "420"
+    quality: int = setting(85, kind.whole_number(1, 100), "JPEG quality of image.tif.")
+    subsampling: Literal["444", "422", "420"] = setting(
+        "420", kind.choice("444", "422", "420"), "Chroma subsampling of image.tif; 420 is smallest, 444 sharpest."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MaskSettings:
-    """How foreground tiles are chosen; `none` takes every tile. `pixel_limit`: most pixels of the thumbnail."""
+    """How foreground tiles are chosen."""
 
-    method: Literal["tissue", "none"] = "tissue"
-    pixel_limit: int = 1024 * 1024
+    method: Literal["tissue", "none"] = setting(
+        "tissue",
+        kind.choice("tissue", "none"),
+        "Which tiles are inferred: those with tissue, or all (for fluorescence). `mask: none` is short for it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSettings:
-    """Which model, and what its metadata cannot tell.
+class ModelsSettings:
+    """Where models lie, and what their metadata cannot tell."""
 
-    `input_scale` multiplies the 0–255 pixel values of models with float input; `output` says whether float maps are
-    probabilities (``sigmoid``) or need the logistic function yet (``logit``).
-    """
-
-    name: str = "segmentation_unet_nuclei"
-    repository: Path | None = None
-    input_scale: float = 1.0
-    output: Literal["sigmoid", "logit"] = "sigmoid"
+    repository: Path | None = setting(  # noqa: RUF009 - it makes a field, as dataclasses.field does
+        None,
+        kind.folder(),
+        "Triton model repository for the embedded engine; by default the one that comes with the program.",
+    )
+    input_scale: float = setting(
+        1.0, kind.number(1e-6, 1e6), "For models with float input: what a 0-255 pixel value is multiplied by."
+    )
+    output: Literal["sigmoid", "logit"] = setting(
+        "sigmoid",
+        kind.choice("sigmoid", "logit"),
+        "For models with float output: probabilities, or logits that still need the logistic function.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceSettings:
-    """How inference is done. None of these but `precision` changes a byte of the result.
+    """How inference is done. Only `precision` changes the result."""
 
-    `precision`: of the embedded engine, on every machine; ``int8`` takes a model's int8 sibling, where it has one.
-    `batch`: tiles per request; 0 lets the engine choose. `deadline`: seconds for one request. `retries`: times that a
-    failed request is repeated. `in_flight`: requests under way at once to one server. `shared_memory`: whether tiles go
-    through it to a server that has it in common with this process.
-    """
+    precision: Literal["int8", "fp32"] = setting(
+        "int8",
+        kind.choice("int8", "fp32"),
+        "Arithmetic of the embedded engine, on every machine; int8 for models that have an int8 sibling, else fp32.",
+    )
+    batch: int = setting(
+        0, kind.whole_number(0, 1024), "Tiles per request; 0 lets the engine choose. Does not change the result."
+    )
+    deadline: float = setting(60.0, kind.number(0.1, 86400), "Seconds that one request to a server may take.")
+    retries: int = setting(8, kind.whole_number(0, 1000), "How often a failed request is repeated.")
+    in_flight: int = setting(4, kind.whole_number(1, 64), "Requests in flight at once to one server.")
+    shared_memory: bool = setting(
+        True,
+        kind.switch(),
+        "Pass tiles to a server on this machine through shared memory, if it allows. Does not change the result.",
+    )
 
-    precision: Literal["int8", "fp32"] = "int8"
-    batch: int = 0
-    deadline: float = 60.0
-    retries: int = 8
-    in_flight: int = 4
-    shared_memory: bool = True
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where stores keep their arrays."""
+
+    shm: bool = setting(
+        False,
+        kind.switch(),
+        "Put tiles and maps into shared memory (/dev/shm), for stages in containers that share it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitSettings:
+    """How long a stage waits for the one before it. A `limit` of None, which only the program sets, is no waiting."""
+
+    limit: float | None = setting(
+        300.0,
+        kind.number(1, 86400),
+        "Seconds without progress after which filter and stitch stop waiting for the stage before them.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedSettings:
+    """How much of a slide may be unreadable."""
+
+    limit: float = setting(
+        0.01, kind.number(0, 1), "Share of tiles that may be unreadable; they are hatched. More is an error."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one run.
 
-    Of a stage that runs apart: `more_inputs`, folders besides `input_path`; `run`, the run that it belongs to
-    (``NUCLEI_RUN_ID``); `shared_memory`, whether stores have their arrays there; `wait_limit`, seconds without progress
-    after which it gives up waiting for the stage before it, None for no waiting; `shard`, the share of the tiles that
-    filter infers, None for all.
-
-    Of a stage that NVIDIA's driver starts: `named_paths`, which of `input_path` and `output_path` the command line
-    names, so that they win over the driver's; `fastio`, its `clara.FastIOContext`, if it has one.
+    Attributes
+    ----------
+    input_path, output_path, config_path : pathlib.Path
+        ``--input-path``, ``--output-path``, ``--config-path``.
+    num_workers : int
+        ``--num-workers``: threads for everything together.
+    mask_pixel_count_limit : int
+        ``--mask-pixel-count-limit``: most pixels of the thumbnail that tissue is found on.
+    tile_size : int
+        ``--tile-size``: side of a tile in level-0 pixels, a multiple of 16.
+    model_name : str
+        ``--model-name``: a folder in the model repository, or a model on the server.
+    overlap : int
+        ``--overlap``: pixels that neighbouring tiles share, a multiple of 16 below `tile_size`.
+    overlay, jpeg, mask, models, inference, store, wait, damaged : *Settings
+        The sections of ``config.yaml``.
+    overwrite, shard : bool, Shard or None
+        As in ``config.yaml``.
+    triton_servers : tuple of str
+        ``host:port`` of each Triton server; empty for the embedded engine.
+    triton_variable : str
+        The environment variable that named the servers, for messages.
+    run_id : str
+        The run that a stage belongs to (``NUCLEI_RUN_ID``).
+    more_inputs : tuple of pathlib.Path
+        Input folders besides `input_path`, from NVIDIA's driver.
+    named_paths : frozenset of str
+        Which of `input_path` and `output_path` the command line names, so that they win over the driver's.
+    fastio : clara.FastIOContext or None
+        Of NVIDIA's driver, if it started this stage.
     """
 
     input_path: Path = Path("/input")
     output_path: Path = Path("/output")
     config_path: Path = Path("/config")
-    workers: int = 1
-    tile: int = 256
+    num_workers: int = 1
+    mask_pixel_count_limit: int = 1024 * 1024
+    tile_size: int = 256
+    model_name: str = "segmentation_unet_nuclei"
     overlap: int = 0
     overlay: OverlaySettings = field(default_factory=OverlaySettings)
     jpeg: JpegSettings = field(default_factory=JpegSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
+    models: ModelsSettings = field(default_factory=ModelsSettings)
     inference: InferenceSettings = field(default_factory=InferenceSettings)
-    damaged_limit: float = 0.01
-    overwrite: bool = False
-    triton: tuple[str, ...] = ()
+    store: StoreSettings = field(default_factory=StoreSettings)
+    wait: WaitSettings = field(default_factory=WaitSettings)
+    damaged: DamagedSettings = field(default_factory=DamagedSettings)
+    overwrite: bool = setting(
+        False,
+        kind.switch(),
+        "Replace another result in the output folder; without it such a folder is refused.",
+    )
+    shard: Shard | None = setting(  # noqa: RUF009 - it makes a field
+        None,
+        kind.shard(),
+        f"Which share of the tiles filter infers; all of them without it. The variable {SHARD} wins over it.",
+    )
+    triton_servers: tuple[str, ...] = ()
+    triton_variable: str = ""
+    run_id: str = ""
     more_inputs: tuple[Path, ...] = ()
-    run: str = ""
-    shared_memory: bool = False
-    patience: float | None = 300.0
-    shard: Shard | None = None
     named_paths: frozenset[str] = frozenset()
     fastio: Any = None
 

@@ -30,7 +30,7 @@ def find_slide(path: Path) -> Path:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         A slide file, or a folder that holds exactly one slide, itself or in its subfolder ``slide``. Names that begin
         with a dot do not count. A DICOM series in several files is one slide, named by its first file; an ``.mrxs``,
         ``.vms`` or ``.vmu`` file and the files it belongs with are one slide.

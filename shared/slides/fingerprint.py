@@ -25,7 +25,7 @@ def fingerprint(path: Path) -> str:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The slide's file, as `find_slide` returns it.
 
     Raises
@@ -72,7 +72,7 @@ def stat_of(path: Path) -> Stat:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The slide's file, as `find_slide` returns it; of a slide of many files all are looked at.
 
     Raises

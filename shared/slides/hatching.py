@@ -23,9 +23,9 @@ def hatch(pixels: Pixels, region: Region) -> None:
 
     Parameters
     ----------
-    pixels
+    pixels : numpy.ndarray
         (region.height, region.width, 3) uint8; overwritten.
-    region
+    region : Region
         Where they lie, in level-0 pixels.
     """
     rows = np.arange(region.y, region.bottom)[:, None]

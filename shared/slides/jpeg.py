@@ -40,11 +40,11 @@ class JpegDecoder:
 
     Parameters
     ----------
-    tables
+    tables : bytes or None
         The directory's shared JPEG tables, or None.
-    photometric
+    photometric : int
         `RGB` or `YCBCR`: what the three stored components are; or `GREY`: there is one.
-    width, height
+    width, height : int
         Size of a tile in pixels. A JPEG of another size is bad, not cropped.
 
     Raises
@@ -71,14 +71,15 @@ class JpegDecoder:
 
         Parameters
         ----------
-        segment
+        segment : bytes
             The stored bytes.
-        out
+        out : numpy.ndarray or None, optional
             (height, width, 3) uint8, C-contiguous; takes the pixels. None: a new array.
 
         Returns
         -------
-        (height, width, 3) uint8 RGB.
+        numpy.ndarray
+            (height, width, 3) uint8 RGB.
 
         Raises
         ------
@@ -98,14 +99,15 @@ class JpegDecoder:
 
         Parameters
         ----------
-        segment
+        segment : bytes
             The stored bytes.
-        factor
+        factor : int
             1, 2, 4 or 8.
 
         Returns
         -------
-        (⌈height / factor⌉, ⌈width / factor⌉, 3) uint8 RGB.
+        numpy.ndarray
+            (⌈height / factor⌉, ⌈width / factor⌉, 3) uint8 RGB.
 
         Raises
         ------
@@ -151,8 +153,9 @@ def _parts(data: bytes) -> tuple[list[bytes], bytes | None, int | None]:
 
     Returns
     -------
-    The markers that matter for decoding, in their order, the frame header among them, and where the first scan starts.
-    Application markers and comments are left out: some of them would set the colour space.
+    tuple
+        The markers that matter for decoding, in their order, with the frame header, and where the first scan starts.
+        Application markers and comments are left out: some of them would set the colour space.
     """
     if data[:2] != b"\xff\xd8":
         raise BadJpeg("not a JPEG image")

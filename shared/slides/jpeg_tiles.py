@@ -44,7 +44,7 @@ class JpegTiles(StoredTiles):
 
     Parameters
     ----------
-    info, levels, cache
+    info, levels, cache : SlideInfo, tuple of Directory, int or None
         See `StoredTiles`. All `levels` must be plain (`is_plain_jpeg`).
     """
 

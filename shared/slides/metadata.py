@@ -42,12 +42,13 @@ def judge_mpp(claims: Iterable[Claim]) -> tuple[tuple[float, float] | None, str]
 
     Parameters
     ----------
-    claims
+    claims : Iterable of Claim
         In the order in which they are trusted.
 
     Returns
     -------
-    The pixel size in µm (x, y), or None, and what is odd about it, or an empty text.
+    tuple
+        The pixel size in µm (x, y), or None, and what is odd about it, or an empty text.
     """
     claims = list(claims)
     sane = [claim for claim in claims if not claim.absurd]

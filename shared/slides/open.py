@@ -32,9 +32,9 @@ def open_slide(path: Path, *, reader: str | None = None) -> Slide:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The slide's file, as `find_slide` returns it.
-    reader
+    reader : str or None, optional
         One of `READERS`, to take that one or fail; for tests and measurements.
 
     Raises

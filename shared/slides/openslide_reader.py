@@ -36,7 +36,7 @@ class Handle:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The slide.
 
     Raises
@@ -117,9 +117,9 @@ class OpenSlideSlide(Slide):
 
     Parameters
     ----------
-    info
+    info : SlideInfo
         Of the slide; its levels are replaced by OpenSlide's.
-    handle
+    handle : Handle
         Of the open slide; closed with this object.
     """
 

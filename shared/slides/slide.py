@@ -17,24 +17,24 @@ class SlideInfo:
 
     Attributes
     ----------
-    path
+    path : pathlib.Path
         The file that was opened.
-    format
+    format : str
         The field's name of the format: ``aperio``, ``generic-tiff``, ``dicom``, ``ome-tiff``, …
-    reader
+    reader : str
         Which reader was chosen, in a few words, for the log.
-    width, height
+    width, height : int
         Size in level-0 pixels.
-    levels
+    levels : tuple of tuple of int
         (width, height) of every stored level, level 0 first.
-    mpp
+    mpp : tuple of float or None
         Micrometres per level-0 pixel in x and y, or None where the file has none that can be believed.
-    mpp_note
+    mpp_note : str
         Why `mpp` is None ("absent", "1000 µm is absurd"), or what is odd about it (x and y differ, two
         sources contradict); empty if nothing is.
-    objective
+    objective : float or None
         Objective power (20, 40), or None.
-    icc
+    icc : bytes or None
         The ICC profile's bytes, or None.
     """
 
@@ -56,9 +56,9 @@ class RegionPixels:
 
     Attributes
     ----------
-    pixels
+    pixels : numpy.ndarray
         (height, width, 3) uint8 RGB. What could not be read is hatched (`shared.slides.hatching`).
-    damaged
+    damaged : bool
         Whether any of it could not be read.
     """
 
@@ -82,12 +82,13 @@ class Slide(Closing):
 
         Parameters
         ----------
-        region
+        region : Region
             In level-0 pixels; lies wholly inside the slide, and is not empty.
 
         Returns
         -------
-        The pixels, which are the caller's own. What is wrong with the file is damage, never an error.
+        RegionPixels
+            The pixels, which are the caller's own. What is wrong with the file is damage, never an error.
 
         Raises
         ------
@@ -100,14 +101,15 @@ class Slide(Closing):
 
         Parameters
         ----------
-        region
+        region : Region
             In level-0 pixels; lies wholly inside the slide.
-        out
+        out : numpy.ndarray
             (height, width, 3) uint8, C-contiguous; takes the pixels, hatched where they could not be read.
 
         Returns
         -------
-        Whether any of it could not be read.
+        bool
+            Whether any of it could not be read.
         """
         read = self.read(region)
         out[...] = read.pixels
@@ -119,14 +121,15 @@ class Slide(Closing):
 
         Parameters
         ----------
-        limit
+        limit : int
             Most pixels that the image may have.
 
         Returns
         -------
-        (h, w, 3) uint8 RGB with h × w ≤ `limit`, of the slide's aspect ratio as nearly as whole pixels allow, and
-        never larger than level 0. What cannot be read is white, not hatched: a hatch would be taken for tissue. Never
-        needs memory for a whole level.
+        numpy.ndarray
+            (h, w, 3) uint8 RGB with h × w ≤ `limit`, of the slide's aspect ratio as nearly as whole pixels allow, and
+            never larger than level 0. What cannot be read is white, not hatched: a hatch would pass for tissue. Never
+            needs memory for a whole level.
         """
 
     @abstractmethod

@@ -29,9 +29,9 @@ def cache_capacity(directory: Directory, budget: int | None = None) -> int:
 
     Parameters
     ----------
-    directory
+    directory : Directory
         Level 0.
-    budget
+    budget : int or None, optional
         Most bytes; None: two rows where they fit into 192 MiB, else one row, up to 384 MiB.
     """
     tile = directory.tile_width * directory.tile_height * 3
@@ -49,11 +49,11 @@ class StoredTiles(Slide):
 
     Parameters
     ----------
-    info
+    info : SlideInfo
         Of the slide; its levels are replaced by those of `levels`.
-    levels
+    levels : tuple of Directory
         The directories of level 0 and of the reduced levels, largest first.
-    cache
+    cache : int or None, optional
         Most bytes of decoded tiles to keep; None: see `cache_capacity`.
     """
 

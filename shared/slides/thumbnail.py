@@ -37,11 +37,11 @@ class Shrinker:
 
     Parameters
     ----------
-    width, height
+    width, height : int
         Size of the image, in pixels.
-    size
+    size : tuple of int
         (width, height) of what goes out; not larger.
-    factor
+    factor : int, optional
         By how much what comes in is smaller than the image already. Its last column and row may then lie partly
         outside the image; `size` times `factor` must fit into the image.
     """
@@ -64,7 +64,7 @@ class Shrinker:
 
         Parameters
         ----------
-        rows
+        rows : numpy.ndarray
             (n, ⌈width / factor⌉, 3) uint8.
         """
         for row in rows:

@@ -47,36 +47,36 @@ class Directory:
 
     Attributes
     ----------
-    number
+    number : int
         Place in the file's chain of directories; -1 for a subdirectory.
-    offset
+    offset : int
         Where in the file it is described.
-    width, height
+    width, height : int
         Size in pixels.
-    tile_width, tile_height
+    tile_width, tile_height : int
         Size of a stored tile in pixels. A strip counts as a tile as wide as the image.
-    orientation
+    orientation : int
         1 as stored; 2 to 8 turned or mirrored for display.
-    tiled
+    tiled : bool
         False for an image stored in strips.
-    bits, samples, sample_format, planar, photometric, compression, predictor, subsampling, subfile_type
+    bits, samples, sample_format, planar, photometric, compression, predictor, subsampling, subfile_type : int
         The TIFF tags of these names; `bits` of the first sample, or 0 if the samples differ.
-    alpha
+    alpha : int
         What the first sample beyond the colours is: 0 nothing known, 1 alpha that the colours are multiplied with, 2
         alpha that they are not multiplied with.
-    resolution
+    resolution : tuple of float or None
         Pixels per `unit` in x and y, or None.
-    unit
+    unit : int
         1 none, 2 inch, 3 centimetre.
-    offsets, counts
+    offsets, counts : numpy.ndarray
         (n,) int64; where each stored tile lies and how many bytes it has, row by row. May lie outside the file.
-    tables
+    tables : bytes or None
         What JPEG tiles share, or None.
-    icc
+    icc : bytes or None
         Colour profile, or None.
-    description
+    description : str
         Text; empty if there is none.
-    subdirectories
+    subdirectories : tuple of Directory
         The images that hang below this one.
     """
 
@@ -136,7 +136,7 @@ def read_index(descriptor: int) -> TiffIndex:
 
     Parameters
     ----------
-    descriptor
+    descriptor : int
         Of a regular file; its position is neither used nor moved.
 
     Raises

@@ -92,7 +92,7 @@ class TiffTiles(StoredTiles):
 
     Parameters
     ----------
-    info, levels, cache
+    info, levels, cache : SlideInfo, tuple of Directory, int or None
         See `StoredTiles`.
 
     Raises

@@ -18,9 +18,9 @@ class TileCache:
 
     Parameters
     ----------
-    decode
+    decode : callable
         Returns the pixels of a tile, or None where they cannot be read. Called without the lock.
-    capacity
+    capacity : int
         Most tiles that are kept.
     """
 
@@ -36,9 +36,9 @@ class TileCache:
 
         Parameters
         ----------
-        tile
+        tile : int
             Its number.
-        finished
+        finished : bool
             Whether a reader that goes row by row will not come back to it.
         """
         while True:

@@ -65,11 +65,11 @@ class ArrayWriter(Closing):
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file.
-    shape, dtype
+    shape, dtype : tuple of int, str
         Of the array.
-    create
+    create : bool
         Make the file anew, with all its space reserved; else it must be there, and is written to where it is.
 
     Raises
@@ -129,9 +129,9 @@ class ArrayReader(Closing):
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file.
-    shape, dtype
+    shape, dtype : tuple of int, str
         What it must be.
 
     Attributes

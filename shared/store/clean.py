@@ -43,13 +43,13 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Co
 
     Parameters
     ----------
-    folder, work
+    folder, work : pathlib.Path
         The store's, and its folder of work.
-    kind
+    kind : Kind
         Of the new one.
-    shared
+    shared : str, optional
         A file in shared memory that the new store will have.
-    fastio
+    fastio : Context, optional
         The FastIO context of NVIDIA's driver, where it runs this stage.
 
     Raises

@@ -22,13 +22,13 @@ def find_store(
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Where to look. Who waits and belongs to a run (``NUCLEI_RUN_ID``) takes no store of another run.
-    kind
+    kind : Kind
         What the store must hold.
-    wait_limit
+    wait_limit : WaitLimit
         How long to wait.
-    refuse
+    refuse : callable, optional
         Says what is wrong with a store that was found, or nothing. Who waits goes on waiting for the right one.
 
     Raises
@@ -75,8 +75,8 @@ def places_of(settings: Settings, kind: Kind) -> list[Path]:
 
 def belongs_elsewhere(settings: Settings, manifest: Manifest) -> str:
     """Return why who waits goes on waiting in spite of a store that is there; empty if it will do."""
-    if settings.run not in ("", manifest.run):
-        return f"it belongs to run {manifest.run or '(unnamed)'}, not to {settings.run}"
+    if settings.run_id not in ("", manifest.run):
+        return f"it belongs to run {manifest.run or '(unnamed)'}, not to {settings.run_id}"
     for facts in manifest.arrays.values():
         if Path(facts.file).parent == SHARED and not Path(facts.file).exists():
             return (

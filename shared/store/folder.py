@@ -32,9 +32,9 @@ class StoreFolder(Closing):
 
     Parameters
     ----------
-    output
+    output : pathlib.Path
         The output folder; made if it does not exist.
-    shard
+    shard : Shard or None, optional
         Which share of a store is made, in a folder of its own in the output folder; None for the whole.
 
     Attributes
@@ -74,18 +74,19 @@ class StoreFolder(Closing):
 
         Parameters
         ----------
-        kind, key, run
+        kind, key, run : Kind, str, str
             As in its manifest.
-        overwrite
+        overwrite : bool
             Replace another store.
-        files
+        files : Mapping of str to bytes or None, optional
             What travels with tiles, by name; renewed in a store that is complete.
-        fastio
+        fastio : Context, optional
             The FastIO context of NVIDIA's driver, where it runs this stage.
 
         Returns
         -------
-        Whether there is anything to do: False if this very store is complete, and every tile is what it was.
+        bool
+            Whether there is anything to do: False if this very store is complete, and every tile is what it was.
 
         Raises
         ------

@@ -56,18 +56,18 @@ class LedgerWriter(Closing):
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file.
-    generation
+    generation : str
         The store's, 32 hexadecimal digits.
-    items
+    items : int
         Number of items that there are.
-    create
+    create : bool
         Begin a new one, else go on with the one that is there.
 
     Attributes
     ----------
-    entries
+    entries : dict of int to Entry
         What it held when it was opened, by item.
 
     Raises
@@ -113,16 +113,16 @@ class LedgerReader(Closing):
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file.
-    generation
+    generation : str
         The store's.
-    items
+    items : int
         Number of items that there are.
 
     Attributes
     ----------
-    entries
+    entries : dict of int to Entry
         What it names so far, by item.
     end
         Where its last valid record ends.

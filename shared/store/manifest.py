@@ -42,13 +42,13 @@ class ArrayMetadata:
 
     Attributes
     ----------
-    file
+    file : str
         Its name in the store's folder, or its absolute path in shared memory.
-    shape, dtype
+    shape, dtype : tuple of int, str
         Of the array.
-    channels
+    channels : tuple of str
         Names along the last axis, of maps.
-    crc32
+    crc32 : int or None
         Of the content; None for the large array, of whose items the ledger has one each.
     """
 
@@ -78,7 +78,7 @@ class SlideMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """The model that made maps; see `ModelInfo` and `ModelSettings` of the stage filter."""
+    """The model that made maps; see `ModelInfo` of the stage filter."""
 
     name: str
     engine: str
@@ -91,11 +91,11 @@ class ShardMetadata:
 
     Attributes
     ----------
-    number, count
+    number, count : int
         As in `Shard`.
-    first
+    first : int
         The store's first tile, among all.
-    total
+    total : int
         Number of all tiles, those of the other shards included.
     """
 
@@ -116,29 +116,29 @@ class Manifest:
 
     Attributes
     ----------
-    kind
+    kind : Kind
         What its large array holds: ``tiles`` or ``masks``.
-    generation
+    generation : str
         Of this very store, 32 hexadecimal digits: a store that was made again has another.
-    run
+    run : str
         The run that it belongs to, as ``NUCLEI_RUN_ID`` named it; empty if that was not set.
-    key
+    key : str
         Hash of everything that decides its content (`shared.settings.run_key`).
-    source
+    source : str
         Key of the store that it was made from; empty for tiles.
-    slide
+    slide : SlideMetadata
         The slide.
-    tile, overlap
+    tile, overlap : int
         Of the grid, pixels.
-    n
+    n : int
         Number of tiles with tissue; of a shard, of those that are its own. Arrays have one item where there are none.
-    mask
+    mask : str
         How the tissue was found: ``tissue`` or ``none``.
-    model
+    model : ModelMetadata or None
         Of masks.
-    shard
+    shard : ShardMetadata or None
         Of a store of masks that has a share of the tiles; None where it has all.
-    arrays
+    arrays : Mapping of str to ArrayMetadata
         By name: ``tiles`` or ``masks``, ``index`` and, where there is a tissue mask, ``tissue``.
     """
 

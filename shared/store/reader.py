@@ -13,8 +13,8 @@ from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, FastIOReade
 from nuclei_segmentation.shared.errors import InputError, StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.lock import held
-from nuclei_segmentation.shared.runtime.waiting import VARIABLE, WaitLimit
-from nuclei_segmentation.shared.settings.shard import VARIABLE as SHARD
+from nuclei_segmentation.shared.runtime.waiting import WaitLimit
+from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, SHARD
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import Array, ArrayReader, ReadableArray
 from nuclei_segmentation.shared.store.ledger import DAMAGED, LedgerReader, checksum
@@ -26,13 +26,13 @@ class StoreReader(Closing):
 
     Parameters
     ----------
-    folder
+    folder : pathlib.Path
         The store's.
-    manifest
+    manifest : Manifest
         As read from it.
-    wait_limit
+    wait_limit : WaitLimit
         How long to wait for what is not there yet.
-    fastio
+    fastio : Context, optional
         The FastIO context of NVIDIA's driver, where it runs this stage.
 
     Raises
@@ -69,7 +69,7 @@ class StoreReader(Closing):
             maker = f"filter with {SHARD}={shard.shard}" if (shard := manifest.shard) else "the stage that makes it"
             raise InputError(
                 f"the store of {self._kind} in {folder} is not complete ({self.count} of {manifest.n}): run {maker} "
-                f"to its end, or unset {VARIABLE} to run the two together"
+                f"to its end, or unset {NO_SYNC_LOCK} to run the two together"
             )
 
     @property

@@ -33,9 +33,9 @@ def rivals(output: Path, shard: Shard | None) -> list[Path]:
 
     Parameters
     ----------
-    output
+    output : pathlib.Path
         The output folder, which holds the store or the folders of shards.
-    shard
+    shard : Shard or None
         Which one is to be made; None for a store that has all.
     """
     others = [folder for it, folder in shard_folders(output) if shard is None or it.count != shard.count]

@@ -15,7 +15,8 @@ from pathlib import Path
 from nuclei_segmentation.shared.errors import InputError, StoreError
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings import Settings
-from nuclei_segmentation.shared.settings.shard import VARIABLE, Shard
+from nuclei_segmentation.shared.settings.environment import SHARD
+from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store.find import belongs_elsewhere, missing, places_of
 from nuclei_segmentation.shared.store.ledger import FILE as LEDGER
 from nuclei_segmentation.shared.store.ledger import records
@@ -53,16 +54,16 @@ class ShardSet:
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Where to look. Who waits and belongs to a run (``NUCLEI_RUN_ID``) takes no store of another run.
-    wait_limit
+    wait_limit : WaitLimit
         How long to wait for the first of them.
-    refuse
+    refuse : Refuse
         Says what is wrong with a store that was found, or nothing.
 
     Attributes
     ----------
-    found
+    found : dict of int to ShardStore
         Those that are there, by the shard's number.
     one
         The manifest of any of them: of slide, tiles and model all say the same.
@@ -185,7 +186,7 @@ class ShardSet:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         return (
             f"the masks in {like.folder.parent} are in {self.count} shards, of which {lacking[0]}{more} "
-            f"{'are' if more else 'is'} missing; run filter with {VARIABLE}={lacking[0]} on the same tiles and folder"
+            f"{'are' if more else 'is'} missing; run filter with {SHARD}={lacking[0]} on the same tiles and folder"
         )
 
 
@@ -208,7 +209,7 @@ def _name(part: ShardStore) -> str:
 
 
 def _again(part: ShardStore) -> str:
-    return f"; run filter again with {VARIABLE}={part.shard}, or remove it" if part.manifest.shard is not None else ""
+    return f"; run filter again with {SHARD}={part.shard}, or remove it" if part.manifest.shard is not None else ""
 
 
 def _difference(part: ShardStore, like: ShardStore) -> str:

@@ -21,11 +21,11 @@ class ShardedReader(Closing):
 
     Parameters
     ----------
-    parts
+    parts : ShardSet
         The stores.
-    wait_limit
+    wait_limit : WaitLimit
         How long to wait for what is not there yet.
-    fastio
+    fastio : Context, optional
         The FastIO context of NVIDIA's driver, where it runs this stage.
 
     Raises

@@ -12,9 +12,9 @@ def check_shared(needed: int, ours: int) -> None:
 
     Parameters
     ----------
-    needed
+    needed : int
         Bytes.
-    ours
+    ours : int
         Bytes that an older store has there, which goes first.
 
     Raises

@@ -53,20 +53,20 @@ class StoreWriter(Closing):
 
     Parameters
     ----------
-    folder
+    folder : pathlib.Path
         The store's; nobody else writes to it.
-    work
+    work : pathlib.Path
         A folder of work in it, which readers do not look at.
-    manifest
+    manifest : Manifest
         What the store is, its arrays included; their files and the generation are decided here. The large array is
         named as the store's kind.
-    small
+    small : Mapping of str to numpy.ndarray
         The other arrays' content.
-    files
+    files : Mapping of str to bytes
         Further files, by name.
-    shared
+    shared : bool
         Put the large array into shared memory.
-    fastio
+    fastio : Context, optional
         The FastIO context of NVIDIA's driver, where it runs this stage: the shared memory to take.
 
     Notes
@@ -112,11 +112,11 @@ class StoreWriter(Closing):
 
         Parameters
         ----------
-        items
+        items : list of int
             Their places along the first axis.
-        values
+        values : numpy.ndarray
             (len(items), ...) of the array's type, C-contiguous.
-        flags
+        flags : int or list of int, optional
             Of all or of each; see `shared.store.ledger`.
 
         Raises
@@ -151,7 +151,7 @@ class StoreWriter(Closing):
 
         Parameters
         ----------
-        facts
+        facts : Mapping of str to object
             What a reader may want to know of how it was made.
         """
         with self._committing:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from nuclei_segmentation.operators.stitch import memory_needed
 from nuclei_segmentation.operators.stitch.command import BASE_MEMORY as STAGE_MEMORY
 from nuclei_segmentation.pipelines import DYNAMIC, Definition, Operator, Pipeline
 from nuclei_segmentation.shared.runtime import cli
-from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import Settings, command_line, environment
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "pipelines").glob("*.yaml"))
@@ -53,7 +52,7 @@ def parsed(operator: Operator) -> argparse.Namespace:
     assert (shell, option) == ("/bin/bash", "-c")
     python, unbuffered, program, *arguments = shlex.split(command)
     assert (python, unbuffered, program) == ("python", "-u", "/app/main.py")
-    return cli.parser({}).parse_args(arguments)
+    return command_line.parser({}).parse_args(arguments)
 
 
 def test_all_are_here() -> None:
@@ -95,7 +94,7 @@ def test_commands_are_those_of_the_program(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_are_those_of_the_program(name: str) -> None:
-    defaults = cli.parser({}).parse_args(["x"])
+    defaults = command_line.parser({}).parse_args(["x"])
     values = pipeline(name).arguments
     assert values == {
         "TILE_SIZE": str(defaults.tile_size),
@@ -160,7 +159,7 @@ def test_the_model_is_there() -> None:
 def test_triton_is_reached_by_a_variable_that_the_program_reads() -> None:
     (service,) = pipeline("nuclei-segmentation").operator("filter").services
     (connection,) = service.connections
-    assert connection.name in cli.TRITON_VARIABLES
+    assert connection.name in environment.TRITON
     assert connection.port == 8000
     assert pipeline("nuclei-segmentation").services == (service,)
     assert not pipeline("nuclei-segmentation-embedded").services
@@ -175,14 +174,14 @@ def test_one_ends_at_the_render_server() -> None:
 
 def _memory() -> dict[str, int]:
     """The most anonymous memory of each operator at the definitions' defaults: the formulas of docs/memory.md."""
-    settings = replace(Settings(), workers=2)
+    settings = Settings(num_workers=2)
     with open_engine(settings) as engine:
         inference, channels, batch = engine.memory_needed(256, 2), len(engine.info.channels), engine.info.batch
     assert channels == 2
     cache = WIDTH * 256 * 3  # a row of the slide's tiles
     batches = 5 * 2 * batch * 256**2 * (3 + channels)
     drawing = memory_needed(WIDTH, 256, 2, channels=channels)
-    mask = MASK_BYTES * settings.mask.pixel_limit
+    mask = MASK_BYTES * settings.mask_pixel_count_limit
     return {
         "load": STAGE_MEMORY + max(mask, cache + 3 * 2 * BATCH_BYTES),
         "filter": STAGE_MEMORY + batches + inference,

@@ -5,6 +5,7 @@ The reference is one inference over the slide padded as the tiles see it: reflec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
-from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from nuclei_segmentation.shared.slides import RegionPixels, Slide, SlideInfo
 from tests.unit.inference.nets import unet
 
@@ -88,14 +89,14 @@ def test_with_the_halo_that_the_program_names_there_are_no_seams(
     repository: Path, tmp_path_factory: pytest.TempPathFactory,
     width: int, height: int, extra: int, more: int, seed: int,
 ) -> None:  # fmt: skip
-    model = ModelSettings(name="random", repository=repository)
-    with open_engine(Settings(model=model)) as engine:
+    settings = Settings(model_name="random", models=ModelsSettings(repository))
+    with open_engine(settings) as engine:
         halo = engine.info.halo
     assert halo is not None
     overlap = 16 * (-(-2 * halo // 16) + more)
     grid = TileGrid(width, height, overlap + 16 * extra, overlap)
     slide = Painting(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
-    with open_engine(Settings(model=model, tile=grid.tile)) as engine:
+    with open_engine(replace(settings, tile_size=grid.tile)) as engine:
         ours = stitched(engine, slide, grid, tmp_path_factory.mktemp("run") / "maps")
     assert np.abs(ours.astype(int) - whole(repository, slide, grid)).max() <= 1
 
@@ -104,6 +105,6 @@ def test_without_overlap_there_are_seams(repository: Path, tmp_path: Path) -> No
     """Else the test above would show nothing."""
     slide = Painting(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8))
     grid = TileGrid(200, 200, 64)
-    with open_engine(Settings(model=ModelSettings(name="random", repository=repository), tile=64)) as engine:
+    with open_engine(Settings(model_name="random", models=ModelsSettings(repository), tile_size=64)) as engine:
         ours = stitched(engine, slide, grid, tmp_path / "maps")
     assert np.abs(ours.astype(int) - whole(repository, slide, grid)).max() > 1

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
 
 from ..unit.inference import nets
 from .harness import TritonServer, add_model, add_shipped_model, is_installed
@@ -76,9 +76,10 @@ def settings_for(onnx_file):
     def make(*addresses, name="segmentation_unet_nuclei", output="sigmoid", repository=None, **inference):
         folder = repository or onnx_file.parents[2]
         return Settings(
-            tile=SIZE,
-            triton=addresses,
-            model=ModelSettings(name=name, repository=folder, output=output, input_scale=1 / 255),
+            tile_size=SIZE,
+            triton_servers=addresses,
+            model_name=name,
+            models=ModelsSettings(repository=folder, output=output, input_scale=1 / 255),
             inference=InferenceSettings(**inference),
         )
 

@@ -391,10 +391,10 @@ import sys
 import numpy as np
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import slots
-from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.settings import Settings
 
 slots.PREFIX = sys.argv[3]
-settings = Settings(triton=(sys.argv[1],), model=ModelSettings(name="segmentation_unet_nuclei"))
+settings = Settings(triton_servers=(sys.argv[1],))
 engine = open_engine(settings)
 engine.infer(np.load(sys.argv[2], mmap_mode="r"))
 print("inferred", flush=True)

@@ -26,7 +26,7 @@ from nuclei_segmentation.shared.errors import (
     retryable,
 )
 from nuclei_segmentation.shared.runtime import cli
-from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import Settings, command_line
 
 ROOT = Path(__file__).parents[2]
 ORIGINAL_USAGE = """\
@@ -46,32 +46,32 @@ def _signal_handlers_as_they_were() -> Iterator[None]:
 
 
 def parse(*arguments: str) -> Settings:
-    return cli.settings_from(cli.parser({}).parse_args([*arguments, "segmentation"]), {})
+    return command_line.settings_from(command_line.parser({}).parse_args([*arguments, "segmentation"]), {})
 
 
 def test_usage_is_the_originals_to_the_letter() -> None:
-    assert cli.parser({}).format_usage() == ORIGINAL_USAGE
+    assert command_line.parser({}).format_usage() == ORIGINAL_USAGE
 
 
 def test_the_options_themselves_are_those_that_the_usage_shows() -> None:
-    made = cli.parser({})
+    made = command_line.parser({})
     made.usage = None
     generated = " ".join(made.format_usage().split())
     assert generated == " ".join(ORIGINAL_USAGE.split())
 
 
 def test_defaults_are_the_originals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "usable_cpus", lambda: 7)
+    monkeypatch.setattr(command_line, "usable_cpus", lambda: 7)
     settings = parse()
     assert settings.input_path == Path("/input")
     assert settings.output_path == Path("/output")
     assert settings.config_path == Path("/config")
-    assert settings.workers == 7
-    assert settings.mask.pixel_limit == 1024 * 1024
-    assert settings.tile == 256
-    assert settings.model.name == "segmentation_unet_nuclei"
+    assert settings.num_workers == 7
+    assert settings.mask_pixel_count_limit == 1024 * 1024
+    assert settings.tile_size == 256
+    assert settings.model_name == "segmentation_unet_nuclei"
     assert settings.overlap == 0
-    assert cli.parser({}).parse_args(["x"]).debug_level == "INFO"
+    assert command_line.parser({}).parse_args(["x"]).debug_level == "INFO"
 
 
 def test_every_option_in_short_and_long_form(tmp_path: Path) -> None:
@@ -178,13 +178,13 @@ def test_what_is_worth_a_retry_is_what_the_docs_say() -> None:
     ],
 )
 def test_the_servers_come_from_the_environment(environment: dict[str, str], servers: tuple[str, ...]) -> None:
-    assert cli.settings_from(cli.parser({}).parse_args(["x"]), environment).triton == servers
+    assert command_line.settings_from(command_line.parser({}).parse_args(["x"]), environment).triton_servers == servers
 
 
 @pytest.mark.parametrize("value", ["gpu", "https://gpu:8000", "gpu:eighty", "a:1,,b", "gpu:8000/v2"])
 def test_an_address_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="host:port"):
-        cli.settings_from(cli.parser({}).parse_args(["x"]), {"NVIDIA_CLARA_TRTISURI": value})
+        command_line.settings_from(command_line.parser({}).parse_args(["x"]), {"NVIDIA_CLARA_TRTISURI": value})
 
 
 @pytest.mark.parametrize(
@@ -193,18 +193,18 @@ def test_an_address_that_is_none_is_refused(value: str) -> None:
 )
 def test_shared_memory_from_the_environment(value: str | None, shared: bool) -> None:
     environment = {} if value is None else {"NUCLEI_STORE_SHM": value}
-    assert cli.settings_from(cli.parser({}).parse_args(["x"]), environment).shared_memory is shared
+    assert command_line.settings_from(command_line.parser({}).parse_args(["x"]), environment).store.shm is shared
 
 
 def test_the_file_wins_over_the_environment(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("store: {shm: false}\n")
-    given = cli.parser({}).parse_args(["--config-path", str(tmp_path), "x"])
-    assert not cli.settings_from(given, {"NUCLEI_STORE_SHM": "1"}).shared_memory
+    given = command_line.parser({}).parse_args(["--config-path", str(tmp_path), "x"])
+    assert not command_line.settings_from(given, {"NUCLEI_STORE_SHM": "1"}).store.shm
 
 
 def test_a_switch_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="NUCLEI_STORE_SHM: 'maybe' is neither TRUE nor FALSE"):
-        cli.settings_from(cli.parser({}).parse_args(["x"]), {"NUCLEI_STORE_SHM": "maybe"})
+        command_line.settings_from(command_line.parser({}).parse_args(["x"]), {"NUCLEI_STORE_SHM": "maybe"})
 
 
 @pytest.mark.parametrize("folder", ["/", str(ROOT), str(ROOT / "operators")])

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei_segmentation.shared.errors import ConfigError, UsageError
-from nuclei_segmentation.shared.runtime import cli
-from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import Settings, command_line
 from nuclei_segmentation.shared.settings import config_file as config
 from nuclei_segmentation.shared.settings.shard import MOST, Shard
 
@@ -77,7 +76,9 @@ def test_other_folders_are_no_shards(name: str) -> None:
 
 
 def settings(folder: Path, **environment: str) -> Settings:
-    return cli.settings_from(cli.parser({}).parse_args(["--config-path", str(folder), "filter"]), environment)
+    return command_line.settings_from(
+        command_line.parser({}).parse_args(["--config-path", str(folder), "filter"]), environment
+    )
 
 
 def test_the_variable_wins_over_the_key(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ def open_engine(settings: Settings) -> Engine:
 
     Parameters
     ----------
-    settings
-        Triton where `Settings.triton` names servers, the embedded engine where not. Never one in place of the other.
+    settings : Settings
+        Triton where `Settings.triton_servers` names servers, else the embedded engine; never one in place of the
+        other.
 
     Returns
     -------
-    An engine whose model fits; close it after use.
+    Engine
+        An engine whose model fits; close it after use.
 
     Raises
     ------
@@ -26,7 +28,7 @@ def open_engine(settings: Settings) -> Engine:
         No server answers.
     """
     # Imported here: each engine's libraries cost 0.1 s and 70 MiB, and an image may have only one of them.
-    if settings.triton:
+    if settings.triton_servers:
         from nuclei_segmentation.operators.filter.inference.triton.engine import TritonEngine
 
         return TritonEngine(settings)

@@ -19,7 +19,8 @@ def canary_tile(tile: int) -> Pixels:
 
     Returns
     -------
-    (1, T, T, 3) uint8, always the same.
+    numpy.ndarray
+        (1, T, T, 3) uint8, always the same.
     """
     random = np.random.default_rng(20)
     total = np.zeros((tile, tile, 3))
@@ -44,28 +45,29 @@ def fit_model(
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Tile size, and what the user says of the model.
-    inputs, outputs
+    inputs, outputs : Sequence of TensorSpec
         The model's tensors.
-    channels
+    channels : str or None
         Names of the channels, separated by commas, if the model tells.
-    call
+    call : callable
         Sends one request: the model's input in, the outputs out.
-    small
+    small : int or None, optional
         Where the model takes any size, try it with a tile of this side, if whole ones make up the tile size: what is
         asked for may take a minute. A model that cannot do that is tried as asked.
 
     Returns
     -------
-    The plan, and the names of the channels in the order in which the plan returns them, ``nucleus`` first.
+    tuple
+        The plan, and the names of the channels in the order in which the plan returns them, ``nucleus`` first.
 
     Raises
     ------
     ModelError
         The model does not fit, or answers with NaN, values outside [0, 1], or another shape or dtype than it says.
     """
-    tile = settings.tile
+    tile = settings.tile_size
     try:
         if small is not None and small < tile and tile % small == 0 and _takes_any_size(inputs):
             with contextlib.suppress(ModelError):
@@ -75,7 +77,7 @@ def fit_model(
         plan, maps = _try(settings, inputs, outputs, tile, call)
         return _named(plan, _channel_names(channels, outputs, maps.shape[-1]))
     except ModelError as error:
-        raise ModelError(f"model {settings.model.name}: {error}") from error
+        raise ModelError(f"model {settings.model_name}: {error}") from error
 
 
 def _try(
@@ -86,8 +88,8 @@ def _try(
     call: Callable[[Array], Sequence[Array]],
 ) -> tuple[Plan, Pixels]:
     """Infer one tile; return the plan for tiles of that side, with all that the answer tells, and the maps."""
-    logit = settings.model.output == "logit"
-    scale = settings.model.input_scale
+    logit = settings.models.output == "logit"
+    scale = settings.models.input_scale
     plan = make_plan(inputs, outputs, tile, input_scale=scale, logit=logit)
     arrays = call(plan.encode(canary_tile(tile)))
     # Where a size is free, the answer tells it; the batch axis stays what the model says.

@@ -31,11 +31,11 @@ class TensorSpec:
 
     Attributes
     ----------
-    name
+    name : str
         As the model calls it.
-    dtype
+    dtype : str
         NumPy's name of the type.
-    shape
+    shape : tuple of int or None
         All axes, the batch axis too if there is one; None where the size is free.
     """
 
@@ -53,11 +53,11 @@ class OutputPlan:
 
     Attributes
     ----------
-    spec
+    spec : TensorSpec
         The tensor.
-    channel_axis
+    channel_axis : int or None
         The axis of channels, counted without the batch axis: 2 (last), 0 (first), or None (one map, no such axis).
-    channels
+    channels : int or None
         Number of maps; None where only an inference can tell.
     """
 
@@ -72,23 +72,23 @@ class Plan:
 
     Attributes
     ----------
-    tile
+    tile : int
         T, pixels.
-    input
+    input : TensorSpec
         The image tensor.
-    channels_first
+    channels_first : bool
         Whether it is (…, 3, T, T) rather than (…, T, T, 3).
-    batched
+    batched : bool
         Whether it has a batch axis; if not, each tile is a request of its own.
-    fixed_batch
+    fixed_batch : int or None
         The size of the batch axis if the model fixes it; smaller batches are filled up.
-    outputs
+    outputs : tuple of OutputPlan
         In the model's order; their channels are joined in that order.
-    input_scale
+    input_scale : float
         Multiplies pixel values for float inputs.
-    logit
+    logit : bool
         Whether float outputs need the logistic function.
-    order
+    order : tuple of int or None
         Where each channel of the answer comes from, if not from its own place.
     """
 
@@ -123,12 +123,13 @@ class Plan:
 
         Parameters
         ----------
-        pixels
+        pixels : numpy.ndarray
             (b, T, T, 3) uint8, b at most `limit`.
 
         Returns
         -------
-        The input of one request, contiguous, of the input's dtype and rank.
+        numpy.ndarray
+            The input of one request, contiguous, of the input's dtype and rank.
         """
         if self.fixed_batch is not None and len(pixels) < self.fixed_batch:
             filling = np.zeros((self.fixed_batch - len(pixels), *pixels.shape[1:]), np.uint8)
@@ -148,14 +149,15 @@ class Plan:
 
         Parameters
         ----------
-        arrays
+        arrays : Sequence of numpy.ndarray
             One for each of `outputs`, in that order.
-        count
+        count : int
             b, the number of tiles that were asked for.
 
         Returns
         -------
-        (b, T, T, C) uint8, contiguous.
+        numpy.ndarray
+            (b, T, T, C) uint8, contiguous.
 
         Raises
         ------
@@ -191,16 +193,17 @@ class Plan:
 
         Parameters
         ----------
-        pixels
+        pixels : numpy.ndarray
             (b, T, T, 3) uint8, b from 0.
-        batch
+        batch : int
             Most tiles per request.
-        call
+        call : callable
             Sends one request: the model's input in, the outputs out.
 
         Returns
         -------
-        (b, T, T, C) uint8.
+        numpy.ndarray
+            (b, T, T, C) uint8.
         """
         if pixels.ndim != 4 or pixels.shape[1:] != (self.tile, self.tile, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"tiles must be (b, {self.tile}, {self.tile}, 3) uint8, not {pixels.shape} {pixels.dtype}")
@@ -227,11 +230,11 @@ def make_plan(
 
     Parameters
     ----------
-    inputs, outputs
+    inputs, outputs : Sequence of TensorSpec
         The model's tensors.
-    tile
+    tile : int
         T, the tile size that is asked for, pixels.
-    input_scale, logit
+    input_scale, logit : float, bool
         What the tensors cannot tell: see `Plan`.
 
     Raises

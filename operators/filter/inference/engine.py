@@ -15,23 +15,23 @@ class ModelInfo:
 
     Attributes
     ----------
-    name
+    name : str
         As given by ``--model-name``.
-    engine
+    engine : str
         ``embedded``, ``triton`` or ``mock``.
-    identity
+    identity : str
         Names the model's exact content for the run key: the SHA-256 of the model file with the precision for the
         embedded engine; what the server tells (name, version, platform, tensors) for Triton.
-    channels
+    channels : tuple of str
         Names of the maps' channels; the first is ``nucleus``.
-    halo
+    halo : int or None
         Pixels around a point on which the model's answer there depends, rounded up to what makes tiling exact; None
         where the graph is not at hand.
-    batch
+    batch : int
         Tiles per request that suit the engine and model.
-    mpp
+    mpp : tuple of float or None
         The range of µm per pixel that the model was made for, or None.
-    grid
+    grid : int or None
         With a halo, tiling is exact only where tiles start at multiples of this and their size is one; None as `halo`.
     """
 
@@ -50,9 +50,9 @@ class Engine(Closing):
 
     Attributes
     ----------
-    info
+    info : ModelInfo
         What is known of the model.
-    in_flight
+    in_flight : int or None
         Calls of `infer` worth having under way at once where the work is done elsewhere (a server); None where it is
         done by the calling thread, so that the number of workers decides.
     """
@@ -66,12 +66,13 @@ class Engine(Closing):
 
         Parameters
         ----------
-        pixels
+        pixels : numpy.ndarray
             (b, T, T, 3) uint8 RGB.
 
         Returns
         -------
-        (b, T, T, C) uint8; probability times 255, rounded.
+        numpy.ndarray
+            (b, T, T, C) uint8; probability times 255, rounded.
 
         Raises
         ------
@@ -86,9 +87,9 @@ class Engine(Closing):
 
         Parameters
         ----------
-        tile
+        tile : int
             Side of a tile in pixels.
-        workers
+        workers : int
             Calls of `infer` at once.
         """
         return 0

@@ -32,20 +32,20 @@ class MockEngine(Engine):
 
     Parameters
     ----------
-    function
+    function : callable, optional
         (b, T, T, 3) uint8 to (b, T, T, 2) uint8.
-    faults
+    faults : Mapping of int to Fault or None, optional
         What happens instead at the n-th call, counted from 1 over all threads.
-    in_flight
+    in_flight : int or None, optional
         See `Engine`.
-    halo
+    halo : int or None, optional
         See `ModelInfo`.
 
     Attributes
     ----------
-    calls, tiles
+    calls, tiles : int
         How many there were.
-    closed
+    closed : bool
         Whether `close` was called.
     """
 

@@ -20,11 +20,11 @@ class Level:
 
     Attributes
     ----------
-    number
+    number : int
         0 is the full resolution; each next level has half the width and height, rounded up.
-    width, height
+    width, height : int
         Size in pixels of this level.
-    side
+    side : int
         Side of a tile in pixels of this level.
     """
 
@@ -72,9 +72,9 @@ def levels_of(width: int, height: int, side: int = SIDE) -> tuple[Level, ...]:
 
     Parameters
     ----------
-    width, height
+    width, height : int
         Size of level 0 in pixels.
-    side
+    side : int, optional
         Side of a tile.
     """
     levels = [Level(0, width, height, side)]

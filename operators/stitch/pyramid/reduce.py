@@ -35,15 +35,15 @@ class Reducer:
 
     Parameters
     ----------
-    levels
+    levels : tuple of Level
         All levels.
-    encode
+    encode : Encoder
         Makes segments.
-    spool
+    spool : Spool
         Takes them.
-    pool
+    pool : WorkerPool
         Does the work.
-    ahead
+    ahead : int
         Tasks that may be under way; bounds the memory.
     """
 
@@ -57,9 +57,9 @@ class Reducer:
 
         Parameters
         ----------
-        number, row, span
+        number, row, span : int
             Level and place of the span. The spans of a level come in order.
-        half
+        half : numpy.ndarray or None
             Its half; None if there is no level above.
         """
         if half is None:

@@ -28,9 +28,9 @@ class EncodedSpan:
 
     Attributes
     ----------
-    segments
+    segments : list of bytes
         One per tile, from left to right.
-    half
+    half : numpy.ndarray or None
         (ceil(h / 2), ceil(w / 2), 3) uint8, the span at half size; None at the coarsest level.
     """
 
@@ -43,9 +43,9 @@ def encode(tile: Pixels, jpeg: JpegSettings) -> bytes:
 
     Parameters
     ----------
-    tile
+    tile : numpy.ndarray
         (h, w, 3) uint8 RGB.
-    jpeg
+    jpeg : JpegSettings
         Quality and subsampling.
     """
     full = _encode(tile, jpeg)
@@ -96,13 +96,13 @@ def finish(tiles: list[Pixels], side: int, encode: Encoder, last: bool) -> Encod
 
     Parameters
     ----------
-    tiles
+    tiles : list of numpy.ndarray
         (h, w, 3) uint8 RGB each, from left to right; of one height; all but the last of width `side`.
-    side
+    side : int
         Side of a whole tile, even.
-    encode
+    encode : Encoder
         The encoder.
-    last
+    last : bool
         Whether this is the coarsest level, so that no half is wanted.
     """
     segments = [encode(whole(tile, side)) for tile in tiles]
@@ -130,9 +130,9 @@ def halve(pixels: Pixels, out: Pixels) -> None:
 
     Parameters
     ----------
-    pixels
+    pixels : numpy.ndarray
         (h, w, 3) uint8.
-    out
+    out : numpy.ndarray
         (ceil(h / 2), ceil(w / 2), 3) uint8; may be a part of a larger array.
     """
     height, width = pixels.shape[:2]

@@ -17,9 +17,9 @@ def reserve(path: Path, size: int) -> None:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file.
-    size
+    size : int
         Bytes to reserve; the file has this length afterwards and reads as zeros.
 
     Raises
@@ -43,9 +43,9 @@ def open_reserved(path: Path, size: int) -> BinaryIO:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file.
-    size
+    size : int
         Bytes reserved, for the message.
     """
     with writing(path, size):

@@ -20,11 +20,11 @@ class Spool:
 
     Parameters
     ----------
-    path
+    path : pathlib.Path
         The file; what was in it is lost.
-    size
+    size : int
         Bytes to reserve.
-    levels
+    levels : int
         Number of levels, level 0 included.
     """
 

@@ -29,17 +29,17 @@ class PyramidFile:
 
     Parameters
     ----------
-    file
+    file : BinaryIO
         Open for writing and reading, at its start. It is not closed.
-    levels
+    levels : tuple of Level
         All levels.
-    jpeg
+    jpeg : JpegSettings
         How the segments are compressed.
-    mpp
+    mpp : tuple of float or None
         Micrometres per pixel of level 0 in x and y, or None.
-    icc
+    icc : bytes or None
         Colour profile, or None. Every page has it, so that each is right when it is read alone.
-    tables
+    tables : bytes or None
         What the segments of all pages share, for the tag JPEGTables, or None.
     """
 
@@ -60,9 +60,9 @@ class PyramidFile:
 
         Parameters
         ----------
-        level
+        level : Level
             The level.
-        segments
+        segments : Iterator of bytes
             Encoded tiles in row-major order, as many as the level has. It is not asked for more than these: what it
             would do at its end is not done.
         """
@@ -98,9 +98,9 @@ def resolution(level: Level, base: Level, mpp: tuple[float, float] | None) -> tu
 
     Parameters
     ----------
-    level, base
+    level, base : Level
         The level, and level 0.
-    mpp
+    mpp : tuple of float or None
         Micrometres per pixel of level 0 in x and y. The resolution is in pixels per centimetre; if this is None, it is
         1 × 1 without a unit.
     """

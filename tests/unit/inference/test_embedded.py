@@ -15,7 +15,7 @@ from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.canary import canary_tile
 from nuclei_segmentation.operators.filter.inference.embedded import engine as embedded
 from nuclei_segmentation.shared.errors import ModelError
-from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
 
 from . import nets
 
@@ -27,7 +27,12 @@ def repository(tmp_path):
 
 
 def settings_of(repository, name="segmentation_unet_nuclei", tile=64, batch=0, **model):
-    return Settings(tile=tile, model=ModelSettings(name, repository, **model), inference=InferenceSettings(batch=batch))
+    return Settings(
+        tile_size=tile,
+        model_name=name,
+        models=ModelsSettings(repository, **model),
+        inference=InferenceSettings(batch=batch),
+    )
 
 
 def tiles(count, tile=64):
@@ -204,7 +209,7 @@ _PEAK = """
 import sys, threading, numpy as np
 from pathlib import Path
 from nuclei_segmentation.operators.filter.inference import open_engine
-from nuclei_segmentation.shared.settings import Settings, ModelSettings
+from nuclei_segmentation.shared.settings import Settings, ModelsSettings
 
 def anonymous():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
@@ -212,7 +217,7 @@ def anonymous():
 tile, workers = 512, 2
 pixels = np.zeros((1, tile, tile, 3), np.uint8)
 before = anonymous()
-engine = open_engine(Settings(tile=tile, model=ModelSettings(repository=Path(sys.argv[1]))))
+engine = open_engine(Settings(tile_size=tile, models=ModelsSettings(Path(sys.argv[1]))))
 done, peak = threading.Event(), [0]
 
 def watch():
@@ -244,7 +249,7 @@ def test_memory_is_as_estimated(tmp_path):
 
 
 def test_triton_is_never_replaced_by_the_embedded_engine(repository):
-    settings = replace(settings_of(repository), triton=("127.0.0.1:99999",))
+    settings = replace(settings_of(repository), triton_servers=("127.0.0.1:99999",))
     with pytest.raises(Exception, match="99999"):
         open_engine(settings)
 

@@ -12,7 +12,7 @@ import pytest
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import receptive_field
-from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
 
 MODELS = Path(__file__).parents[3] / "models"
 INT8 = "_int8"
@@ -136,7 +136,9 @@ def test_same_bytes_for_every_batch(name):
     tiles = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
     answers = []
     for batch in (1, 4):
-        model = ModelSettings(name, MODELS)
-        with open_engine(Settings(tile=128, model=model, inference=InferenceSettings(batch=batch))) as engine:
+        models = ModelsSettings(MODELS)
+        with open_engine(
+            Settings(tile_size=128, model_name=name, models=models, inference=InferenceSettings(batch=batch))
+        ) as engine:
             answers.append(engine.infer(tiles))
     np.testing.assert_array_equal(*answers)

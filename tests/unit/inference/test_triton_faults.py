@@ -13,7 +13,7 @@ from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import engine as triton
 from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection, Unanswered
 from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError, UsageError
-from nuclei_segmentation.shared.settings import InferenceSettings, ModelSettings, Settings
+from nuclei_segmentation.shared.settings import InferenceSettings, Settings
 from nuclei_segmentation.shared.settings.address import Address
 
 from .fake import FakeTriton
@@ -30,8 +30,13 @@ def _short_pauses(monkeypatch):
 def settings(*servers, **inference):
     addresses = tuple(getattr(server, "address", server) for server in servers)
     inference = {"deadline": 0.3, "retries": 4, **inference}
-    model = ModelSettings(name="m")
-    return Settings(tile=T, triton=addresses, model=model, inference=InferenceSettings(**inference))
+    return Settings(
+        tile_size=T,
+        triton_servers=addresses,
+        triton_variable="CLARA_TRITON_URI",
+        model_name="m",
+        inference=InferenceSettings(**inference),
+    )
 
 
 def tiles(count, seed=0):
@@ -65,7 +70,7 @@ def test_passing_faults_are_got_over(fault, caplog):
 def test_lasting_faults_end_after_the_retries(fault):
     with FakeTriton() as server, open_engine(settings(server, retries=2)) as engine:
         server.always = fault
-        with pytest.raises(InferenceUnavailable, match=r"NVIDIA_CLARA_TRTISURI.* failed 3 times") as caught:
+        with pytest.raises(InferenceUnavailable, match=r"CLARA_TRITON_URI.* failed 3 times") as caught:
             check(engine)
         assert caught.value.exit_code == 16
         # A reset of a connection that was used before is not counted.
@@ -109,7 +114,7 @@ def test_nothing_listens():
         with pytest.raises(InferenceUnavailable, match="no Triton server answers at") as caught:
             open_engine(settings(address, retries=2))
     assert address in str(caught.value)
-    assert "NVIDIA_CLARA_TRTISURI" in str(caught.value)
+    assert "CLARA_TRITON_URI" in str(caught.value)
     assert "asked 3 times" in str(caught.value)
 
 

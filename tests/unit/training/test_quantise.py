@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (requireme
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import receptive_field
-from nuclei_segmentation.shared.settings import ModelSettings, Settings
+from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from training.data import Field
 from training.export import METADATA, NAME, ExportError, export
 from training.network import UNet
@@ -45,9 +46,9 @@ def test_the_sibling_answers_nearly_as_the_model(repository: Path, fields: dict[
         kinds = [node.op_type for node in model.graph.node]
         assert ("QuantizeLinear" in kinds) == name.endswith("int8")
     for precision in ("fp32", "int8"):
-        settings = Settings(model=ModelSettings(NAME, repository))
+        settings = Settings(model_name=NAME, models=ModelsSettings(repository))
         inference = type(settings.inference)(precision=precision)  # type: ignore[arg-type] # one of the two
-        with open_engine(Settings(model=settings.model, inference=inference)) as engine:
+        with open_engine(replace(settings, inference=inference)) as engine:
             assert engine.info.identity.endswith(precision)
             answers.append(engine.infer(tiles).astype(int))
     assert answers[0].std() > 10

@@ -75,14 +75,15 @@ def find_model(repository: Path | None, name: str) -> Path:
 
     Parameters
     ----------
-    repository
+    repository : pathlib.Path or None
         The folder; None takes the first of `REPOSITORIES` that exists.
-    name
+    name : str
         The model's name.
 
     Returns
     -------
-    The file of the highest version.
+    pathlib.Path
+        The file of the highest version.
 
     Raises
     ------
@@ -114,7 +115,7 @@ class EmbeddedEngine(Engine):
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Tile size, model, precision, batch.
 
     Raises
@@ -124,7 +125,7 @@ class EmbeddedEngine(Engine):
     """
 
     def __init__(self, settings: Settings) -> None:
-        name = settings.model.name
+        name = settings.model_name
         path, graph, digest, precision = _choose(settings)
         options = ort.SessionOptions()
         # The workers are the threads; spinning would take the cores from decoding.
@@ -150,8 +151,8 @@ class EmbeddedEngine(Engine):
         self._outputs = [spec.name for spec in outputs]
         told: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._plan, channels = fit_model(settings, inputs, outputs, told.get("channels"), self._call, small=_CANARY)
-        batch = settings.inference.batch or self._fitting(settings.tile)
-        usual = (self._plan.limit(batch), settings.tile, settings.tile, 3)
+        batch = settings.inference.batch or self._fitting(settings.tile_size)
+        usual = (self._plan.limit(batch), settings.tile_size, settings.tile_size, 3)
         self._shape = self._plan.encode(np.zeros(usual, np.uint8)).shape
         reach = _receptive_field(name, graph)
         self.info = ModelInfo(
@@ -202,10 +203,10 @@ def file_in_use(settings: Settings) -> Path:
 
 def _choose(settings: Settings) -> tuple[Path, onnx.ModelProto, str, str]:
     """Return the file to compute with, its graph and digest, and the precision."""
-    path = find_model(settings.model.repository, settings.model.name)
+    path = find_model(settings.models.repository, settings.model_name)
     graph, digest = _read(path)
     if settings.inference.precision == "int8" and (sibling := _int8_sibling(path, digest)) is not None:
-        log.debug("model %s is computed in int8: %s", settings.model.name, sibling[0])
+        log.debug("model %s is computed in int8: %s", settings.model_name, sibling[0])
         return *sibling, "int8"
     return path, graph, digest, "fp32"
 

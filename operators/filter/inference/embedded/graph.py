@@ -28,11 +28,11 @@ class View:
 
     Attributes
     ----------
-    axes
+    axes : tuple of int
         Where height and width are.
-    rank
+    rank : int
         Number of axes.
-    scale, extra
+    scale, extra : tuple of fractions.Fraction, tuple of int
         Height and width for tiles of T pixels are ``scale * T + extra``.
     """
 

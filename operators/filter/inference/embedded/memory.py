@@ -19,11 +19,11 @@ def bytes_per_call(model: onnx.ModelProto, tile: int, batch: int) -> int:
 
     Parameters
     ----------
-    model
+    model : onnx.ModelProto
         With one image input; weights do not count.
-    tile
+    tile : int
         T, pixels.
-    batch
+    batch : int
         Tiles per call.
     """
     sized = onnx.ModelProto()

@@ -27,12 +27,12 @@ class ReceptiveField:
 
     Attributes
     ----------
-    radius
+    radius : int
         Pixels that an output pixel looks at to each side, at most: the smallest h for which a pixel with at least h
         others between itself and the tile's border is exact, whatever its place in the grid cell.
-    grid
+    grid : int
         Tiles must start at multiples of this, and be multiples of it in size: the product of the model's strides.
-    halo
+    halo : int
         `radius` rounded up to `grid`.
     """
 
@@ -50,7 +50,7 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
 
     Parameters
     ----------
-    model
+    model : onnx.ModelProto
         With one image input; weights may be missing.
 
     Raises

@@ -24,7 +24,7 @@ from nuclei_segmentation.operators.filter.inference.triton import kserve, memory
 from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection, Garbled, Refused, Stale, Unanswered
 from nuclei_segmentation.operators.filter.inference.triton.memory_segments import SegmentSpan
 from nuclei_segmentation.operators.filter.inference.triton.served import BUSY, NotReady, NotTriton, Served, examine
-from nuclei_segmentation.operators.filter.inference.triton.servers import VARIABLE, Closed, Pool, Server
+from nuclei_segmentation.operators.filter.inference.triton.servers import Closed, Pool, Server
 from nuclei_segmentation.operators.filter.inference.triton.sharing import Sharing
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError
@@ -49,7 +49,7 @@ class TritonEngine(Engine):
 
     Parameters
     ----------
-    settings
+    settings : Settings
         Servers, model, tile size, batch, deadline, retries.
 
     Raises
@@ -63,9 +63,10 @@ class TritonEngine(Engine):
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._name = settings.model.name
+        self._name = settings.model_name
+        self._named = f" ({settings.triton_variable})" if settings.triton_variable else ""
         self._inference = settings.inference
-        self._pool = Pool([Server(address) for address in settings.triton], settings.inference.in_flight)
+        self._pool = Pool([Server(address) for address in settings.triton_servers], settings.inference.in_flight)
         self._ids = itertools.count(1)
         self._sharing: Sharing | None = None
         self.in_flight = settings.inference.in_flight * len(self._pool.servers)
@@ -125,7 +126,7 @@ class TritonEngine(Engine):
             self._sharing.close()
 
     def _batch(self, settings: Settings) -> int:
-        most = _BODY_LIMIT // (settings.tile**2 * 3 * np.dtype(self._plan.input.dtype).itemsize)
+        most = _BODY_LIMIT // (settings.tile_size**2 * 3 * np.dtype(self._plan.input.dtype).itemsize)
         if self._served.max_batch is not None:
             most = min(most, self._served.max_batch)
         wanted = settings.inference.batch
@@ -152,7 +153,7 @@ class TritonEngine(Engine):
                     continue
                 except NotTriton as error:
                     raise InferenceUnavailable(
-                        f"what listens at {server.address} ({VARIABLE}) is no Triton HTTP server: {error}; "
+                        f"what listens at {server.address}{self._named} is no Triton HTTP server: {error}; "
                         "give the HTTP port, by default 8000"
                     ) from error
                 except ModelError as error:
@@ -165,7 +166,7 @@ class TritonEngine(Engine):
                 return found
         addresses = ", ".join(server.address for server in self._pool.servers)
         raise InferenceUnavailable(
-            f"no Triton server answers at {addresses} ({VARIABLE}), asked {self._inference.retries + 1} times in "
+            f"no Triton server answers at {addresses}{self._named}, asked {self._inference.retries + 1} times in "
             f"{time.monotonic() - start:.0f} s; {reason}. Is it running, and is this its HTTP port?"
         )
 
@@ -217,7 +218,7 @@ class TritonEngine(Engine):
                 failures += 1
                 if failures > self._inference.retries:
                     raise InferenceUnavailable(
-                        f"Triton at {server.address} ({VARIABLE}) failed {failures} times, last: {reason}. Work done "
+                        f"Triton at {server.address}{self._named} failed {failures} times, last: {reason}. Work done "
                         "so far is kept; run again when the server is well"
                     )
                 if not self._pool.some_work():

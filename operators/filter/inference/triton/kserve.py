@@ -54,9 +54,9 @@ class Refused(Exception):
 
     Parameters
     ----------
-    status
+    status : int
         The HTTP status.
-    message
+    message : str
         The server's reason.
     """
 
@@ -107,12 +107,12 @@ class Connection:
 
     Parameters
     ----------
-    host, port
+    host, port : str, int
         Where the server listens.
 
     Attributes
     ----------
-    checked
+    checked : bool
         For the user of the connection to set: that the server behind it is the right one. Forgotten when it breaks.
     """
 
@@ -138,15 +138,15 @@ class Connection:
 
         Parameters
         ----------
-        method, path
+        method, path : str
             Of HTTP.
-        seconds
+        seconds : float
             Deadline for all of it.
-        body
+        body : Sequence of bytes or memoryview, optional
             Sent one after another, as they are.
-        headers
+        headers : Mapping of str to str or None, optional
             Beside the length.
-        limit
+        limit : int, optional
             Most bytes of the answer.
 
         Raises
@@ -292,24 +292,25 @@ def infer(
 
     Parameters
     ----------
-    connection
+    connection : Connection
         To the server.
-    model
+    model : str
         Its name.
-    request_id
+    request_id : str
         Sent along; the answer must bear it.
-    source
+    source : tuple of str
         Name and datatype of the input.
-    array
+    array : numpy.ndarray
         Its content, contiguous.
-    results
+    results : Sequence of str
         Names of the outputs.
-    seconds
+    seconds : float
         Deadline.
 
     Returns
     -------
-    The outputs, read-only, in the order of `results`, of the dtypes and shapes that the server says.
+    list of numpy.ndarray
+        The outputs, read-only, in the order of `results`, of the dtypes and shapes that the server says.
 
     Raises
     ------

@@ -57,7 +57,7 @@ def why_not(about: Mapping[str, object]) -> str | None:
 
     Parameters
     ----------
-    about
+    about : Mapping of str to object
         What the server tells of itself; see `Served.about`.
     """
     extensions, version = about.get("extensions"), str(about.get("version"))
@@ -132,24 +132,25 @@ def infer(
 
     Parameters
     ----------
-    connection
+    connection : Connection
         To the server.
-    model
+    model : str
         Its name.
-    request_id
+    request_id : str
         Sent along; the answer must bear it.
-    source
+    source : tuple of str
         Name and datatype of the input.
-    shape, span
+    shape, span : Sequence of int, SegmentSpan
         The input's.
-    results
+    results : Sequence of tuple
         Names of the outputs, and where they are to be written.
-    seconds
+    seconds : float
         Deadline.
 
     Returns
     -------
-    For each of `results` the dtype and shape of what now stands at the beginning of its span.
+    list of Written
+        For each of `results` the dtype and shape of what now stands at the beginning of its span.
 
     Raises
     ------

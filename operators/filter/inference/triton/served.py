@@ -40,17 +40,17 @@ class Served:
 
     Attributes
     ----------
-    inputs, outputs
+    inputs, outputs : tuple of TensorSpec
         With the batch axis, if there is one.
-    datatype
+    datatype : str
         The input's, in the protocol's words.
-    max_batch
+    max_batch : int or None
         Most tiles per request; None where the configuration sets no limit.
-    parameters
+    parameters : Mapping of str to str
         Of the configuration: free text by name.
-    identity
+    identity : str
         A hash of all that can change the answers.
-    about
+    about : Mapping of str to object
         What the server tells of itself: version, extensions.
     """
 
@@ -68,11 +68,11 @@ def examine(connection: Connection, model: str, seconds: float) -> Served:
 
     Parameters
     ----------
-    connection
+    connection : Connection
         To the server.
-    model
+    model : str
         The model's name.
-    seconds
+    seconds : float
         Deadline of each question.
 
     Raises

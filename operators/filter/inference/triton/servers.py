@@ -13,8 +13,6 @@ from nuclei_segmentation.shared.settings.address import Address
 
 log = logging.getLogger("nuclei")
 
-VARIABLE = "NVIDIA_CLARA_TRTISURI"
-
 #: Seconds after which a server that failed is tried again while others work; it doubles with each failure.
 _PROBE_FIRST, _PROBE_LAST = 1.0, 30.0
 
@@ -28,12 +26,12 @@ class Server:
 
     Parameters
     ----------
-    address
+    address : str
         ``host:port``; a ``http://`` before it is tolerated.
 
     Attributes
     ----------
-    about
+    about : Mapping of str to object
         For the user of the server to set: what it told of itself when a connection to it was checked.
 
     Raises
@@ -90,9 +88,9 @@ class Pool:
 
     Parameters
     ----------
-    servers
+    servers : Sequence of Server
         At least one.
-    in_flight
+    in_flight : int
         Most requests under way at one server.
     """
 

@@ -68,13 +68,13 @@ class Sharing:
 
     Parameters
     ----------
-    servers
+    servers : Sequence of Server
         All of them.
-    plan, batch
+    plan, batch : Plan, int
         How the model is fed.
-    inference
+    inference : InferenceSettings
         Deadline, and most requests under way at one server.
-    send, post
+    send, post : Send, Post
         Run one inference, either way.
     """
 
@@ -114,7 +114,8 @@ class Sharing:
 
         Returns
         -------
-        None where that is not possible; nothing has been asked then.
+        list of numpy.ndarray or None
+            None where that is not possible; nothing has been asked then.
         """
         share = self._shares.get(server)
         return None if share is None else share.infer(connection, array)

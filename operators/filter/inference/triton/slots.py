@@ -33,13 +33,13 @@ class Layout:
 
     Attributes
     ----------
-    source
+    source : int
         Bytes of the largest input, which comes first.
-    results
+    results : tuple of int
         Bytes of each output for one tile, in the plan's order.
-    rows
+    rows : int
         Most tiles of a request.
-    batched
+    batched : bool
         Whether the number of tiles is the input's first axis.
     """
 
@@ -85,14 +85,14 @@ class Slot:
 
     Parameters
     ----------
-    size
+    size : int
         In bytes.
 
     Attributes
     ----------
     name, size
         Of the file, which only this user may open.
-    memory
+    memory : numpy.ndarray
         (size,) uint8; its content. Stays usable after `discard`.
 
     Raises
@@ -159,11 +159,11 @@ class Store:
 
     Attributes
     ----------
-    name
+    name : str
         Of the file.
-    number
+    number : int
         Its inode: another file that takes the name has another.
-    size
+    size : int
         In bytes, when it was found.
     """
 
@@ -196,7 +196,7 @@ class Stores:
 
         Parameters
         ----------
-        array
+        array : numpy.ndarray
             Contiguous; a view, however indirect, of a `numpy.memmap`.
         """
         root: object = array
