@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from nuclei_segmentation.shared.clara.driver import run_stage
+from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime import cli
+from nuclei_segmentation.shared.runtime.summary import print_summary
+from nuclei_segmentation.shared.runtime.version import program
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings import config_file as config
 from nuclei_segmentation.shared.settings.environment import SHARD
@@ -25,31 +28,44 @@ def run(arguments: Sequence[str]) -> int:
             "stitch": ("slide and both stores in, overlaid pyramid out", _stitch),
             "config": ("print a config.yaml with every key, its default and its meaning", _config),
         },
+        _version,
     )
 
 
 def _segmentation(settings: Callable[[], Settings]) -> None:
     from nuclei_segmentation.operators.segmentation.run import segment
 
-    run_stage(settings(), segment)
+    run_stage(_started(settings()), lambda given: _print(segment(given)))
 
 
 def _load(settings: Callable[[], Settings]) -> None:
     from nuclei_segmentation.operators.load.command import run
 
-    run_stage(_whole(settings(), "load reads all tiles"), run)
+    run_stage(_whole(_started(settings(), infers=False), "load reads all tiles"), run)
 
 
 def _filter(settings: Callable[[], Settings]) -> None:
     from nuclei_segmentation.operators.filter.command import run
 
-    run_stage(settings(), run)
+    run_stage(_started(settings()), run)
 
 
 def _stitch(settings: Callable[[], Settings]) -> None:
     from nuclei_segmentation.operators.stitch.command import run
 
-    run_stage(_whole(settings(), "stitch draws all shards"), run)
+    settings_here = _whole(_started(settings(), infers=False), "stitch draws all shards")
+    run_stage(settings_here, lambda given: _print(run(given)))
+
+
+def _started(settings: Settings, *, infers: bool = True) -> Settings:
+    """Log what runs here, as the first line, and return the settings."""
+    log.info("%s; %s%s", program(), f"model {model_in_words(settings)}; " if infers else "", program().environment)
+    return settings
+
+
+def _print(result: SegmentationResult | None) -> None:
+    if result is not None:
+        print_summary(result.lines())
 
 
 def _whole(settings: Settings, what: str) -> Settings:
@@ -61,3 +77,18 @@ def _whole(settings: Settings, what: str) -> Settings:
 
 def _config(settings: Callable[[], Settings]) -> None:
     print(config.reference(), end="")  # noqa: T201 - the command's result
+
+
+def _version(settings: Callable[[], Settings]) -> None:
+    here = program()
+    lines = [str(here), f"model {model_in_words(settings())}", *here.environment.split(", ")]
+    print("\n".join(lines))  # noqa: T201 - the option's result
+
+
+def model_in_words(settings: Settings) -> str:
+    """Return the model that a run with these settings uses, with its precision, for people."""
+    try:
+        from nuclei_segmentation.operators.filter.inference import describe_model
+    except ImportError:  # an image whose stage does not infer
+        return "none: this image does not infer"
+    return describe_model(settings)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.settings import ModelsSettings
 from nuclei_segmentation.shared.settings import Settings as RunSettings
@@ -23,7 +24,6 @@ from training.free import lessons
 from training.metrics import table
 from training.quantise import export_int8
 from training.sampler import Sampler
-from training.segmenter import Segmenter
 from training.slides import Teacher, load_slides
 from training.start import StartError
 from training.train import Settings, train
@@ -101,7 +101,7 @@ def main() -> int:
         export_int8(options.output, [field for group in fields.values() for field in group])
         run = RunSettings(model_name=NAME, models=ModelsSettings(options.output))
         plain = replace(run, inference=replace(run.inference, precision="fp32"))
-        with Segmenter(run) as int8, Segmenter(plain) as fp32:
+        with Segmenter(settings=run) as int8, Segmenter(settings=plain) as fp32:
             scores = evaluate(load_fields(options.data, "val"), {"int8": int8, "fp32": fp32}, workers=settings.threads)
         log.info("\n%s", table(scores.items(), HEADS))
     except (DataError, CheckpointError, ExportError, StartError, NucleiError, OSError) as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nuclei_segmentation.segmenter import Segmentation, Segmenter
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
@@ -30,7 +31,6 @@ from training.data import DataError, Field, load_fields
 from training.free import marks
 from training.free import table as table_of_marks
 from training.metrics import Score, table
-from training.segmenter import Segmented, Segmenter
 
 HEADS = ("modality", "scale", "method")
 
@@ -38,7 +38,7 @@ HEADS = ("modality", "scale", "method")
 TOGETHER = {"stained_purple": ("stained_purple_on_purple", "stained_purple_on_white")}
 
 Key = tuple[str, str, str]
-Method = Callable[[Pixels], Segmented]
+Method = Callable[[Pixels], Segmentation]
 
 
 def evaluate(
@@ -71,11 +71,11 @@ def evaluate(
                 groups = [group for group, parts in TOGETHER.items() if field.modality in parts]
                 for modality in (field.modality, *groups):
                     score = scores.setdefault((modality, f"{scale:g}", name), Score())
-                    score.add(labels, segmented.labels, segmented.nucleus, segmented.count)
+                    score.add(labels, segmented.labels, segmented.mask, segmented.count)
     return dict(sorted(scores.items(), key=lambda item: item[0][0]))  # stable: scales and methods as they came
 
 
-def _one(field: Field, method: Method, scale: float) -> tuple[np.ndarray, Segmented]:
+def _one(field: Field, method: Method, scale: float) -> tuple[np.ndarray, Segmentation]:
     image, labels = field.image, field.labels
     if scale != 1.0:
         smooth = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
@@ -92,10 +92,12 @@ def _without_specks(field: Field, least: int) -> Field:
     return replace(field, labels=np.where(large[field.labels], field.labels, np.uint16(0)).astype(np.uint16))
 
 
-def baseline(image: Pixels) -> Segmented:
+def baseline(image: Pixels) -> Segmentation:
     """Segment an image by Otsu's threshold, as if by a model."""
     labels = otsu(image)
-    return Segmented(np.where(labels > 0, np.uint8(255), np.uint8(0))[..., None], labels, int(labels.max()))
+    return Segmentation(
+        np.where(labels > 0, np.uint8(255), np.uint8(0))[..., None], ("nucleus",), labels, int(labels.max())
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -131,14 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model_name=options.model,
         models=ModelsSettings(options.repository),
         inference=InferenceSettings(precision=options.precision),
-        num_workers=options.workers,
+        num_workers=1,  # of each image; several are segmented at once
     )
     try:
         fields = [
             _without_specks(field, options.least_area)
             for field in load_fields(options.data, options.split, any_modality=True)
         ]
-        with Segmenter(settings, options.tile_size, options.overlap) as segmenter:
+        with Segmenter(settings=settings, tile_size=options.tile_size, overlap=options.overlap) as segmenter:
             methods: dict[str, Method] = {options.model: segmenter, "Otsu and watershed": baseline}
             scores = evaluate(fields, methods, options.scale or (1.0,), options.workers)
             free = {name: marks(options.slides, method) for name, method in methods.items()} if options.slides else {}

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from nuclei_segmentation.segmenter import Segmentation
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
 from training.data import Field
-from training.segmenter import Segmented
 
 REGIONS = Path(__file__).with_name("nucleus_free.csv")
 
@@ -37,7 +37,7 @@ class Marked:
         return self.marked / max(1, self.pixels)
 
 
-def marks(slides: Path, method: Callable[[Pixels], Segmented], regions: Path = REGIONS) -> dict[str, Marked]:
+def marks(slides: Path, method: Callable[[Pixels], Segmentation], regions: Path = REGIONS) -> dict[str, Marked]:
     """Segment regions without nuclei.
 
     Parameters
@@ -65,7 +65,7 @@ def marks(slides: Path, method: Callable[[Pixels], Segmented], regions: Path = R
             whole = Region(0, 0, slide.info.width, slide.info.height)
             wide = Region(region.x - MARGIN, region.y - MARGIN, region.width + 2 * MARGIN, region.height + 2 * MARGIN)
             seen = wide.intersect(whole)
-            nucleus = method(slide.read(seen).pixels).nucleus
+            nucleus = method(slide.read(seen).pixels).mask
         top, left = region.y - seen.y, region.x - seen.x
         inside = nucleus[top : top + region.height, left : left + region.width]
         found.setdefault(kind, []).append(Marked(inside.size, int(np.count_nonzero(inside))))

@@ -13,9 +13,9 @@ import numpy as np
 import openslide
 
 from nuclei_segmentation.operators.filter.nuclei import Labels
+from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from training.data import Image
-from training.segmenter import Segmenter
 
 
 def read_region(path: Path, region: tuple[int, int, int, int] | None) -> Image:
@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     region = tuple(options.region) if options.region else None
     image = read_region(options.slide, region)
-    with Segmenter(Settings(model_name=options.model, models=ModelsSettings(options.repository))) as segmenter:
+    with Segmenter(settings=Settings(model_name=options.model, models=ModelsSettings(options.repository))) as segmenter:
         found = segmenter(image)
     if options.probability:
         drawn = np.ascontiguousarray(found.maps[:, :, 0])

@@ -16,6 +16,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
 from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, instances, label_seeds
+from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
@@ -24,7 +25,6 @@ from training.augment import Floats, density, haematoxylin
 from training.data import DataError, Field, Image, Labels, median_diameter
 from training.export import NAME, export
 from training.network import CHANNELS, UNet
-from training.segmenter import Segmenter
 
 log = logging.getLogger("training")
 
@@ -198,7 +198,7 @@ class Teacher:
                 raise DataError(f"{kept} is missing: put it back, or begin anew without the checkpoint")
             export(network, self._work / f"teacher-{step}")
             models = ModelsSettings(self._work / f"teacher-{step}")
-            with Segmenter(Settings(model_name=NAME, models=models)) as segmenter:
+            with Segmenter(settings=Settings(model_name=NAME, models=models)) as segmenter:
                 lesson = [agreed(image, look(segmenter, image)) for image in self._images]
             partial = kept.with_suffix(".partial.npz")
             np.savez_compressed(partial, *(array for pair in lesson for array in pair))

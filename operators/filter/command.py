@@ -20,7 +20,7 @@ from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
-from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
+from nuclei_segmentation.shared.runtime.summary import named_lines, print_summary, time_lines
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
@@ -119,8 +119,8 @@ def run(settings: Settings) -> None:
                 nuclei = count.total
                 store.finish({"damaged": damaged, "nuclei": nuclei})
         folder.finish()
-    answer([
-        *finished({
+    print_summary([
+        *named_lines({
             "slide": f"{tiles.slide.name}  ({tiles.slide.width} x {tiles.slide.height} pixels)",
             "shard": share,
             "tiles": f"{n} inferred by {model.name} ({model.engine})"
@@ -128,10 +128,10 @@ def run(settings: Settings) -> None:
             "nuclei": f"{nuclei:,}",
             "damaged": f"{damaged} tiles could not be read, and were not inferred" if damaged else "",
         }),
-        *lines_of_time(
-            time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer, wait_limit.waited
+        *time_lines(
+            time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer.stages, wait_limit.waited
         ),
-        *finished({"result": f"{folder.path}  ({human(math.prod(shape))})",
+        *named_lines({"result": f"{folder.path}  ({human(math.prod(shape))})",
                    "next": "stitch, with the slide, the tiles' folder and that folder as its inputs" if not shard else
                            f"the other shards; then stitch, with the slide, the tiles' folder and "
                            f"{settings.output_path} as its inputs"}),

@@ -18,7 +18,7 @@ from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
-from nuclei_segmentation.shared.runtime.summary import answer, finished, lines_of_time
+from nuclei_segmentation.shared.runtime.summary import named_lines, print_summary, time_lines
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import load_key
@@ -102,15 +102,15 @@ def run(settings: Settings) -> None:
                 raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
             store.finish({"damaged": damaged})
         folder.finish()
-    answer([
-        *finished({
+    print_summary([
+        *named_lines({
             "slide": f"{path.name}  ({info.format}, {info.width} x {info.height} pixels, "
                      f"{scale(info.mpp, info.objective)})",
             "tiles": f"{len(grid)}: {n} with tissue" + (f", {resumed} kept from an earlier run" if resumed else ""),
             "damaged": f"{damaged} tiles could not be read; they are hatched" if damaged else "",
         }),
-        *lines_of_time(time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer),
-        *finished({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
+        *time_lines(time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer.stages),
+        *named_lines({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
                    "next": "filter, with that folder as its input (numpy.load opens the arrays)"}),
     ])  # fmt: skip
 

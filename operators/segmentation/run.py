@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,18 +14,16 @@ from nuclei_segmentation.operators.load.foreground import find_foreground
 from nuclei_segmentation.operators.load.stage import DamageLimit, load
 from nuclei_segmentation.operators.segmentation.estimate import estimate
 from nuclei_segmentation.operators.segmentation.journal import Journal
-from nuclei_segmentation.operators.stitch.job import ImageJob, claim
-from nuclei_segmentation.operators.stitch.stage import StitchResult
-from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
+from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
 from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.provenance import ModelProvenance
+from nuclei_segmentation.shared.result import SegmentationResult, read_result
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
-from nuclei_segmentation.shared.runtime.resources import MemoryPeak
-from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
-from nuclei_segmentation.shared.runtime.summary import answer
+from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
@@ -39,17 +36,26 @@ log = logging.getLogger("nuclei")
 
 
 @dataclass(slots=True)
-class _Counts:
-    """How far the run is."""
+class _Progress:
+    """How far the run is: tiles inferred, of these from an earlier run, and the share of the image that is written."""
 
     inferred: int = 0
     resumed: int = 0
-    nuclei: int = 0
     written: float = 0.0
 
 
-def segment(settings: Settings) -> None:
+def segment(settings: Settings) -> SegmentationResult | None:
     """Segment the slide in the input folder.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+
+    Returns
+    -------
+    SegmentationResult or None
+        What the run found; of a result that an earlier run finished, what its summary says, and None if it has none.
 
     Raises
     ------
@@ -58,67 +64,53 @@ def segment(settings: Settings) -> None:
     """
     if settings.shard is not None:
         raise UsageError(
-            f"segmentation does the whole slide, never shard {settings.shard} of it: unset {SHARD} (or `shard` in "
+            f"segmentation processes the whole slide, not shard {settings.shard} of it: unset {SHARD} (or `shard` in "
             "config.yaml), or run load, filter and stitch, of which filter can be divided"
         )
-    start = time.perf_counter()
-    path = slide_of(settings)
-    before = stat_of(path)
-    with open_slide(path) as slide:
-        describe(slide.info)
-        work = WorkFolder(settings.output_path)
-        done = False
-        try:
-            with open_engine(settings) as engine, MemoryPeak() as memory:
-                model = engine.info
-                check_scale(slide.info.mpp, model)
-                tiles = load_key(fingerprint(path), settings)
-                key = stitch_key(filter_key(tiles, model.name, model.engine, model.identity, settings), settings)
-                if not claim(work, key, settings, path):
-                    done = True
-                    return
-                with writing(work.output):
+    with Recorder() as recorder:
+        path = slide_of(settings)
+        before = stat_of(path)
+        with open_slide(path) as slide:
+            describe(slide.info)
+            work = WorkFolder(settings.output_path)
+            finished = False
+            try:
+                with open_engine(settings) as engine, writing(work.output):
+                    model = engine.info
+                    check_scale(slide.info.mpp, model)
+                    identity = fingerprint(path)
+                    tiles = load_key(identity, settings)
+                    key = stitch_key(filter_key(tiles, model.name, model.engine, model.identity, settings), settings)
+                    made_by = ModelProvenance(model.name, model.engine, model.identity)
+                    provenance = provenance_of(slide.info, identity, made_by, settings)
+                    if not claim(work, key, provenance, settings, path):
+                        finished = True
+                        return read_result(work.output, key)
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
-                        foreground, _ = find_foreground(slide, grid, settings)
-                    job = ImageJob(slide, grid, foreground, settings, work, key, model.name, before)
-                    result, counts, timer = _run(job, engine)
-                    job.publish(result)
-            done = True
-        finally:
-            work.close(remove=done)
-    outcome = Outcome(
-        info=slide.info,
-        output=work.output,
-        tiles=len(grid),
-        foreground=len(foreground),
-        resumed=counts.resumed,
-        damaged=len(result.damaged),
-        nuclei=counts.nuclei,
-        shards=1,
-        nuclei_pixels=result.nuclei_pixels,
-        image_bytes=result.bytes,
-        seconds=time.perf_counter() - start,
-        peak_memory=memory.peak,
-        workers=settings.num_workers,
-    )
-    answer(summarise(outcome, timer))
+                        foreground, tissue = find_foreground(slide, grid, settings)
+                    job = ImageJob(slide, grid, foreground, tissue, settings, work, key, provenance, before)
+                    result = _run(job, engine, recorder)
+                finished = True
+                return result
+            finally:
+                work.close(remove=finished)
 
 
-def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTimer]:
+def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResult:
     slide, grid, foreground, settings = job.slide, job.grid, job.foreground, job.settings
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
     nuclei = NucleusCount(grid, foreground, engine.info.channels)
     with Journal(job.work.path / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
-        counts = _Counts(resumed=len(journal))
+        done = _Progress(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
         log.info(
             "%d tiles of %d, %d with tissue%s: about %s with %d worker%s, %s",
             len(grid),
             grid.tile,
             len(foreground),
-            f" ({counts.resumed} already inferred)" if counts.resumed else "",
+            f" ({done.resumed} already inferred)" if done.resumed else "",
             duration(needs.seconds),
             settings.num_workers,
             "s" if settings.num_workers > 1 else "",
@@ -128,27 +120,26 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
         total = len(grid) * needs.write_seconds + len(foreground) * needs.infer_seconds or 1.0
 
         def fraction() -> float:
-            written = counts.written * len(grid) * needs.write_seconds
-            return (written + counts.inferred * needs.infer_seconds) / total
+            written = done.written * len(grid) * needs.write_seconds
+            return (written + done.inferred * needs.infer_seconds) / total
 
         def details() -> str:
-            return f"{counts.inferred} of {len(foreground)} tiles with tissue done"
+            return f"{done.inferred} of {len(foreground)} tiles with tissue done"
 
-        def written(done: int, of: int) -> None:
-            counts.written = done / of
+        def written(tiles: int, of: int) -> None:
+            done.written = tiles / of
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
             limit = DamageLimit(settings.damaged.limit, len(grid))
-            maps = _watched(infer(tiles, engine, journal, pool, nuclei), counts, limit)
-            result = job.write(maps, pool, written, needs.image)
-        counts.nuclei = nuclei.total
-        return result, counts, pool.timer
+            maps = _watched(infer(tiles, engine, journal, pool, nuclei), done, limit)
+            image = job.write(maps, pool, written, needs.image)
+        return job.publish(image, recorder, pool.timer, nuclei=nuclei.total, resumed=done.resumed)
 
 
-def _watched(maps: Iterator[MapBatch], counts: _Counts, limit: DamageLimit) -> Iterator[MapBatch]:
+def _watched(maps: Iterator[MapBatch], done: _Progress, limit: DamageLimit) -> Iterator[MapBatch]:
     """Count what passes; stop as soon as more tiles are damaged than may be."""
     for batch in maps:
-        counts.inferred += len(batch)
+        done.inferred += len(batch)
         limit.count(batch.tiles)
         yield batch

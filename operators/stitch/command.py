@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nuclei_segmentation.operators.stitch.estimate import estimate_image
-from nuclei_segmentation.operators.stitch.job import ImageJob, claim
+from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
 from nuclei_segmentation.operators.stitch.memory import memory_needed
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
 from nuclei_segmentation.operators.stitch.stage import StitchResult
-from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
 from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch, TileBatch
+from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance
+from nuclei_segmentation.shared.result import SegmentationResult, read_result
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
-from nuclei_segmentation.shared.runtime.resources import MIB, MemoryPeak, human
-from nuclei_segmentation.shared.runtime.summary import answer
+from nuclei_segmentation.shared.runtime.recorder import Recorder
+from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
-from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings import MaskSettings, Settings
 from nuclei_segmentation.shared.settings.run_key import stitch_key
 from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, open_slide, stat_of
 from nuclei_segmentation.shared.slides.describe import describe
@@ -48,72 +48,89 @@ BASE_MEMORY = 150 * MIB
 """Interpreter and libraries."""
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings) -> SegmentationResult | None:
     """Draw the maps of a store into its slide.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the stage.
+
+    Returns
+    -------
+    SegmentationResult or None
+        What the run found; of a result that an earlier run finished, what its summary says, and None if it has none.
 
     Raises
     ------
     NucleiError
         One of its kinds; see `shared.errors`.
     """
-    start = time.perf_counter()
-    path = slide_of(settings)
-    before = stat_of(path)
-    wait_limit = WaitLimit(settings.wait.limit)
-    with open_slide(path) as slide, MemoryPeak() as memory:
-        describe(slide.info)
-        identity = fingerprint(path)
-        work = WorkFolder(settings.output_path)
-        done = False
-        try:
-            at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
-            refuse_as_output(at, "tiles", settings.output_path)
-            masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
-            for folder in masks.folders:
-                refuse_as_output(folder, "masks", settings.output_path)
-            assert masks.one.model is not None
-            key = stitch_key(masks.one.key, settings)
-            if not claim(work, key, settings, path, at):
-                done = True
-                masks.look()
-                if is_complete(at, tiles) and masks.complete:  # else somebody still works on them
-                    _free(settings, tiles, *masks.manifests)
-                return
-            with (
-                writing(work.output),
-                StoreReader(at, tiles, wait_limit, settings.fastio) as first,
-                ShardedReader(masks, wait_limit, settings.fastio) as second,
-                WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
-            ):
-                job = ImageJob(
-                    slide, tiles.grid, first.tile_positions, settings, work, key, masks.one.model.name, before, (at,)
-                )
-                result = _run(job, _Stores(first, second), masks.one, pool)
-                first.wait_until_complete()
-                second.wait_until_complete()
-                counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
-                job.publish(result)
-            done = True
-        finally:
-            work.close(remove=done)
-    _free(settings, tiles, *masks.manifests)
-    outcome = Outcome(
-        info=slide.info,
-        output=work.output,
-        tiles=len(job.grid),
-        foreground=tiles.n,
-        resumed=0,
-        damaged=len(result.damaged),
-        nuclei=sum(found) if len(found := [one for one in counts if isinstance(one, int)]) == len(counts) else None,
-        shards=masks.count,
-        nuclei_pixels=result.nuclei_pixels,
-        image_bytes=result.bytes,
-        seconds=time.perf_counter() - start,
-        peak_memory=memory.peak,
-        workers=settings.num_workers,
-        waited=wait_limit.waited,
+    with Recorder() as recorder:
+        path = slide_of(settings)
+        before = stat_of(path)
+        wait_limit = WaitLimit(settings.wait.limit)
+        with open_slide(path) as slide:
+            describe(slide.info)
+            identity = fingerprint(path)
+            work = WorkFolder(settings.output_path)
+            finished = False
+            try:
+                at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
+                refuse_as_output(at, "tiles", settings.output_path)
+                masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
+                for folder in masks.folders:
+                    refuse_as_output(folder, "masks", settings.output_path)
+                key = stitch_key(masks.one.key, settings)
+                provenance = _provenance(slide.info, identity, tiles, masks.one, settings)
+                if not claim(work, key, provenance, settings, path, at):
+                    finished = True
+                    masks.look()
+                    if is_complete(at, tiles) and masks.complete:  # else another process still works on them
+                        _free(settings, tiles, *masks.manifests)
+                    return read_result(work.output, key)
+                with (
+                    writing(work.output),
+                    StoreReader(at, tiles, wait_limit, settings.fastio) as first,
+                    ShardedReader(masks, wait_limit, settings.fastio) as second,
+                    WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
+                ):
+                    tissue = first.small("tissue") if "tissue" in tiles.arrays else None
+                    job = ImageJob(
+                        slide, tiles.grid, first.tile_positions, tissue, settings, work, key, provenance, before, (at,)
+                    )
+                    image = _run(job, _Stores(first, second), masks.one, pool)
+                    first.wait_until_complete()
+                    second.wait_until_complete()
+                    counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
+                    known = [count for count in counts if isinstance(count, int)]
+                    result = job.publish(
+                        image,
+                        recorder,
+                        pool.timer,
+                        nuclei=sum(known) if len(known) == len(counts) else None,
+                        shards=masks.count,
+                        waited=wait_limit.waited,
+                    )
+                finished = True
+            finally:
+                work.close(remove=finished)
+        _free(settings, tiles, *masks.manifests)
+        return result
+
+
+def _provenance(info: SlideInfo, fingerprint: str, tiles: Manifest, maps: Manifest, settings: Settings) -> Provenance:
+    """Return what the image is made from: tiles and maps were made with settings of their own."""
+    assert maps.model is not None
+    model = ModelProvenance(maps.model.name, maps.model.engine, maps.model.identity)
+    settings = replace(
+        settings,
+        tile_size=tiles.tile,
+        overlap=tiles.overlap,
+        mask=MaskSettings("none" if tiles.mask == "none" else "tissue"),
+        model_name=model.name,
     )
-    answer(summarise(outcome, pool.timer))
+    return provenance_of(info, fingerprint, model, settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,42 @@ from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance, recorded
+from nuclei_segmentation.shared.result import IMAGE, SegmentationResult
+from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.resources import free_bytes, human
+from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
-from nuclei_segmentation.shared.slides import Slide, stat_of
-from nuclei_segmentation.shared.slides.inputs import IMAGE
+from nuclei_segmentation.shared.slides import Slide, SlideInfo, stat_of
 
 log = logging.getLogger("nuclei")
 
 
-def claim(work: WorkFolder, key: str, settings: Settings, slide: Path, *folders: Path) -> bool:
+def provenance_of(info: SlideInfo, fingerprint: str, model: ModelProvenance, settings: Settings) -> Provenance:
+    """Return what a result is made from.
+
+    Parameters
+    ----------
+    info : SlideInfo
+        Of the slide.
+    fingerprint : str
+        Of the slide.
+    model : ModelProvenance
+        The model that made the maps.
+    settings : Settings
+        Of the run.
+
+    Returns
+    -------
+    Provenance
+        With the program that runs here.
+    """
+    slide = SlideProvenance(info.path.name, fingerprint, info.format, info.width, info.height, info.mpp, info.objective)
+    return Provenance(slide, model, recorded(settings))
+
+
+def claim(work: WorkFolder, key: str, provenance: Provenance, settings: Settings, slide: Path, *folders: Path) -> bool:
     """Begin or continue a run; return False, with the small files renewed, if it is finished already.
 
     Parameters
@@ -36,18 +62,22 @@ def claim(work: WorkFolder, key: str, settings: Settings, slide: Path, *folders:
         The output folder.
     key : str
         The run's.
+    provenance : Provenance
+        What the result is made from.
     settings : Settings
         Say whether another result is replaced.
-    slide, folders : pathlib.Path
-        Where a config_render.json may lie; see `find_render_config`.
+    slide : pathlib.Path
+        The slide, beside which a config_render.json may lie.
+    *folders : pathlib.Path
+        Where else it may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
-    if work.claim(key, overwrite=settings.overwrite):
+    if work.claim(key, provenance.to_json(), overwrite=settings.overwrite):
         return True
-    log.info("already done: %s is the result of this very run", work.output / IMAGE)
+    log.info("already done: %s is the result of this run", work.output / IMAGE)
     render = find_render_config(slide, *folders)
     if render is not None and renew_render_config(work.path, work.output, render):
-        log.info("%s has changed and was taken over anew", render)
+        log.info("%s has changed and was copied again", render)
     return False
 
 
@@ -57,16 +87,22 @@ class ImageJob:
 
     Attributes
     ----------
-    slide, grid, foreground : Slide, TileGrid, numpy.ndarray
-        As for `stitch`.
+    slide : Slide
+        The slide.
+    grid : TileGrid
+        Its tiles.
+    foreground : numpy.ndarray
+        (n, 2) int32, row and column of the tiles with tissue.
+    tissue : numpy.ndarray or None
+        (h, w) bool, the tissue on the slide's thumbnail; None where every tile is inferred.
     settings : Settings
         Overlay, JPEG, limit of damage.
     work : WorkFolder
         The output folder.
     key : str
         The run's.
-    model : str
-        Name of the model.
+    provenance : Provenance
+        What the result is made from.
     before : object
         What `stat_of` said of the slide before it was read.
     folders : tuple of pathlib.Path
@@ -76,15 +112,29 @@ class ImageJob:
     slide: Slide
     grid: TileGrid
     foreground: npt.NDArray[np.int32]
+    tissue: npt.NDArray[np.bool_] | None
     settings: Settings
     work: WorkFolder
     key: str
-    model: str
+    provenance: Provenance
     before: object
     folders: tuple[Path, ...] = ()
 
     def check_space(self, needed: int, reserved: int = 0) -> None:
-        """Raise `NoSpace` unless the disk has `needed` bytes, of which `reserved` are ours already."""
+        """Refuse a disk that is too small.
+
+        Parameters
+        ----------
+        needed : int
+            Bytes.
+        reserved : int, optional
+            Of these, bytes that the run has already.
+
+        Raises
+        ------
+        NoSpace
+            The disk has less.
+        """
         free = free_bytes(self.work.path) + reserved
         if free < needed:
             raise NoSpace(
@@ -95,11 +145,11 @@ class ImageJob:
     def write(
         self, maps: Iterator[MapBatch], pool: WorkerPool, progress: Callable[[int, int], None], reserve_bytes: int
     ) -> StitchResult:
-        """Write the image into the folder of work.
+        """Write the image into the work folder.
 
         Parameters
         ----------
-        maps, pool, progress, reserve_bytes : Iterator of MapBatch, WorkerPool, callable, int
+        maps, pool, progress, reserve_bytes
             As for `stitch`.
         """
         return stitch(
@@ -116,8 +166,40 @@ class ImageJob:
             reserve_bytes=reserve_bytes,
         )
 
-    def publish(self, result: StitchResult) -> None:
-        """Give a good image and its two files their names.
+    def publish(
+        self,
+        image: StitchResult,
+        recorder: Recorder,
+        timer: StageTimer,
+        *,
+        nuclei: int | None,
+        resumed: int = 0,
+        shards: int = 1,
+        waited: float = 0.0,
+    ) -> SegmentationResult:
+        """Judge the image, and give it and the files beside it their names.
+
+        Parameters
+        ----------
+        image : StitchResult
+            What was written.
+        recorder : Recorder
+            Of the run.
+        timer : StageTimer
+            Times by stage.
+        nuclei : int or None
+            Their number, if they were counted.
+        resumed : int, optional
+            Tiles that an earlier run had inferred.
+        shards : int, optional
+            Number of filter processes that shared the tiles.
+        waited : float, optional
+            Seconds spent on waiting for other stages.
+
+        Returns
+        -------
+        SegmentationResult
+            As ``summary.json`` has it.
 
         Raises
         ------
@@ -126,18 +208,40 @@ class ImageJob:
         UnreadableSlide
             The slide changed meanwhile.
         """
-        check_damage(result, self.settings.damaged.limit, len(self.grid))
+        check_damage(image, self.settings.damaged.limit, len(self.grid))
         path = self.slide.info.path
         if stat_of(path) != self.before:
             raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
         render = find_render_config(path, *self.folders)
         if render is None:
             log.info("no %s beside the slide; a plain one is written", RENDER)
+        result = SegmentationResult(
+            output=self.work.output,
+            key=self.key,
+            provenance=self.provenance,
+            tiles=len(self.grid),
+            foreground=len(self.foreground),
+            resumed=resumed,
+            shards=shards,
+            tissue_pixels=None if self.tissue is None else round(self.tissue.mean() * self.grid.bounds.area),
+            nuclei=nuclei,
+            nuclear_pixels=image.nuclei_pixels,
+            damaged=image.damaged,
+            warnings=tuple(recorder.warnings),
+            seconds=recorder.seconds,
+            waited=waited,
+            stages=dict(timer.stages),
+            num_workers=self.settings.num_workers,
+            peak_memory=recorder.peak_memory,
+            image_bytes=image.bytes,
+        )
         publish(
             self.work.path,
             self.work.output,
-            name=self.model,
+            name=self.provenance.model.name,
             run=self.key,
-            damaged=len(result.damaged),
+            damaged=len(image.damaged),
             render_config=render,
+            summary=result.to_json(),
         )
+        return result

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from nuclei_segmentation.shared.clara.render_config import RENDER, take_over
 from nuclei_segmentation.shared.errors import OutputError
+from nuclei_segmentation.shared.result import IMAGE, SUMMARY
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.slides.inputs import IMAGE
 
 META = "config.meta"
 
@@ -28,7 +28,9 @@ _DEFAULT = {
 }
 
 
-def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, render_config: Path | None) -> None:
+def publish(
+    work: Path, output: Path, *, name: str, run: str, damaged: int, render_config: Path | None, summary: bytes
+) -> None:
     """Give a finished image and its two files their final names.
 
     The files are made and forced to the disk in the work folder first. Then an older result's config.meta is removed,
@@ -59,13 +61,15 @@ def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, rend
     OutputError
         The files cannot be written.
     """
-    for file in (IMAGE, RENDER, META):
+    for file in (IMAGE, RENDER, SUMMARY, META):
         if (output / file).is_dir():
             raise OutputError(f"{output / file} is a folder; remove it or use another output folder")
     render = _default() if render_config is None else take_over(render_config)
     described = meta(name, run, damaged)
     with writing(work / RENDER, len(render)):
         _write(work / RENDER, render)
+    with writing(work / SUMMARY, len(summary)):
+        _write(work / SUMMARY, summary)
     with writing(work / META, len(described)):
         _write(work / META, described)
     with writing(work / IMAGE):
@@ -76,6 +80,7 @@ def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, rend
         _force(output)
         (work / RENDER).rename(output / RENDER)
         (work / IMAGE).rename(output / IMAGE)
+        (work / SUMMARY).rename(output / SUMMARY)
         _force(output)
         (work / META).rename(output / META)
         _force(output)

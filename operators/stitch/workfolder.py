@@ -10,14 +10,15 @@ import json
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nuclei_segmentation.operators.stitch.render_files import META
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import OutputError, StoreError
+from nuclei_segmentation.shared.provenance import differences
+from nuclei_segmentation.shared.result import IMAGE, SUMMARY, read_document
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.lock import FolderLock
-from nuclei_segmentation.shared.slides.inputs import IMAGE
 from nuclei_segmentation.shared.store.manifest import WORK, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import shard_folders
 
@@ -57,7 +58,7 @@ class WorkFolder:
             return str(meta.get("run", ""))
         return "" if (self.output / IMAGE).exists() and self._key() is None else None
 
-    def claim(self, key: str, *, overwrite: bool) -> bool:
+    def claim(self, key: str, provenance: dict[str, Any], *, overwrite: bool) -> bool:
         """Begin or continue the run `key`.
 
         Returns
@@ -81,18 +82,19 @@ class WorkFolder:
                     return False
             elif finished is not None and not overwrite:
                 raise OutputError(
-                    f"{self.output} holds another result; use an empty folder, "
-                    "or set `overwrite: true` in config.yaml to replace it"
+                    f"{self.output} holds another result{_difference(read_document(self.output), provenance)}; use an "
+                    "empty folder, or set `overwrite: true` in config.yaml to replace it"
                 )
             if begun is not None and begun != key:
                 if not overwrite:
                     raise OutputError(
-                        f"{self.output} holds an unfinished run with another slide, model or settings; repeat that "
-                        "one, use an empty folder, or set `overwrite: true` in config.yaml to drop it "
-                        f"(or delete {self.path})"
+                        f"{self.output} holds an unfinished run with another slide, model or settings"
+                        f"{_difference(read_document(self.path), provenance)}; repeat that one, use an empty folder, "
+                        f"or set `overwrite: true` in config.yaml to drop it (or delete {self.path})"
                     )
                 self._clear()
             self._drop_image()
+            (self.path / SUMMARY).write_text(json.dumps(provenance))
             unfinished = self.path / "key.part"
             unfinished.write_text(key)
             unfinished.rename(self.path / "key")
@@ -169,3 +171,9 @@ def _store_in(folder: Path) -> str | None:
         if manifest is not None:
             return manifest.kind
     return None
+
+
+def _difference(old: dict[str, Any] | None, new: dict[str, Any]) -> str:
+    """Say how the result that is there differs from the one that is wanted, where that is recorded."""
+    found = differences(old, new) if old is not None else ""
+    return f" ({found})" if found else ""

@@ -21,6 +21,8 @@ from nuclei_segmentation.shared.settings.values import Settings
 
 log = logging.getLogger("nuclei")
 
+VERSION = "--version"
+"""Not in the usage line, which is the original's."""
 GRACE_SECONDS = 8.0
 """After a signal, the process ends at the latest after so long."""
 
@@ -31,7 +33,7 @@ Command = Callable[[Callable[[], Settings]], None]
 """Takes a function that reads the settings, since not every command wants any."""
 
 
-def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) -> int:
+def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], version: Command) -> int:
     """Run a command and return the exit code.
 
     Parameters
@@ -40,20 +42,29 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]]) 
         The command line without the program's name.
     commands : Mapping of str to tuple
         Description and function of each command.
+    version : callable
+        The function of ``--version``.
+
+    Returns
+    -------
+    int
+        The exit code; docs/errors.md lists them.
     """
-    reader = parser({name: text for name, (text, _) in commands.items()})
-    parsed = reader.parse_args(arguments)
-    if parsed.command not in commands:
+    wants_version = VERSION in arguments
+    reader = parser({name: text for name, (text, _) in commands.items()}, command_required=not wants_version)
+    parsed = reader.parse_args([word for word in arguments if word != VERSION])
+    if parsed.command not in (*commands, *([None] if wants_version else [])):
         reader.error(f"unknown command {parsed.command!r}; there are: {', '.join(commands)}")
     if parsed.overlap >= parsed.tile_size:
         reader.error(f"argument -o/--overlap: {parsed.overlap} must be below the tile size, {parsed.tile_size}")
+    command = version if wants_version else commands[parsed.command][1]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # µ and × must not fail on a terminal that knows ASCII only
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
     log.setLevel(parsed.debug_level)
     try:
         with _signals_end_the_run():
-            commands[parsed.command][1](lambda: settings_from(parsed, os.environ))
+            command(lambda: settings_from(parsed, os.environ))
     except Interrupted as stop:
         log.error("%s", stop)
         _leave(stop.exit_code)

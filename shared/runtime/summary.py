@@ -1,4 +1,4 @@
-"""The summary of a finished job: the command's answer on standard output."""
+"""The summary that a command prints on the standard output when it is done."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from collections.abc import Mapping, Sequence
 
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
-from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
+from nuclei_segmentation.shared.runtime.stage_timer import StageTime
 
 log = logging.getLogger("nuclei")
 
-ADVICE = {
+_ADVICE = {
     "load": "reading the slide; a faster disk would help most",
     "filter": "inference; more processors (-w) or faster Triton servers would help most",
     "stitch": "writing the image; more processors (-w) would help most",
 }
 
 
-def lines_of_time(seconds: float, workers: int, peak_memory: int, timer: StageTimer, waited: float = 0.0) -> list[str]:
-    """Return how long a job took, and which stage took it.
+def time_lines(
+    seconds: float, workers: int, peak_memory: int, stages: Mapping[str, StageTime], waited: float = 0.0
+) -> list[str]:
+    """Return how long a command took, and which stage took it.
 
     Parameters
     ----------
@@ -31,42 +33,48 @@ def lines_of_time(seconds: float, workers: int, peak_memory: int, timer: StageTi
         Number of threads.
     peak_memory : int
         Bytes of anonymous memory.
-    timer : StageTimer
+    stages : Mapping of str to StageTime
         Times by stage.
     waited : float, optional
-        Seconds of them for which there was nothing to do but wait for a stage in another process.
+        Of `seconds`, those spent on waiting for a stage in another process.
+
+    Returns
+    -------
+    list of str
+        The lines.
     """
-    lines = [
-        f"time        {duration(seconds)} with {workers} worker{'s' if workers > 1 else ''}; "
-        f"peak memory {human(peak_memory)}"
-    ]
-    busy = sum(stage.cpu for stage in timer.stages.values()) or 1.0
+    lines = [f"time        {duration(seconds)} with {_workers(workers)}; peak memory {human(peak_memory)}"]
+    total = sum(stage.cpu for stage in stages.values()) or 1.0
     for name in ("load", "filter", "stitch"):
-        stage = timer.stages.get(name)
+        stage = stages.get(name)
         if stage is not None:
             lines.append(
-                f"  {name:<8}  {stage.cpu:8.1f} s of processor time ({stage.cpu / busy:4.0%}), "
+                f"  {name:<8}  {stage.cpu:8.1f} s of processor time ({stage.cpu / total:4.0%}), "
                 f"the run waited {stage.waited:.1f} s for it"
             )
     if waited > 0.05 * seconds:
-        lines.append(f"bottleneck  the stage before this one, waited for {duration(waited)}")
+        lines.append(f"bottleneck  the stage before this one; this one waited {duration(waited)} for it")
         return lines
-    slowest = max(timer.stages, key=lambda name: timer.stages[name].waited, default="")
-    if slowest in ADVICE and timer.stages[slowest].waited > 0.05 * seconds:
-        lines.append(f"bottleneck  {ADVICE[slowest]}")
+    slowest = max(stages, key=lambda name: stages[name].waited, default="")
+    if slowest in _ADVICE and stages[slowest].waited > 0.05 * seconds:
+        lines.append(f"bottleneck  {_ADVICE[slowest]}")
     return lines
 
 
-def answer(lines: Sequence[str]) -> None:
-    """Print a summary. The result is there, whether or not somebody still listens."""
+def print_summary(lines: Sequence[str]) -> None:
+    """Print a summary. The result is complete, whether or not anybody reads this."""
     try:
-        print("\n".join(["", *lines]), flush=True)  # noqa: T201 - the command's answer
+        print("\n".join(["", *lines]), flush=True)  # noqa: T201 - the command's output
     except OSError as error:
-        log.debug("nobody reads the summary: %s", error)
+        log.debug("the summary cannot be printed: %s", error)
         # else the interpreter would try to write it again at its end, and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def finished(lines: Mapping[str, str]) -> list[str]:
-    """Return named lines, their names in one column."""
+def named_lines(lines: Mapping[str, str]) -> list[str]:
+    """Return named lines, with the names in one column; empty ones are left out."""
     return [f"{name:<11} {text}" for name, text in lines.items() if text]
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'' if count == 1 else 's'}"

@@ -22,20 +22,27 @@ main.py [-h] [-d DEBUG_LEVEL] [--input-path INPUT_PATH] [--output-path OUTPUT_PA
 MOST_WORKERS = 1024
 
 
-def parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
+def parser(commands: Mapping[str, str], *, command_required: bool = True) -> argparse.ArgumentParser:
     """Return the parser.
 
     Parameters
     ----------
-    commands
-        Name and one-line description of each command.
+    commands : Mapping of str to str
+        One-line description of each command, by its name.
+    command_required : bool, optional
+        Whether a command must be named; with ``--version`` none is needed.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Its usage line is the original operator's, word for word.
     """
     listed = "\n".join(f"  {name:<14} {text}" for name, text in commands.items())
     result = argparse.ArgumentParser(
         prog="main.py",
         usage=USAGE,
         description="Finds the cell nuclei in a whole-slide image. For research use only.",
-        epilog=f"commands:\n{listed}",
+        epilog=f"commands:\n{listed}\n\n--version prints the versions of program, model and libraries.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -54,19 +61,31 @@ def parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
     add("-t", "--tile-size", default=256, type=_tile, help="pixels, a multiple of 16 (default: 256)")
     add("-m", "--model-name", default="segmentation_unet_nuclei", type=_name, help="(default: %(default)s)")
     add("-o", "--overlap", default=0, type=_overlap, help="pixels that tiles share, a multiple of 16 (default: 0)")
-    add("command", help="what to do; see below")
+    add("command", nargs=None if command_required else "?", help="what to do; see below")
     return result
 
 
 def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
     """Return the settings of a command line, its config.yaml and its environment.
 
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        As `parser` made it.
+    environment : Mapping of str to str
+        As `os.environ`.
+
+    Returns
+    -------
+    Settings
+        config.yaml wins over the environment, but for ``NUCLEI_SHARD``.
+
     Raises
     ------
     ConfigError
         config.yaml is wrong.
     UsageError
-        A variable of the environment is wrong.
+        An environment variable is wrong.
     """
     paths = {name: getattr(arguments, name) for name in ("input_path", "output_path") if getattr(arguments, name)}
     servers = variables.triton_servers(environment)

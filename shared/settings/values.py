@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.settings import declaration as kind
 from nuclei_segmentation.shared.settings.declaration import setting
 from nuclei_segmentation.shared.settings.environment import SHARD
@@ -159,7 +160,7 @@ class Settings:
     input_path: Path = Path("/input")
     output_path: Path = Path("/output")
     config_path: Path = Path("/config")
-    num_workers: int = 1
+    num_workers: int = field(default_factory=usable_cpus)
     mask_pixel_count_limit: int = 1024 * 1024
     tile_size: int = 256
     model_name: str = "segmentation_unet_nuclei"

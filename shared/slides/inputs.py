@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from nuclei_segmentation.shared.errors import InputError, OutputError
+from nuclei_segmentation.shared.result import IMAGE
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import find_slide
-
-IMAGE = "image.tif"
 
 
 def slide_of(settings: Settings) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nuclei_segmentation.operators.filter.inference.embedded.engine import file_in_use
+from nuclei_segmentation.operators.filter.inference.embedded.engine import choose_model
 from nuclei_segmentation.shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def add_shipped_model(repository: Path, onnx: Path | None = None, name: str = "s
     for key, value in (("backend", "python"), ("name", name)):
         text, changed = re.subn(rf'(?m)^{key}: *"[^"]*"', f'{key}: "{value}"', text)
         assert changed == 1, f"the shipped config.pbtxt must have one line for {key}"
-    _add(repository, name, onnx or file_in_use(Settings()), text)
+    _add(repository, name, onnx or choose_model(Settings()).path, text)
 
 
 def _add(repository: Path, name: str, onnx: Path, config: str) -> None:

@@ -1,9 +1,10 @@
 """Inference: the port, and the engines behind it."""
 
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
+from nuclei_segmentation.shared.errors import ModelError
 from nuclei_segmentation.shared.settings import Settings
 
-__all__ = ["Engine", "ModelInfo", "open_engine"]
+__all__ = ["Engine", "ModelInfo", "describe_model", "open_engine"]
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -35,3 +36,27 @@ def open_engine(settings: Settings) -> Engine:
     from nuclei_segmentation.operators.filter.inference.embedded.engine import EmbeddedEngine
 
     return EmbeddedEngine(settings)
+
+
+def describe_model(settings: Settings) -> str:
+    """Return the model that `open_engine` would use, in words.
+
+    Parameters
+    ----------
+    settings : Settings
+        As for `open_engine`. No server is asked.
+
+    Returns
+    -------
+    str
+        Its name and precision; "missing" where the embedded engine has no such model.
+    """
+    if settings.triton_servers:
+        return f"{settings.model_name} on Triton at {', '.join(settings.triton_servers)}"
+    from nuclei_segmentation.operators.filter.inference.embedded.engine import choose_model
+
+    try:
+        chosen = choose_model(settings)
+    except ModelError:  # opening it says why
+        return f"{settings.model_name} (missing)"
+    return f"{settings.model_name} ({chosen.precision}, SHA-256 {chosen.digest[:12]})"

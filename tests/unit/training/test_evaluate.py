@@ -11,21 +11,20 @@ import numpy as np
 import pytest
 import tifffile
 
+from nuclei_segmentation.segmenter import Segmentation, Segmenter
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.settings import Settings
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
 from training.evaluate import main
 from training.free import REGIONS, Marked, lessons, marks, table
 from training.metrics import Score
-from training.segmenter import Segmented, Segmenter
 
 
 def test_tiles_give_what_the_whole_image_gives() -> None:
     random = np.random.default_rng(0)
     image = cv2.GaussianBlur(random.integers(0, 256, (352, 352, 3), np.uint8), (0, 0), 4.0)
     image = np.clip((image.astype(np.float32) - 128) * 6 + 128, 0, 255).astype(np.uint8)
-    with Segmenter(Settings()) as whole, Segmenter(Settings(), 256, 224) as tiled:
+    with Segmenter() as whole, Segmenter(tile_size=256, overlap=224) as tiled:
         one, many = whole(image), tiled(image)
     assert one.maps.shape == (352, 352, 2)
     assert one.maps[..., 0].max() > 127
@@ -114,11 +113,11 @@ def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> 
     )
     sizes = []
 
-    def left_half(image: np.ndarray) -> Segmented:
+    def left_half(image: np.ndarray) -> Segmentation:
         sizes.append(image.shape[:2])
         maps = np.zeros((*image.shape[:2], 1), np.uint8)
         maps[:, :10] = 255
-        return Segmented(maps, maps[..., 0].astype(np.int32), 1)
+        return Segmentation(maps, ("nucleus",), maps[..., 0].astype(np.int32), 1)
 
     found = marks(small_slide_folder, left_half, regions)
     assert list(found) == ["fat", "glass", "all"]

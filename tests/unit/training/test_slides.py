@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
+from nuclei_segmentation.segmenter import Segmentation
 from nuclei_segmentation.shared.batches import Pixels
 from training.data import DataError, Field
-from training.segmenter import Segmented
 from training.slides import Teacher, agreed, background, load_slides, look
 
 PINK, PURPLE, DARK = (225, 140, 175), (150, 100, 160), (70, 40, 110)
@@ -97,9 +97,9 @@ def test_looking_again_puts_every_answer_in_its_place() -> None:
         def __init__(self) -> None:
             self.shapes: list[tuple[int, ...]] = []
 
-        def __call__(self, image: Pixels) -> Segmented:
+        def __call__(self, image: Pixels) -> Segmentation:
             self.shapes.append(image.shape)
-            return Segmented(image[..., :2], np.zeros(image.shape[:2], np.int32), 0)
+            return Segmentation(image[..., :2], ("nucleus", "distance"), np.zeros(image.shape[:2], np.int32), 0)
 
     rows, columns = np.mgrid[:80, :120]
     image = np.dstack([rows, columns, rows]).astype(np.uint8)

@@ -10,6 +10,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -126,7 +128,9 @@ class EmbeddedEngine(Engine):
 
     def __init__(self, settings: Settings) -> None:
         name = settings.model_name
-        path, graph, digest, precision = _choose(settings)
+        chosen = choose_model(settings)
+        _chosen.cache_clear()  # another file may take its place, and the graph is large
+        path, graph, digest, precision = chosen.path, chosen.graph, chosen.digest, chosen.precision
         options = ort.SessionOptions()
         # The workers are the threads; spinning would take the cores from decoding.
         options.intra_op_num_threads = 1
@@ -196,19 +200,52 @@ class EmbeddedEngine(Engine):
         return answer
 
 
-def file_in_use(settings: Settings) -> Path:
-    """Return the model's file that the embedded engine computes with; raise `ModelError` where there is none."""
-    return _choose(settings)[0]
+@dataclass(frozen=True, slots=True)
+class ChosenModel:
+    """The file that the embedded engine computes with.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    graph : onnx.ModelProto
+        Its content, without weights that lie in other files.
+    digest : str
+        SHA-256 of all files of the model.
+    precision : str
+        ``int8`` or ``fp32``.
+    """
+
+    path: Path
+    graph: onnx.ModelProto
+    digest: str
+    precision: str
 
 
-def _choose(settings: Settings) -> tuple[Path, onnx.ModelProto, str, str]:
-    """Return the file to compute with, its graph and digest, and the precision."""
-    path = find_model(settings.models.repository, settings.model_name)
+def choose_model(settings: Settings) -> ChosenModel:
+    """Return the file to compute with: the model's own, or its int8 sibling.
+
+    Parameters
+    ----------
+    settings : Settings
+        Model, repository and precision.
+
+    Raises
+    ------
+    ModelError
+        There is no such model.
+    """
+    return _chosen(settings.models.repository, settings.model_name, settings.inference.precision)
+
+
+@lru_cache(maxsize=1)  # the first line of the log names the model, then the engine opens it
+def _chosen(repository: Path | None, name: str, precision: str) -> ChosenModel:
+    path = find_model(repository, name)
     graph, digest = _read(path)
-    if settings.inference.precision == "int8" and (sibling := _int8_sibling(path, digest)) is not None:
-        log.debug("model %s is computed in int8: %s", settings.model_name, sibling[0])
-        return *sibling, "int8"
-    return path, graph, digest, "fp32"
+    if precision == "int8" and (sibling := _int8_sibling(path, digest)) is not None:
+        log.debug("model %s is computed in int8: %s", name, sibling[0])
+        return ChosenModel(*sibling, "int8")
+    return ChosenModel(path, graph, digest, "fp32")
 
 
 def _int8_sibling(path: Path, digest: str) -> tuple[Path, onnx.ModelProto, str] | None:

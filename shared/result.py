@@ -1,0 +1,282 @@
+"""The result of a run that wrote an image: its figures as a value, as ``summary.json``, and as lines for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nuclei_segmentation.shared.errors import StoreError
+from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance
+from nuclei_segmentation.shared.runtime.files import read_small
+from nuclei_segmentation.shared.runtime.resources import human
+from nuclei_segmentation.shared.runtime.stage_timer import StageTime
+from nuclei_segmentation.shared.runtime.summary import named_lines, time_lines
+from nuclei_segmentation.shared.runtime.version import Program
+
+IMAGE = "image.tif"
+SUMMARY = "summary.json"
+FORMAT, VERSION = "nuclei-summary", "1.0"
+LARGEST = 16 << 20
+"""Most bytes of a summary; one with ten thousand damaged tiles has one million."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationResult:
+    """What a finished run found, and what it took.
+
+    Attributes
+    ----------
+    output : pathlib.Path
+        The folder that holds ``image.tif``.
+    key : str
+        Hash of everything that decides the image's bytes.
+    provenance : Provenance
+        Slide, model, settings, program.
+    tiles : int
+        Tiles of the grid.
+    foreground : int
+        Of these, with tissue.
+    resumed : int
+        Of these, kept from an earlier run.
+    shards : int
+        Number of filter processes that shared the tiles; 1 if none did.
+    tissue_pixels : int or None
+        Level-0 pixels of the tissue mask; None where every tile was inferred.
+    nuclei : int or None
+        Number of nuclei; None where filter did not count them.
+    nuclear_pixels : int
+        Level-0 pixels above the overlay's threshold.
+    damaged : tuple of Region
+        Regions that could not be read and are hatched.
+    warnings : tuple of str
+        As logged by the process that wrote the image.
+    seconds : float
+        Wall time until the image was complete.
+    waited : float
+        Of these, seconds spent on waiting for other stages.
+    stages : dict of str to StageTime
+        Seconds by stage.
+    num_workers : int
+        Threads.
+    peak_memory : int
+        Bytes of anonymous memory.
+    image_bytes : int
+        Size of ``image.tif``.
+    already_done : bool
+        Whether an earlier run made it, so that nothing was done now.
+    """
+
+    output: Path
+    key: str
+    provenance: Provenance
+    tiles: int
+    foreground: int
+    resumed: int
+    shards: int
+    tissue_pixels: int | None
+    nuclei: int | None
+    nuclear_pixels: int
+    damaged: tuple[Region, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+    waited: float
+    stages: dict[str, StageTime]
+    num_workers: int
+    peak_memory: int
+    image_bytes: int
+    already_done: bool = False
+
+    @property
+    def image(self) -> Path:
+        """The pyramidal TIFF."""
+        return self.output / IMAGE
+
+    @property
+    def slide(self) -> SlideProvenance:
+        """The slide."""
+        return self.provenance.slide
+
+    @property
+    def model(self) -> ModelProvenance:
+        """The model."""
+        return self.provenance.model
+
+    @property
+    def tissue_area(self) -> float | None:
+        """Area of the tissue in mm²; None where it or the pixel size is not known."""
+        return None if self.tissue_pixels is None else self._area(self.tissue_pixels)
+
+    @property
+    def nuclear_area(self) -> float | None:
+        """Area of all nuclei in mm²; None where the pixel size is not known."""
+        return self._area(self.nuclear_pixels)
+
+    @property
+    def density(self) -> float | None:
+        """Nuclei per mm² of tissue; None where either is not known, or there is no tissue."""
+        return self.nuclei / self.tissue_area if self.nuclei is not None and self.tissue_area else None
+
+    def to_json(self) -> bytes:
+        """Return the content of ``summary.json``; docs/summary.md describes it."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "key": self.key,
+            **self.provenance.to_json(),
+            "tiles": {"all": self.tiles, "with_tissue": self.foreground, "kept_from_earlier_run": self.resumed},
+            "shards": self.shards,
+            "tissue_pixels": self.tissue_pixels,
+            "tissue_mm2": self.tissue_area,
+            "nuclei": self.nuclei,
+            "nuclei_per_mm2": self.density,
+            "nuclear_pixels": self.nuclear_pixels,
+            "nuclear_mm2": self.nuclear_area,
+            "damaged": [asdict(region) for region in self.damaged],
+            "warnings": list(self.warnings),
+            "times": {
+                "seconds": round(self.seconds, 3),
+                "waited": round(self.waited, 3),
+                "stages": {name: asdict(stage) for name, stage in self.stages.items()},
+            },
+            "num_workers": self.num_workers,
+            "peak_memory_bytes": self.peak_memory,
+            "image": {"file": IMAGE, "bytes": self.image_bytes},
+        }
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], output: Path) -> SegmentationResult:
+        """Return the result that a summary describes.
+
+        Parameters
+        ----------
+        document : Mapping of str to object
+            As read from ``summary.json``.
+        output : pathlib.Path
+            The folder that holds it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, AttributeError
+            It is not a summary of this version.
+        """
+        if document["format"] != FORMAT or str(document["version"]).split(".")[0] != VERSION.split(".")[0]:
+            raise ValueError("not a summary of this version")
+        slide = dict(document["slide"])
+        slide["mpp"] = None if slide["mpp"] is None else (float(slide["mpp"][0]), float(slide["mpp"][1]))
+        model = {name: str(document["model"][name]) for name in ("name", "engine", "identity")}
+        times = document["times"]
+        return cls(
+            output=output,
+            key=str(document["key"]),
+            provenance=Provenance(
+                SlideProvenance(**slide),
+                ModelProvenance(**model),
+                dict(document["settings"]),
+                Program(**document["program"]),
+            ),
+            tiles=int(document["tiles"]["all"]),
+            foreground=int(document["tiles"]["with_tissue"]),
+            resumed=int(document["tiles"]["kept_from_earlier_run"]),
+            shards=int(document["shards"]),
+            tissue_pixels=_count(document["tissue_pixels"]),
+            nuclei=_count(document["nuclei"]),
+            nuclear_pixels=int(document["nuclear_pixels"]),
+            damaged=tuple(Region(**region) for region in document["damaged"]),
+            warnings=tuple(map(str, document["warnings"])),
+            seconds=float(times["seconds"]),
+            waited=float(times["waited"]),
+            stages={name: StageTime(**stage) for name, stage in times["stages"].items()},
+            num_workers=int(document["num_workers"]),
+            peak_memory=int(document["peak_memory_bytes"]),
+            image_bytes=int(document["image"]["bytes"]),
+            already_done=True,
+        )
+
+    def lines(self) -> list[str]:
+        """Return the summary as a run prints it."""
+        slide, rest = self.slide, self.tiles - self.foreground
+        kept = f", {self.resumed} of them kept from an earlier run" if self.resumed else ""
+        damaged = len(self.damaged)
+        places = f"{damaged} place{'' if damaged == 1 else 's'} could not be read and {_is(damaged)} hatched"
+        return [
+            *named_lines({
+                "slide": f"{slide.name}  ({slide.format}, {slide.width} x {slide.height} pixels, {self._scale()})",
+                "tiles": f"{self.tiles}: {self.foreground} with tissue{kept}, {rest} background, not inferred",
+                "tissue": "" if self.tissue_area is None else f"{self.tissue_area:.3g} mm²",
+                "nuclei": self._nuclei(),
+                "damaged": places if damaged else "",
+            }),
+            *time_lines(self.seconds, self.num_workers, self.peak_memory, self.stages, self.waited),
+            *named_lines({
+                "result": f"{self.image}  ({human(self.image_bytes)})",
+                "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (OpenSlide, ASAP, …)",
+            }),
+            "            For research use only; not for diagnosis.",
+        ]  # fmt: skip
+
+    def _nuclei(self) -> str:
+        share = self.nuclear_pixels / max(1, self.slide.width * self.slide.height)
+        twice = " (a nucleus on a border of shards counts twice)" if self.shards > 1 else ""
+        count = "" if self.nuclei is None else f"{self.nuclei:,}{twice}; "
+        text = f"{count}{self.nuclear_pixels:,} pixels ({share:.1%} of the slide)"
+        text += "" if self.nuclear_area is None else f", {self.nuclear_area:.3f} mm²"
+        return text if self.density is None else f"{text}; {self.density:,.0f} per mm² of tissue"
+
+    def _scale(self) -> str:
+        if self.slide.mpp is None:
+            return "pixel size unknown"
+        power = f", {self.slide.objective:g}x" if self.slide.objective else ""
+        return f"{self.slide.mpp[0]:.3g} µm per pixel{power}"
+
+    def _area(self, pixels: int) -> float | None:
+        """Return an area in mm²."""
+        mpp = self.slide.mpp
+        return None if mpp is None else pixels * mpp[0] * mpp[1] / 1e6
+
+
+def read_document(folder: Path) -> dict[str, Any] | None:
+    """Return the summary in an output folder as it stands; None where there is none that can be read."""
+    try:
+        document = json.loads(read_small(folder / SUMMARY, LARGEST))
+    except (OSError, StoreError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def read_result(folder: Path, key: str) -> SegmentationResult | None:
+    """Return the result of an earlier run from its summary.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The output folder.
+    key : str
+        The key that the result must have.
+
+    Returns
+    -------
+    SegmentationResult or None
+        None where there is no summary, as of results of older versions, or it is of another result.
+    """
+    document = read_document(folder)
+    if document is None or document.get("key") != key:
+        return None
+    try:
+        result = SegmentationResult.from_json(document, folder)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return None
+    return replace(result, already_done=True) if math.isfinite(result.seconds) else None
+
+
+def _count(value: object) -> int | None:
+    return None if value is None else int(value)  # type: ignore[call-overload] # what JSON holds; else TypeError
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
