@@ -2,26 +2,26 @@
 
 ::
 
-    NucleiError                 70  anything unforeseen; also the base of all below
+    NucleiError                 70  anything unexpected; also the base of all below
     ├── UsageError               2  the command line is wrong
     │   ├── ConfigError          2  config.yaml is wrong (all its errors at once)
     │   └── DefinitionError      2  a pipeline definition is wrong (of the package `pipelines`)
-    ├── InputError              10  the input folder holds no slide, or more than one
-    ├── UnreadableSlide         11  the file is no slide, or is broken
-    ├── TooMuchDamage           12  more tiles than `damaged.limit` cannot be read
+    ├── InputError              10  the input holds no slide, or more than one
+    ├── UnreadableSlide         11  the file is not a slide, or is broken
+    ├── TooMuchDamage           12  more tiles are unreadable than `damaged.limit` allows
     ├── OutputError             13  the output folder holds another result, is locked or not writable
-    ├── NoSpace                 14  the result would not fit on the disk
+    ├── NoSpace                 14  the result does not fit on the disk
     ├── ModelError              15  the model is missing, or does not fit the task
     ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
     │   └── Unanswered          16  a service does not answer in time (of the package `pipelines`)
     ├── WaitedTooLong           17  the stage before this one made no progress (worth a retry)
-    └── StoreError              18  a store is corrupt, or of another slide or run
+    └── StoreError              18  a store is corrupt, or belongs to another slide or run
 
-    Interrupted         130 or 143  stopped by Ctrl-C or SIGTERM; the next run goes on from there
+    Interrupted         130 or 143  stopped by Ctrl-C or SIGTERM; the next run resumes
 
-`Interrupted` stands apart, as KeyboardInterrupt does in Python: nothing that handles errors may swallow it.
+`Interrupted` stands apart, as KeyboardInterrupt does in Python: code that handles errors must not swallow it.
 
-The message of each is one line that says what is wrong and what to do. Code that raises one of these has left nothing
+Each message is one line that says what is wrong and what to do. Code that raises one of these leaves nothing
 half-written under a final name.
 """
 
@@ -34,7 +34,7 @@ from collections.abc import Sequence
 class NucleiError(Exception):
     """Base of all errors of this program.
 
-    `passing` says that the cause may pass by itself: the same command again, with nothing changed, may well succeed.
+    `passing` says that the cause may go away by itself: the same command, run again unchanged, may succeed.
     """
 
     exit_code = 70
@@ -53,7 +53,7 @@ class ConfigError(UsageError):
     Parameters
     ----------
     problems : Sequence of str
-        One line each; all that were found, not only the first.
+        One line each: everything that is wrong, not only the first thing.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -68,13 +68,13 @@ class InputError(NucleiError):
 
 
 class UnreadableSlide(NucleiError):
-    """The file is no slide that can be read."""
+    """The file is not a slide that can be read."""
 
     exit_code = 11
 
 
 class TooMuchDamage(NucleiError):
-    """More tiles than the limit cannot be read."""
+    """More tiles are unreadable than the limit allows."""
 
     exit_code = 12
 
@@ -92,13 +92,13 @@ class NoSpace(NucleiError):
 
 
 class ModelError(NucleiError):
-    """The model is missing, or is not one that maps an image to maps of the same size."""
+    """The model is missing, or does not turn an image into maps of the same size."""
 
     exit_code = 15
 
 
 class InferenceUnavailable(NucleiError):
-    """The inference server does not answer, or not in time. A later run goes on from where this one ended."""
+    """The inference server does not answer in time. A later run resumes where this one ended."""
 
     exit_code = 16
     passing = True
@@ -112,7 +112,7 @@ class WaitedTooLong(NucleiError):
 
 
 class StoreError(NucleiError):
-    """A store is corrupt, of a newer format, or of another slide, run or tile store than its neighbour."""
+    """A store is corrupt, has a newer format, or belongs to another slide, run or tile store than its neighbour."""
 
     exit_code = 18
 
@@ -129,11 +129,11 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         self.number = number
         self.exit_code = 128 + number
-        super().__init__(f"stopped by {signal.Signals(number).name}; run the same command again to go on from here")
+        super().__init__(f"stopped by {signal.Signals(number).name}; run the same command again to resume")
 
 
 def retryable() -> tuple[int, ...]:
-    """Return the exit codes after which the same command is worth another try; docs/errors.md says why."""
+    """Return the exit codes after which it is worth running the same command again; docs/errors.md says why."""
     kinds = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, NucleiError))
     stopped = (Interrupted(number).exit_code for number in (signal.SIGINT, signal.SIGTERM))
     return tuple(sorted({kind.exit_code for kind in kinds if kind.passing} | set(stopped)))

@@ -1,4 +1,4 @@
-"""A command from its start to its exit code: one place where errors become exit codes, and signals end a run."""
+"""Runs a command: the one place where errors become exit codes and signals end a run."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ log = logging.getLogger("nuclei")
 VERSION = "--version"
 """Not in the usage line, which is the original's."""
 GRACE_SECONDS = 8.0
-"""After a signal, the process ends at the latest after so long."""
+"""A process ends this many seconds after a signal at the latest."""
 
 _heard: list[int] = []
-"""Signals that `_interrupt` was called for."""
+"""Signals that `_interrupt` has handled."""
 
 Command = Callable[[Callable[[], Settings]], None]
-"""Takes a function that reads the settings, since not every command wants any."""
+"""Takes a function that reads the settings, since not every command needs them."""
 
 
-def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], version: Command) -> int:
+def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], version: Command | None = None) -> int:
     """Run a command and return the exit code.
 
     Parameters
@@ -42,22 +42,22 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], 
         The command line without the program's name.
     commands : Mapping of str to tuple
         Description and function of each command.
-    version : callable
-        The function of ``--version``.
+    version : callable, optional
+        The function of ``--version``; without it there is no such option.
 
     Returns
     -------
     int
         The exit code; docs/errors.md lists them.
     """
-    wants_version = VERSION in arguments
+    wants_version = version is not None and VERSION in arguments
     reader = parser({name: text for name, (text, _) in commands.items()}, command_required=not wants_version)
-    parsed = reader.parse_args([word for word in arguments if word != VERSION])
+    parsed = reader.parse_args([word for word in arguments if not (wants_version and word == VERSION)])
     if parsed.command not in (*commands, *([None] if wants_version else [])):
         reader.error(f"unknown command {parsed.command!r}; there are: {', '.join(commands)}")
     if parsed.overlap >= parsed.tile_size:
         reader.error(f"argument -o/--overlap: {parsed.overlap} must be below the tile size, {parsed.tile_size}")
-    command = version if wants_version else commands[parsed.command][1]
+    command = version if version is not None and wants_version else commands[parsed.command][1]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # µ and × must not fail on a terminal that knows ASCII only
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
@@ -78,17 +78,17 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], 
         log.debug("where it was raised", exc_info=True)
         return error.exit_code
     except MemoryError:
-        log.error("out of memory: use fewer workers (-w) or a smaller tile (-t)")
+        log.error("out of memory: use fewer workers (-w) or a smaller tile size (-t)")
         log.debug("where it was raised", exc_info=True)
         return NucleiError.exit_code
     except ImportError as error:
         if "failed to map segment" not in str(error):
             raise
-        log.error("out of memory: not even the libraries fit (%s)", error)
+        log.error("out of memory: the libraries themselves do not fit (%s)", error)
         return NucleiError.exit_code
     except Exception as error:
         _leave_if_heard()
-        # nothing is hidden: the user gets one line and a code, the developer the traceback
+        # nothing is hidden: the user gets one line and a code, a developer the traceback
         log.error("internal error, please report it: %s: %s (-d DEBUG shows where)", type(error).__name__, error)
         log.debug("where it was raised", exc_info=True)
         return NucleiError.exit_code
@@ -97,11 +97,11 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], 
 
 @contextmanager
 def _signals_end_the_run() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise `Interrupted`, and see to it that the process ends whatever it is at.
+    """Let SIGINT and SIGTERM raise `Interrupted`, and make sure that the process ends.
 
-    Python runs a handler only between two steps of the main thread; one call into a library may take longer than the
-    grace period. So a thread of its own hears of the signal at once and ends the process when the time is up. Nothing
-    is lost by that: a run may be killed at any instant.
+    Python runs a signal handler only between two steps of the main thread, and one call into a library may take longer
+    than the grace period. A watching thread therefore learns of the signal at once and ends the process when the time
+    is up. Nothing is lost: a run may be killed at any instant.
     """
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     hears, tells = socket.socketpair()
@@ -112,7 +112,7 @@ def _signals_end_the_run() -> Iterator[None]:
         with hears:
             if heard := hears.recv(1):
                 time.sleep(GRACE_SECONDS)
-                # The main thread is in a call that does not return: nobody has said it. Who reads it may be stuck too.
+                # The main thread is in a call that does not return, so it has logged nothing. Logging may hang, too.
                 say = threading.Thread(target=log.error, args=("%s", Interrupted(heard[0])), daemon=True)
                 say.start()
                 say.join(0.5)
@@ -131,20 +131,20 @@ def _signals_end_the_run() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # one is enough; a second must not break the tidying up
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     _heard.append(number)
     raise Interrupted(number)
 
 
 def _leave_if_heard() -> None:
-    """End as interrupted, where a library took the signal's exception for a failure of its own."""
+    """End as interrupted if a library mistook the signal's exception for a failure of its own."""
     if _heard:
         log.error("%s", Interrupted(_heard[0]))
         _leave(128 + _heard[0])
 
 
 def _leave(code: int) -> NoReturn:
-    """End now: threads that wait for a silent server need not be waited for."""
+    """End now, without waiting for threads that wait for a silent server."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

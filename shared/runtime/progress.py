@@ -17,16 +17,16 @@ LINE_SECONDS = 5.0
 
 
 class Progress:
-    """Shows how far a job is, from a thread of its own, so that a stalled job is seen to be stalled.
+    """Shows how far a job is. It has a thread of its own, so that a stalled job is seen to be stalled.
 
     Parameters
     ----------
     fraction : callable
         Returns the share of the work that is done, 0 to 1.
     details : callable
-        Returns a few words to put behind it.
+        Returns a few words to show beside it.
     stream : TextIO or None, optional
-        Where to show it, by default the standard error. A terminal gets a bar; anything else gets log lines.
+        Where to show it; by default standard error. A terminal gets a bar, anything else gets log lines.
     """
 
     def __init__(self, fraction: Callable[[], float], details: Callable[[], str], stream: TextIO | None = None) -> None:
@@ -52,7 +52,7 @@ class Progress:
         if self._thread.is_alive():
             self._thread.join()
         if self._bar:
-            self._stream.write("\r\x1b[K")  # the bar has served; what is printed next starts on a clean line
+            self._stream.write("\r\x1b[K")  # what is printed next starts on a clean line
             self._stream.flush()
 
     def _show(self) -> None:

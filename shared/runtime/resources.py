@@ -1,4 +1,4 @@
-"""What this process may use: processors, memory, disk; and what it used."""
+"""What this process may use (processors, memory, disk), and what it has used."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cpus() -> int:
-    """Return the number of processors this process may use: its affinity, cut by the cgroup's quota."""
+    """Return the number of processors that this process may use: its affinity, limited by the cgroup's quota."""
     count = len(os.sched_getaffinity(0))
     quota = _cgroup_quota()
     return max(1, min(count, int(quota)) if quota else count)
 
 
 def anonymous_memory() -> int:
-    """Return the bytes of anonymous memory that this process holds; file-backed pages do not count."""
+    """Return the bytes of anonymous memory that this process holds; file-backed pages are not counted."""
     match = re.search(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(match.group(1)) * 1024 if match else 0
 
@@ -36,7 +36,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def human(count: float) -> str:
-    """Write a number of bytes the way people read it."""
+    """Return a number of bytes as people write it: ``1.5 GiB``."""
     for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", 1024)):
         if count >= size:
             return f"{count / size:.1f} {unit}" if count < 10 * size else f"{count / size:.0f} {unit}"
@@ -44,7 +44,7 @@ def human(count: float) -> str:
 
 
 class MemoryPeak:
-    """Samples anonymous memory while a run lasts (Linux keeps a peak of the total only, file pages included)."""
+    """Samples anonymous memory during a run. Linux itself keeps a peak of the total only, file pages included."""
 
     def __init__(self, interval: float = 0.25) -> None:
         self.peak = anonymous_memory()
@@ -69,14 +69,16 @@ class MemoryPeak:
 
 
 def memory_left() -> int | None:
-    """Return the bytes of memory that this process's control group may still take, None where it has no limit.
+    """Return the bytes of memory that this process's control group may still take; None if it has no limit.
 
-    Pages of files, which the system drops when it needs them, do not count as taken.
+    File pages, which the system drops when it needs memory, are not counted as taken.
     """
     left = []
     for folder, limit, usage in memory_groups():
         most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
-        if most.isdigit() and used.isdigit() and int(most) < 1 << 60:  # version 1 says 2 to the 63rd for none
+        if (
+            most.isdigit() and used.isdigit() and int(most) < 1 << 60
+        ):  # version 1 writes 2 to the power of 63 for no limit
             stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
             prefix = "total_" if "total_inactive_file" in stat else ""
             files = sum(int(stat.get(f"{prefix}{name}_file", 0)) for name in ("active", "inactive"))
@@ -103,14 +105,14 @@ def memory_groups(process: str = "self") -> list[tuple[Path, str, str]]:
 
 
 def _path_of(controller: str, groups: Mapping[str, str]) -> str:
-    """Return the path of a controller's group of version 1, where several may have one in common."""
+    """Return the path of a controller's group of version 1; several controllers may share one."""
     return next((path for names, path in groups.items() if controller in names.split(",")), "/")
 
 
 def _groups(process: str = "self") -> dict[str, str]:
-    """Return a process's control groups: path by controllers, whose name is empty in version 2."""
-    told = _text(Path("/proc", process, "cgroup"))
-    return dict(line.split(":", 2)[1:] for line in told.splitlines() if line.count(":") >= 2)
+    """Return a process's control groups: their paths by controllers, whose name is empty in version 2."""
+    lines = _text(Path("/proc", process, "cgroup"))
+    return dict(line.split(":", 2)[1:] for line in lines.splitlines() if line.count(":") >= 2)
 
 
 def _cgroup_quota() -> float | None:
@@ -131,5 +133,5 @@ def _cgroup_quota() -> float | None:
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # not every kernel has every file; no file means no quota
+    except OSError:  # not every kernel has every file; a missing file means no quota
         return ""

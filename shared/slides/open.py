@@ -27,12 +27,12 @@ _PLACES: Final = 3  # that are tried before a reader is believed to read
 _REDUCED: Final = 1  # bit of NewSubfileType
 
 
-def open_slide(path: Path, *, reader: str | None = None) -> Slide:
+def open_slide(path: str | os.PathLike[str], *, reader: str | None = None) -> Slide:
     """Open a slide with the fastest reader that gives its pixels as OpenSlide would.
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : str or os.PathLike
         The slide's file, as `find_slide` returns it.
     reader : str or None, optional
         One of `READERS`, to take that one or fail; for tests and measurements.
@@ -42,6 +42,7 @@ def open_slide(path: Path, *, reader: str | None = None) -> Slide:
     UnreadableSlide
         No reader can open it; the message says why.
     """
+    path = Path(path)
     head = _head(path)
     try:
         return _Opener(path, head).open(reader)

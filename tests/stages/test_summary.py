@@ -1,0 +1,89 @@
+"""summary.json: complete before config.meta, printed again, the same for one process and for three."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nuclei_segmentation.shared.result import SegmentationResult, read_document, read_result
+
+VARYING = {"times", "num_workers", "peak_memory_bytes", "warnings"}
+
+
+@pytest.fixture
+def finished(run, small_slide: Path, tmp_path: Path) -> Path:
+    """Return an output folder with a finished result."""
+    done = run("segmentation", "--input-path", small_slide.parent, "--output-path", tmp_path / "out")
+    assert done.code == 0, done.err
+    return tmp_path / "out"
+
+
+def test_the_summary_holds_what_was_found(finished: Path) -> None:
+    document = read_document(finished)
+    assert document is not None
+    assert document["format"] == "nuclei-summary"
+    assert document["key"] == json.loads((finished / "config.meta").read_text())["run"]
+    assert document["slide"]["width"] == 700
+    assert document["tiles"]["all"] >= document["tiles"]["with_tissue"] > 0
+    assert document["image"]["bytes"] == (finished / "image.tif").stat().st_size
+    assert document["program"]["version"]
+    assert document["settings"]["overlay.threshold"] == 0.5
+    result = read_result(finished, document["key"])
+    assert isinstance(result, SegmentationResult)
+    assert json.loads(result.to_json()) == document
+    assert read_result(finished, "another key") is None
+
+
+def test_done_already_prints_the_summary_again(run, finished: Path, small_slide: Path) -> None:
+    before = (finished / "summary.json").read_bytes()
+    again = run("segmentation", "--input-path", small_slide.parent, "--output-path", finished)
+    assert again.code == 0
+    assert "already done" in again.err
+    assert "nuclei  " in again.out
+    assert str(finished / "image.tif") in again.out
+    assert (finished / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[1]", '{"format": "nuclei-summary", "version": "9.0"}'])
+def test_an_older_result_without_a_summary_is_done_all_the_same(
+    run, finished: Path, small_slide: Path, content: str | None
+) -> None:
+    (finished / "summary.json").unlink()
+    if content is not None:
+        (finished / "summary.json").write_text(content)
+    again = run("segmentation", "--input-path", small_slide.parent, "--output-path", finished)
+    assert again.code == 0, again.err
+    assert "already done" in again.err
+    assert again.out == ""
+
+
+def test_another_result_says_what_differs(run, finished: Path, small_slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("overlay: {opacity: 0.25}\n")
+    refused = run(
+        "segmentation", "--input-path", small_slide.parent, "--output-path", finished, "--config-path", tmp_path
+    )
+    assert refused.code == 13
+    assert "holds another result (overlay.opacity 0.9 -> 0.25)" in refused.err
+
+
+def test_three_stages_leave_the_summary_that_one_process_leaves(
+    run, finished: Path, small_slide: Path, tmp_path: Path
+) -> None:
+    alone = {"NVIDIA_CLARA_NOSYNCLOCK": "TRUE"}
+    payload = tmp_path / "payload"
+    payload.mkdir()
+    shutil.copy(small_slide, payload)
+    for stage, source, target in (
+        ("load", small_slide.parent, payload / "tiles"),
+        ("filter", payload, payload / "masks"),
+        ("stitch", payload, tmp_path / "staged"),
+    ):
+        done = run(stage, "--input-path", source, "--output-path", target, **alone)
+        assert done.code == 0, done.err
+    fused, staged = read_document(finished), read_document(tmp_path / "staged")
+    assert fused is not None
+    assert staged is not None
+    assert {k: v for k, v in fused.items() if k not in VARYING} == {k: v for k, v in staged.items() if k not in VARYING}
