@@ -76,9 +76,7 @@ def memory_left() -> int | None:
     left = []
     for folder, limit, usage in memory_groups():
         most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
-        if (
-            most.isdigit() and used.isdigit() and int(most) < 1 << 60
-        ):  # version 1 writes 2 to the power of 63 for no limit
+        if most.isdigit() and used.isdigit() and int(most) < 1 << 60:  # version 1 writes 2^63 for no limit
             stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
             prefix = "total_" if "total_inactive_file" in stat else ""
             files = sum(int(stat.get(f"{prefix}{name}_file", 0)) for name in ("active", "inactive"))

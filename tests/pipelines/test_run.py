@@ -140,7 +140,7 @@ def test_a_signal_ends_everything_and_the_next_run_goes_on(
 ) -> None:
     line, ended, rest = stopped("embedded", number, sample_slide, tmp_path)
     assert ended == code, rest
-    assert "run the same command again to go on from here" in rest
+    assert "run the same command again to resume" in rest
     assert not left(tmp_path)
     done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=240, env=environment())
     assert "load: is done already\n" in done.stderr
