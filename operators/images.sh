@@ -29,12 +29,35 @@ fi
 
 export DOCKER_BUILDKIT=1 # older Dockers build without it, and know no cache mounts then
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
-[ $# -gt 0 ] || set -- load filter stitch segmentation
-for name in "$@"; do
-    folder=operators/$name
+revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+digest() { sha256sum "models/$1/1/model.onnx" | cut -c1-12; }
+model="segmentation_unet_nuclei (int8, SHA-256 $(digest segmentation_unet_nuclei_int8); fp32, SHA-256 $(digest segmentation_unet_nuclei))"
+
+build() { # an image by the name of its operator
+    local name=$1 folder=operators/$1 lock=requirements/$1.txt labels=()
     [ "$name" != triton ] || folder=tests/containers/triton # for the tests only
-    echo "building nuclei/$name:$version with $engine"
+    [ "$name" != segmentation ] || lock=requirements/run.txt
+    case $name in filter | segmentation) labels+=(--label "nuclei.model=$model") ;; esac
+    # the libraries that read, compute and write, as `--version` lists them
+    labels+=(--label "nuclei.libraries=$(grep -oE '^(imagecodecs|numpy|onnxruntime|opencv-python-headless|openslide-bin|openslide-python|scikit-image|simplejpeg|tifffile|tritonclient)(\[[a-z]+\])?==[^ ]+' "$lock" | paste -sd' ')")
     # shellcheck disable=SC2086 # BUILD_OPTIONS is a list
-    "$engine" build ${BUILD_OPTIONS:-} --quiet --build-arg "VERSION=$version" \
+    "$engine" build ${BUILD_OPTIONS:-} --quiet --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "${labels[@]}" \
         -t "nuclei/$name:$version" -t "nuclei/$name:latest" -f "$folder/Dockerfile" . >/dev/null
+}
+
+[ $# -gt 0 ] || set -- load filter stitch segmentation
+echo "building $(printf 'nuclei/%s ' "$@")$version with $engine"
+# all at once: a build waits for downloads and for the disk most of its time
+declare -A builds
+for name in "$@"; do
+    build "$name" &
+    builds[$name]=$!
 done
+failed=()
+for name in "$@"; do
+    wait "${builds[$name]}" || failed+=("nuclei/$name")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "building failed: ${failed[*]}" >&2
+    exit 1
+fi
