@@ -76,9 +76,8 @@ def program() -> Program:
 
 def _commit() -> str:
     """Return the commit: of the image, of what pip installed from, or of the checkout that holds this file."""
-    return (
-        os.environ.get(COMMIT, "").strip() or _installed_commit() or _checked_out(Path(__file__).resolve().parents[2])
-    )
+    image = os.environ.get(COMMIT, "").strip().replace("unknown", "")
+    return image or _installed_commit() or _checked_out(Path(__file__).resolve().parents[2])
 
 
 def _installed_commit() -> str:
