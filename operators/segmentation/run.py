@@ -16,9 +16,9 @@ from nuclei_segmentation.operators.load.stage import DamageLimit, load
 from nuclei_segmentation.operators.segmentation.estimate import estimate
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim
+from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.operators.stitch.stage import StitchResult
 from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
@@ -66,30 +66,26 @@ def segment(settings: Settings) -> None:
     before = stat_of(path)
     with open_slide(path) as slide:
         describe(slide.info)
-        work = WorkFolder(settings.output_path)
-        done = False
-        try:
+        with ResultFolder(settings.output_path) as folder:
             with open_engine(settings) as engine, MemoryPeak() as memory:
                 model = engine.info
                 check_scale(slide.info.mpp, model)
                 tiles = load_key(fingerprint(path), settings)
                 key = stitch_key(filter_key(tiles, model.name, model.engine, model.identity, settings), settings)
-                if not claim(work, key, settings, path):
-                    done = True
+                if not claim(folder, key, settings, path):
+                    folder.finish()
                     return
-                with writing(work.output):
+                with writing(folder.path):
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
                         foreground, _ = find_foreground(slide, grid, settings)
-                    job = ImageJob(slide, grid, foreground, settings, work, key, model.name, before)
+                    job = ImageJob(slide, grid, foreground, settings, folder, key, model.name, before)
                     result, counts, timer = _run(job, engine)
                     job.publish(result)
-            done = True
-        finally:
-            work.close(remove=done)
+            folder.finish()
     outcome = Outcome(
         info=slide.info,
-        output=work.output,
+        output=folder.path,
         tiles=len(grid),
         foreground=len(foreground),
         resumed=counts.resumed,
@@ -110,7 +106,7 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
     nuclei = NucleusCount(grid, foreground, engine.info.channels)
-    with Journal(job.work.path / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
+    with Journal(job.folder.work / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
         counts = _Counts(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
         log.info(

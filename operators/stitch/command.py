@@ -13,9 +13,9 @@ from nuclei_segmentation.operators.stitch.estimate import estimate_image
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim
 from nuclei_segmentation.operators.stitch.memory import memory_needed
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
+from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.operators.stitch.stage import StitchResult
 from nuclei_segmentation.operators.stitch.summary import Outcome, summarise
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch, TileBatch
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
@@ -63,43 +63,39 @@ def run(settings: Settings) -> None:
     with open_slide(path) as slide, MemoryPeak() as memory:
         describe(slide.info)
         identity = fingerprint(path)
-        work = WorkFolder(settings.output_path)
-        done = False
-        try:
+        with ResultFolder(settings.output_path) as folder:
             at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
             refuse_as_output(at, "tiles", settings.output_path)
             masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
-            for folder in masks.folders:
-                refuse_as_output(folder, "masks", settings.output_path)
+            for store in masks.folders:
+                refuse_as_output(store, "masks", settings.output_path)
             assert masks.one.model is not None
             key = stitch_key(masks.one.key, settings)
-            if not claim(work, key, settings, path, at):
-                done = True
+            if not claim(folder, key, settings, path, at):
+                folder.finish()
                 masks.look()
                 if is_complete(at, tiles) and masks.complete:  # else somebody still works on them
                     _free(settings, tiles, *masks.manifests)
                 return
             with (
-                writing(work.output),
+                writing(folder.path),
                 StoreReader(at, tiles, wait_limit, settings.fastio) as first,
                 ShardedReader(masks, wait_limit, settings.fastio) as second,
                 WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(
-                    slide, tiles.grid, first.tile_positions, settings, work, key, masks.one.model.name, before, (at,)
+                    slide, tiles.grid, first.tile_positions, settings, folder, key, masks.one.model.name, before, (at,)
                 )
                 result = _run(job, _Stores(first, second), masks.one, pool)
                 first.wait_until_complete()
                 second.wait_until_complete()
                 counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
                 job.publish(result)
-            done = True
-        finally:
-            work.close(remove=done)
+            folder.finish()
     _free(settings, tiles, *masks.manifests)
     outcome = Outcome(
         info=slide.info,
-        output=work.output,
+        output=folder.path,
         tiles=len(job.grid),
         foreground=tiles.n,
         resumed=0,

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.damage import check_damage
 from nuclei_segmentation.operators.stitch.render_files import publish, renew_render_config
+from nuclei_segmentation.operators.stitch.result_folder import SPOOL, ResultFolder
 from nuclei_segmentation.operators.stitch.stage import StitchResult, stitch
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
@@ -27,12 +27,12 @@ from nuclei_segmentation.shared.slides.inputs import IMAGE
 log = logging.getLogger("nuclei")
 
 
-def claim(work: WorkFolder, key: str, settings: Settings, slide: Path, *folders: Path) -> bool:
+def claim(folder: ResultFolder, key: str, settings: Settings, slide: Path, *folders: Path) -> bool:
     """Begin or continue a run; return False, with the small files renewed, if it is finished already.
 
     Parameters
     ----------
-    work : WorkFolder
+    folder : ResultFolder
         The output folder.
     key : str
         The run's.
@@ -42,11 +42,11 @@ def claim(work: WorkFolder, key: str, settings: Settings, slide: Path, *folders:
         Where a config_render.json may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
-    if work.claim(key, overwrite=settings.overwrite):
+    if folder.claim(key, overwrite=settings.overwrite):
         return True
-    log.info("already done: %s is the result of this very run", work.output / IMAGE)
+    log.info("already done: %s is the result of this very run", folder.path / IMAGE)
     render = find_render_config(slide, *folders)
-    if render is not None and renew_render_config(work.path, work.output, render):
+    if render is not None and renew_render_config(folder.work, folder.path, render):
         log.info("%s has changed and was taken over anew", render)
     return False
 
@@ -61,7 +61,7 @@ class ImageJob:
         As for `stitch`.
     settings : Settings
         Overlay, JPEG, limit of damage.
-    work : WorkFolder
+    folder : ResultFolder
         The output folder.
     key : str
         The run's.
@@ -77,7 +77,7 @@ class ImageJob:
     grid: TileGrid
     foreground: npt.NDArray[np.int32]
     settings: Settings
-    work: WorkFolder
+    folder: ResultFolder
     key: str
     model: str
     before: object
@@ -85,7 +85,7 @@ class ImageJob:
 
     def check_space(self, needed: int, reserved: int = 0) -> None:
         """Raise `NoSpace` unless the disk has `needed` bytes, of which `reserved` are ours already."""
-        free = free_bytes(self.work.path) + reserved
+        free = free_bytes(self.folder.work) + reserved
         if free < needed:
             raise NoSpace(
                 f"{self.settings.output_path} has {human(free)} free, the run needs up to {human(needed)}; "
@@ -107,8 +107,8 @@ class ImageJob:
             self.grid,
             self.foreground,
             maps,
-            self.work.path / IMAGE,
-            self.work.path / "spool",
+            self.folder.work / IMAGE,
+            self.folder.work / SPOOL,
             self.settings.overlay,
             self.settings.jpeg,
             pool,
@@ -134,8 +134,8 @@ class ImageJob:
         if render is None:
             log.info("no %s beside the slide; a plain one is written", RENDER)
         publish(
-            self.work.path,
-            self.work.output,
+            self.folder.work,
+            self.folder.path,
             name=self.model,
             run=self.key,
             damaged=len(result.damaged),
