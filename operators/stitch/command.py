@@ -1,4 +1,4 @@
-"""The command stitch: slide, store of tiles and store of maps → image.tif and its two files."""
+"""The command stitch: slide, tile store and map store → image.tif and its two files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from nuclei_segmentation.shared.store import (
     ShardSet,
     StoreReader,
     find_store,
-    free,
     refuse_as_output,
+    release_shared_memory,
 )
 from nuclei_segmentation.shared.store.manifest import completion, is_complete
 
@@ -69,8 +69,8 @@ def run(settings: Settings) -> None:
             masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
             for store in masks.folders:
                 refuse_as_output(store, "masks", settings.output_path)
-            assert masks.one.model is not None
-            key = stitch_key(masks.one.key, settings)
+            assert masks.manifest.model is not None
+            key = stitch_key(masks.manifest.key, settings)
             if not claim(folder, key, settings, path, at):
                 folder.finish()
                 masks.look()
@@ -84,12 +84,20 @@ def run(settings: Settings) -> None:
                 WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
             ):
                 job = ImageJob(
-                    slide, tiles.grid, first.tile_positions, settings, folder, key, masks.one.model.name, before, (at,)
+                    slide,
+                    tiles.grid,
+                    first.tile_positions,
+                    settings,
+                    folder,
+                    key,
+                    masks.manifest.model.name,
+                    before,
+                    (at,),
                 )
-                result = _run(job, _Stores(first, second), masks.one, pool)
+                result = _run(job, _Stores(first, second), masks.manifest, pool)
                 first.wait_until_complete()
                 second.wait_until_complete()
-                counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
+                counts = [completion(store.folder, store.manifest).get("nuclei") for store in masks.stores.values()]
                 job.publish(result)
             folder.finish()
     _free(settings, tiles, *masks.manifests)
@@ -145,7 +153,7 @@ class _Stores:
 def _free(settings: Settings, *stores: Manifest) -> None:
     """Give back what lies in shared memory: it has served."""
     for store in stores:
-        free(store, settings.fastio)
+        release_shared_memory(store, settings.fastio)
 
 
 def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
@@ -157,7 +165,7 @@ def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
 
 def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
     same = (masks.source, masks.total, masks.grid) == (tiles.key, tiles.n, tiles.grid)
-    return "" if same else "it was made from another store of tiles than the one that is given here"
+    return "" if same else "it was made from another tile store than the one given here"
 
 
 def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> StitchResult:

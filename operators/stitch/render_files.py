@@ -51,7 +51,6 @@ def publish(work: Path, output: Path, *, name: str, run: str, damaged: int, rend
     write_file(work / META, config_meta(name, run, damaged), work / f"{META}.part")
     with writing(work / IMAGE):
         sync(work / IMAGE)
-        sync(work)
     with writing(output / META):
         (output / META).unlink(missing_ok=True)
         sync(output)

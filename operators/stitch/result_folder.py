@@ -1,7 +1,7 @@
 """The output folder of an image: what is already in it, and what a run may do there.
 
-A finished run leaves ``image.tif``, ``config_render.json`` and ``config.meta`` only. An unfinished run keeps its key, the
-journal of maps and the unfinished image in the work folder.
+A finished run leaves ``image.tif``, ``config_render.json`` and ``config.meta`` only. An unfinished run keeps its key,
+the journal of maps and the unfinished image in the work folder.
 """
 
 from __future__ import annotations

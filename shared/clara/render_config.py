@@ -64,6 +64,6 @@ def take_over(path: Path) -> bytes:
         raise InputError(f"{path} is not a regular file; put a file there, or remove it to get default settings")
     if len(content) > RENDER_LIMIT:
         raise InputError(
-            f"{path} has more than {RENDER_LIMIT >> 20} MiB; a file of render settings has a few kB: replace or remove it"
+            f"{path} has more than {RENDER_LIMIT >> 20} MiB, while render settings have a few kB; replace or remove it"
         )
     return content

@@ -131,10 +131,10 @@ class FolderLock(Closing):
         age = self._now() - os.fstat(file).st_mtime
         if age < STALE_SECONDS:
             raise self._in_use(
-                f"{_describe(holder)}, another machine or this one before a restart, last active {max(0, age):.0f} s ago; "
-                f"after {STALE_SECONDS:.0f} s without activity the lock is free"
+                f"{_describe(holder)}, another machine or this one before a restart, last active {max(0, age):.0f} s "
+                f"ago; after {STALE_SECONDS:.0f} s without activity the lock is free"
             )
-        log.warning("%s: %s has shown no activity for %.0f s; its lock is taken over", self._path, _describe(holder), age)
+        log.warning("%s: %s was inactive for %.0f s; its lock is taken over", self._path, _describe(holder), age)
 
     def _now(self) -> float:
         """Return the time by the file system's clock, which may be another machine's."""

@@ -2,8 +2,8 @@
 
 NumPy can map these files. This program writes them with `pwrite` and, on a disk, reads them with `pread`: a mapped page
 that cannot be written or read kills the process by SIGBUS, without a message, while a system call returns an error that
-can be explained. Arrays in shared memory (`SHARED`) cannot fail that way. They are mapped, and an inference server reads
-the same pages.
+can be explained. Arrays in shared memory (`SHARED`) cannot fail that way. They are mapped, and an inference server
+reads the same pages.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Removes what belongs to a store, and never a file that somebody else put into its folder.
 
 A folder belongs to a store if it has a manifest, or a note (`NOTE`) in its work folder. The note is written before the
-first file of a store is made or removed, and is removed when the manifest is in place. So after a kill at any moment, it
-is known that the files in the folder are a store's. The note lists files in shared memory, outside the folder.
+first file of a store is made or removed, and is removed when the manifest is in place. So after a kill at any moment
+it is known that the files in the folder are a store's. The note lists files in shared memory, outside the folder.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class StoreFolder(OutputFolder):
         return not (self.path / FILE).exists() and not self._contents()
 
     def _is_sound(self, manifest: Manifest) -> bool:
-        """Tell whether a store is complete and sound. Corrupt and damaged tiles are struck from it, to be made again."""
+        """Tell whether a store is complete and sound. If not, mark it as incomplete, and corrupt tiles as missing."""
         try:
             if not is_complete(self.path, manifest):
                 return False
@@ -202,8 +202,8 @@ class StoreFolder(OutputFolder):
         except StoreError as error:
             if not overwrite:
                 raise OutputError(
-                    f"the manifest in {self.path} cannot be used: {error}; use an empty folder, or set `overwrite: true` "
-                    "in config.yaml to replace it"
+                    f"the manifest in {self.path} cannot be used: {error}; use an empty folder, or set "
+                    "`overwrite: true` in config.yaml to replace it"
                 ) from error
             log.warning("%s; it is replaced", error)
             return None

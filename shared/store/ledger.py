@@ -1,9 +1,9 @@
 """The ledger of a store: the list of finished items, with their checksums. It only grows.
 
-The file is a header (`MAGIC` and the store's generation) and records of 20 bytes, little-endian: item, flags, XXH3-64 of
-the item's bytes, CRC-32 of the record's first 16 bytes. A record is written after its item is durable. Items come in any
-order; if an item has several records, the last one counts. A last record that a kill has cut short does not count, and
-the next writer removes it.
+The file is a header (`MAGIC` and the store's generation) and records of 20 bytes, little-endian: item, flags, XXH3-64
+of the item's bytes, CRC-32 of the record's first 16 bytes. A record is written after its item is durable. Items come in
+any order; if an item has several records, the last one counts. A last record that a kill has cut short does not count,
+and the next writer removes it.
 """
 
 from __future__ import annotations

@@ -404,7 +404,9 @@ def _array(name: str, entry: object, generation: str) -> ArrayMetadata:
     # A store names its own files only: a forged manifest must not lead a reader anywhere else.
     file = _take(entry, "file", str)
     if file not in (f"{name}.npy", shared_name(generation, name), f"{FASTIO}{memory_name(generation, name)}"):
-        raise _Invalid(f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor the store\'s own shared memory')
+        raise _Invalid(
+            f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor the store\'s own shared memory'
+        )
     crc32 = _take(entry, "crc32", (int, type(None)))
     return ArrayMetadata(file, tuple(shape), _take(entry, "dtype", str), tuple(channels), crc32)
 
@@ -430,7 +432,9 @@ def _check(manifest: Manifest) -> None:
         if manifest.kind != "masks" or shard.number >= shard.count:
             raise _Invalid(f'"shard" is {shard.number} of {shard.count}, in a {STORE_NAMES[manifest.kind]}')
         if (shard.first, shard.first + manifest.n) != shard.shard.range(shard.total):
-            raise _Invalid(f'"shard" and "n" do not fit: shard {shard.shard} of {shard.total} tiles has another range of tiles')
+            raise _Invalid(
+                f'"shard" and "n" do not fit: shard {shard.shard} of {shard.total} tiles has another range of tiles'
+            )
     if (manifest.model is None) != (manifest.kind == "tiles"):
         raise _Invalid('"model" must be present in a map store, and only there')
     maps = manifest.arrays.get("masks")
@@ -443,7 +447,9 @@ def _check(manifest: Manifest) -> None:
     for name, array in manifest.arrays.items():
         shape, dtype = expected[name]
         if array.dtype != dtype or (len(array.shape) != 2 if shape is None else array.shape != shape):
-            raise _Invalid(f'array "{name}" is {array.dtype} {list(array.shape)!r:.60}, which does not fit "tile" and "n"')
+            raise _Invalid(
+                f'array "{name}" is {array.dtype} {list(array.shape)!r:.60}, which does not fit "tile" and "n"'
+            )
         if (array.crc32 is None) != (name == manifest.kind):
             raise _Invalid(f'"crc32" of array "{name}" is {array.crc32}')
     if maps and len(maps.channels) != maps.shape[-1]:

@@ -120,7 +120,9 @@ class ShardSet:
             if store.group == model.group:
                 other = self.stores.setdefault(store.shard.number, store)
                 if realpath(other.folder) != realpath(store.folder):
-                    raise StoreError(f"{_name(store)} exists twice, in {other.folder} and in {store.folder}; remove one")
+                    raise StoreError(
+                        f"{_name(store)} exists twice, in {other.folder} and in {store.folder}; remove one"
+                    )
             else:
                 reason = f"{_name(store)} in {store.folder} {_difference(store, model)}"
                 if not self._waits:
@@ -159,7 +161,9 @@ class ShardSet:
 
     def awaited(self, number: int) -> str:
         """Return which shard is waited for, for messages."""
-        return f"map store of shard {Shard(number, self.count)} in {self._places[0]} or {self._places[1]}{self._ignored}"
+        return (
+            f"map store of shard {Shard(number, self.count)} in {self._places[0]} or {self._places[1]}{self._ignored}"
+        )
 
     def _candidates(self, known: set[Path]) -> tuple[list[ShardStore], StoreError | None]:
         """Return the map stores that are not known yet and raise no objection, and the first unreadable manifest."""
@@ -236,6 +240,4 @@ def _difference(store: ShardStore, other: ShardStore) -> str:
             f"{_advice(store)}"
         )
     run, other_run = (manifest.run or "(unnamed)" for manifest in (store.manifest, other.manifest))
-    return (
-        f"belongs to run {run}, but shard {other.shard} in {other.folder} belongs to run {other_run}{_advice(store)}"
-    )
+    return f"belongs to run {run}, but shard {other.shard} in {other.folder} belongs to run {other_run}{_advice(store)}"
