@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int:
         {
             "segmentation": ("load, filter and stitch in one process: slide in, overlaid pyramid out", _segmentation),
             "load": ("slide in, its tiles with tissue out, as a store of memory-mappable arrays", _load),
-            "filter": ("store of tiles in, store of their probability maps out", _filter),
+            "filter": ("tile store in, map store out", _filter),
             "stitch": ("slide and both stores in, overlaid pyramid out", _stitch),
             "config": ("print a config.yaml with every key, its default and its meaning", _config),
         },

@@ -1,4 +1,4 @@
-"""The command filter: store of tiles → store of maps."""
+"""The command filter: tile store → map store."""
 
 from __future__ import annotations
 

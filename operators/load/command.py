@@ -1,4 +1,4 @@
-"""The command load: slide → store of tiles."""
+"""The command load: slide → tile store."""
 
 from __future__ import annotations
 

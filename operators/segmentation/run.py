@@ -15,7 +15,7 @@ from nuclei_segmentation.operators.load.stage import DamageLimit, load
 from nuclei_segmentation.operators.segmentation.estimate import estimate
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
+from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
@@ -72,10 +72,8 @@ def segment(settings: Settings) -> SegmentationResult | None:
         before = stat_of(path)
         with open_slide(path) as slide:
             describe(slide.info)
-            work = WorkFolder(settings.output_path)
-            finished = False
-            try:
-                with open_engine(settings) as engine, writing(work.output):
+            with ResultFolder(settings.output_path) as folder:
+                with open_engine(settings) as engine, writing(folder.path):
                     model = engine.info
                     check_scale(slide.info.mpp, model)
                     identity = fingerprint(path)
@@ -83,18 +81,16 @@ def segment(settings: Settings) -> SegmentationResult | None:
                     key = stitch_key(filter_key(tiles, model.name, model.engine, model.identity, settings), settings)
                     made_by = ModelProvenance(model.name, model.engine, model.identity)
                     provenance = provenance_of(slide.info, identity, made_by, settings)
-                    if not claim(work, key, provenance, settings, path):
-                        finished = True
-                        return read_result(work.output, key)
+                    if not claim(folder, key, provenance, settings, path):
+                        folder.finish()
+                        return read_result(folder.path, key)
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
                         foreground, tissue = find_foreground(slide, grid, settings)
-                    job = ImageJob(slide, grid, foreground, tissue, settings, work, key, provenance, before)
+                    job = ImageJob(slide, grid, foreground, tissue, settings, folder, key, provenance, before)
                     result = _run(job, engine, recorder)
-                finished = True
+                folder.finish()
                 return result
-            finally:
-                work.close(remove=finished)
 
 
 def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResult:
@@ -102,7 +98,7 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
     nuclei = NucleusCount(grid, foreground, engine.info.channels)
-    with Journal(job.work.path / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
+    with Journal(job.folder.work / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
         done = _Progress(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
         log.info(

@@ -1,4 +1,4 @@
-"""The command stitch: slide, store of tiles and store of maps → image.tif and its two files."""
+"""The command stitch: slide, tile store and map store → image.tif and its two files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nuclei_segmentation.operators.stitch.estimate import estimate_image
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
 from nuclei_segmentation.operators.stitch.memory import memory_needed
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
+from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.operators.stitch.stage import StitchResult
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch, TileBatch
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance
 from nuclei_segmentation.shared.result import SegmentationResult, read_result
@@ -34,8 +34,8 @@ from nuclei_segmentation.shared.store import (
     ShardSet,
     StoreReader,
     find_store,
-    free,
     refuse_as_output,
+    release_shared_memory,
 )
 from nuclei_segmentation.shared.store.manifest import completion, is_complete
 
@@ -73,36 +73,43 @@ def run(settings: Settings) -> SegmentationResult | None:
         with open_slide(path) as slide:
             describe(slide.info)
             identity = fingerprint(path)
-            work = WorkFolder(settings.output_path)
-            finished = False
-            try:
+            with ResultFolder(settings.output_path) as folder:
                 at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
                 refuse_as_output(at, "tiles", settings.output_path)
                 masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
-                for folder in masks.folders:
-                    refuse_as_output(folder, "masks", settings.output_path)
-                key = stitch_key(masks.one.key, settings)
-                provenance = _provenance(slide.info, identity, tiles, masks.one, settings)
-                if not claim(work, key, provenance, settings, path, at):
-                    finished = True
+                for store in masks.folders:
+                    refuse_as_output(store, "masks", settings.output_path)
+                key = stitch_key(masks.manifest.key, settings)
+                provenance = _provenance(slide.info, identity, tiles, masks.manifest, settings)
+                if not claim(folder, key, provenance, settings, path, at):
+                    folder.finish()
                     masks.look()
                     if is_complete(at, tiles) and masks.complete:  # else another process still works on them
                         _free(settings, tiles, *masks.manifests)
-                    return read_result(work.output, key)
+                    return read_result(folder.path, key)
                 with (
-                    writing(work.output),
+                    writing(folder.path),
                     StoreReader(at, tiles, wait_limit, settings.fastio) as first,
                     ShardedReader(masks, wait_limit, settings.fastio) as second,
                     WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
                 ):
                     tissue = first.small("tissue") if "tissue" in tiles.arrays else None
                     job = ImageJob(
-                        slide, tiles.grid, first.tile_positions, tissue, settings, work, key, provenance, before, (at,)
+                        slide,
+                        tiles.grid,
+                        first.tile_positions,
+                        tissue,
+                        settings,
+                        folder,
+                        key,
+                        provenance,
+                        before,
+                        (at,),
                     )
-                    image = _run(job, _Stores(first, second), masks.one, pool)
+                    image = _run(job, _Stores(first, second), masks.manifest, pool)
                     first.wait_until_complete()
                     second.wait_until_complete()
-                    counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.found.values()]
+                    counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.stores.values()]
                     known = [count for count in counts if isinstance(count, int)]
                     result = job.publish(
                         image,
@@ -112,9 +119,7 @@ def run(settings: Settings) -> SegmentationResult | None:
                         shards=masks.count,
                         waited=wait_limit.waited,
                     )
-                finished = True
-            finally:
-                work.close(remove=finished)
+                folder.finish()
         _free(settings, tiles, *masks.manifests)
         return result
 
@@ -166,7 +171,7 @@ class _Stores:
 def _free(settings: Settings, *stores: Manifest) -> None:
     """Give back what lies in shared memory: it has served."""
     for store in stores:
-        free(store, settings.fastio)
+        release_shared_memory(store, settings.fastio)
 
 
 def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
@@ -178,7 +183,7 @@ def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
 
 def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
     same = (masks.source, masks.total, masks.grid) == (tiles.key, tiles.n, tiles.grid)
-    return "" if same else "it was made from another store of tiles than the one that is given here"
+    return "" if same else "it was made from another tile store than the one given here"
 
 
 def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> StitchResult:

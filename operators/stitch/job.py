@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.damage import check_damage
 from nuclei_segmentation.operators.stitch.render_files import publish, renew_render_config
+from nuclei_segmentation.operators.stitch.result_folder import SPOOL, ResultFolder
 from nuclei_segmentation.operators.stitch.stage import StitchResult, stitch
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
@@ -53,12 +53,14 @@ def provenance_of(info: SlideInfo, fingerprint: str, model: ModelProvenance, set
     return Provenance(slide, model, recorded(settings))
 
 
-def claim(work: WorkFolder, key: str, provenance: Provenance, settings: Settings, slide: Path, *folders: Path) -> bool:
+def claim(
+    folder: ResultFolder, key: str, provenance: Provenance, settings: Settings, slide: Path, *folders: Path
+) -> bool:
     """Begin or continue a run; return False, with the small files renewed, if it is finished already.
 
     Parameters
     ----------
-    work : WorkFolder
+    folder : ResultFolder
         The output folder.
     key : str
         The run's.
@@ -72,11 +74,11 @@ def claim(work: WorkFolder, key: str, provenance: Provenance, settings: Settings
         Where else it may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
-    if work.claim(key, provenance.to_json(), overwrite=settings.overwrite):
+    if folder.claim(key, provenance.to_json(), overwrite=settings.overwrite):
         return True
-    log.info("already done: %s is the result of this run", work.output / IMAGE)
+    log.info("already done: %s is the result of this run", folder.path / IMAGE)
     render = find_render_config(slide, *folders)
-    if render is not None and renew_render_config(work.path, work.output, render):
+    if render is not None and renew_render_config(folder.work, folder.path, render):
         log.info("%s has changed and was copied again", render)
     return False
 
@@ -97,7 +99,7 @@ class ImageJob:
         (h, w) bool, the tissue on the slide's thumbnail; None where every tile is inferred.
     settings : Settings
         Overlay, JPEG, limit of damage.
-    work : WorkFolder
+    folder : ResultFolder
         The output folder.
     key : str
         The run's.
@@ -114,7 +116,7 @@ class ImageJob:
     foreground: npt.NDArray[np.int32]
     tissue: npt.NDArray[np.bool_] | None
     settings: Settings
-    work: WorkFolder
+    folder: ResultFolder
     key: str
     provenance: Provenance
     before: object
@@ -135,7 +137,7 @@ class ImageJob:
         NoSpace
             The disk has less.
         """
-        free = free_bytes(self.work.path) + reserved
+        free = free_bytes(self.folder.work) + reserved
         if free < needed:
             raise NoSpace(
                 f"{self.settings.output_path} has {human(free)} free, the run needs up to {human(needed)}; "
@@ -157,8 +159,8 @@ class ImageJob:
             self.grid,
             self.foreground,
             maps,
-            self.work.path / IMAGE,
-            self.work.path / "spool",
+            self.folder.work / IMAGE,
+            self.folder.work / SPOOL,
             self.settings.overlay,
             self.settings.jpeg,
             pool,
@@ -216,7 +218,7 @@ class ImageJob:
         if render is None:
             log.info("no %s beside the slide; a plain one is written", RENDER)
         result = SegmentationResult(
-            output=self.work.output,
+            output=self.folder.path,
             key=self.key,
             provenance=self.provenance,
             tiles=len(self.grid),
@@ -236,8 +238,8 @@ class ImageJob:
             image_bytes=image.bytes,
         )
         publish(
-            self.work.path,
-            self.work.output,
+            self.folder.work,
+            self.folder.path,
             name=self.provenance.model.name,
             run=self.key,
             damaged=len(image.damaged),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nuclei_segmentation.pipelines.language.reader import Definition
 from nuclei_segmentation.pipelines.runner.plan import served
 from nuclei_segmentation.shared.errors import NucleiError, OutputError
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.files import write_file
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9 ./:=_-]{2,}")
 """Texts that every reader of YAML takes for text without quotes, if they are no words of its own."""
@@ -84,19 +85,7 @@ def _write(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is no regular file; -o names one, or is left away for the standard output")
     path = Path(os.path.realpath(path))
-    with (
-        writing(path),
-        tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as new,
-    ):
-        made = Path(new.name)
-        try:
-            new.write(text)
-            new.close()
-            made.chmod(0o644)
-            made.replace(path)
-        except BaseException:
-            made.unlink(missing_ok=True)
-            raise
+    write_file(path, text.encode(), path.with_name(f".{uuid.uuid4().hex}.part"))
 
 
 def _say(text: str) -> None:

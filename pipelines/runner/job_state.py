@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nuclei_segmentation.pipelines.runner.schedule import Result
+from nuclei_segmentation.shared.runtime.files import write_file
 
 FILE = "state.json"
 
@@ -44,9 +45,7 @@ class State:
         text = json.dumps(
             {"key": self.key, "done": sorted(self.done), "placed": self.placed, "whole": self.whole}, indent=2
         )
-        new = job / f"{FILE}.new"
-        new.write_text(f"{text}\n", encoding="utf-8")
-        new.replace(job / FILE)
+        write_file(job / FILE, f"{text}\n".encode(), job / f"{FILE}.new")
 
 
 def load(job: Path) -> State | None:

@@ -1,8 +1,13 @@
-"""How a stage is brought together with its neighbours: alone, under NVIDIA's driver, or by waiting for them.
+"""Starts a stage: alone, under NVIDIA's driver, or waiting for the stage before it.
 
-``NVIDIA_CLARA_NOSYNCLOCK`` decides. Set to 1, true, yes or on, the stage runs alone: what it reads must be complete.
-Otherwise NVIDIA's driver, the Python module ``clara``, synchronises the stages where it is installed; where it is not,
-they wait for one another by themselves. What is known of that module, and what is not: docs/clara.md.
+``NVIDIA_CLARA_NOSYNCLOCK`` decides. If it is 1, true, yes or on, the stage runs alone, and its input must be complete.
+Otherwise NVIDIA's driver, the Python module ``clara``, starts the stage if it is installed. If it is not, the stage
+waits for the one before it.
+
+Known, from NVIDIA's public texts: the class ``Driver`` with ``execute_handler``, ``start`` and ``wait_for_completion``,
+the payload, and the meaning of ``NVIDIA_CLARA_NOSYNCLOCK=TRUE`` and ``=1``. Not known: what the driver does after a
+handler has failed, and in which thread it calls the handler; all cases are handled. Our choice: the other values that
+count as true, and the exit codes. docs/clara.md has the list.
 """
 
 from __future__ import annotations
@@ -34,16 +39,16 @@ def run_stage(settings: Settings, stage: Stage) -> None:
     Parameters
     ----------
     settings : Settings
-        Of the stage; paths that were given win over those of the driver.
+        Settings of the stage. Paths on the command line win over those of the driver.
     stage : Stage
-        Does the work.
+        The function that does the work.
 
     Raises
     ------
     NucleiError
-        As the stage raises it, also through the driver.
+        The stage raised it, also if the driver called the stage.
     UsageError
-        There is a driver that cannot be used.
+        The driver is installed, but cannot be used.
     WaitedTooLong
         The driver ended without starting the stage.
     """
@@ -58,7 +63,7 @@ def run_stage(settings: Settings, stage: Stage) -> None:
 
 def _driver_installed() -> bool:
     found = importlib.util.find_spec(MODULE)
-    return found is not None and found.origin is not None  # a mere folder of that name has no origin
+    return found is not None and found.origin is not None  # a folder of that name, without a module, has no origin
 
 
 def _under_driver(settings: Settings, stage: Stage) -> None:
@@ -67,13 +72,13 @@ def _under_driver(settings: Settings, stage: Stage) -> None:
     failure: list[BaseException] = []
 
     def execute(driver: object, payload: Any) -> bool:  # noqa: ANN401 - the module has no types
-        """Do the work; the driver calls this when the stage's inputs are complete."""
+        """Run the stage; the driver calls this when the stage's inputs are complete."""
         nonlocal started
         started = True
         try:
             stage(_as_driven(settings, payload))
-        # Whatever it is, it goes on below, on this side of the driver: a library in C between here and there would
-        # drop an exception, or print it with its traceback. False is the documented way to say that the stage failed.
+        # The exception is raised again below, outside the driver: its library in C would drop it, or print it with its
+        # traceback. Returning False is the documented way to say that the stage failed.
         except BaseException as error:
             failure.append(error)
             return False
@@ -85,21 +90,23 @@ def _under_driver(settings: Settings, stage: Stage) -> None:
         driver = make(execute_handler=execute)
         driver.start()
         driver.wait_for_completion()
-    except Exception as error:  # it may raise anything
+    except Exception as error:  # NVIDIA's module may raise anything
         problem = error
     if failure:
         raise failure[0]
     if problem is not None:
-        told = f"{type(problem).__name__}: {problem}"
+        text = f"{type(problem).__name__}: {problem}"
         if started:
-            raise NucleiError(f"the stage is done, but NVIDIA's driver failed after it ({told})") from problem
+            raise NucleiError(
+                f"the stage is done and its result complete, but NVIDIA's driver failed afterwards ({text})"
+            ) from problem
         raise UsageError(
-            f"NVIDIA's driver failed before the stage began ({told}); outside a Clara job {_WAY_OUT}"
+            f"NVIDIA's driver failed before the stage began ({text}); outside a Clara job {_WAY_OUT}"
         ) from problem
     if not started:
         raise WaitedTooLong(
-            "NVIDIA's driver ended without starting this stage: a stage before it failed, or the job was stopped (the "
-            f"log of clara-pod-manager says more); outside a Clara job {_WAY_OUT}"
+            "NVIDIA's driver ended without starting this stage: an earlier stage failed, or the job was stopped (see "
+            f"the log of clara-pod-manager); outside a Clara job {_WAY_OUT}"
         )
 
 
@@ -107,26 +114,26 @@ def _driver_class() -> Any:  # noqa: ANN401 - the module has no types
     try:
         return importlib.import_module(MODULE).Driver
     except AttributeError:
-        raise UsageError(f"the Python module {MODULE} that is installed here has no Driver; {_WAY_OUT}") from None
-    except Exception as error:  # also OSError, where its library in C does not load
+        raise UsageError(f"the Python module {MODULE} that is installed here has no class Driver; {_WAY_OUT}") from None
+    except Exception as error:  # also OSError, if its library in C does not load
         raise UsageError(
             f"the Python module {MODULE} cannot be imported ({type(error).__name__}: {error}); {_WAY_OUT}"
         ) from error
 
 
 def _as_driven(settings: Settings, payload: Any) -> Settings:  # noqa: ANN401 - the module has no types
-    """Return the settings with the payload's folders, where the command line names none, and its FastIO context."""
+    """Return the settings with the payload's FastIO context, and its folders unless the command line names some."""
     settings = replace(settings, wait=WaitSettings(None), fastio=_context(payload))
     if settings.store.shm and settings.fastio is None:
-        log.warning("the driver has no FastIO context: /dev/shm is used instead")
+        log.warning("the driver has no FastIO context; /dev/shm is used instead")
     if "input_path" not in settings.named_paths:
-        # Clara maps folders as it likes, and a name may be empty: what lies in each is found by its kind.
+        # Clara chooses the folders, and their names may be empty: a slide or a store is found by its content.
         first, *more = _folders(payload.input_entries) or settings.inputs
         settings = replace(settings, input_path=first, more_inputs=tuple(more))
     if "output_path" not in settings.named_paths:
         first, *more = _folders(payload.output_entries) or [settings.output_path]
         if more:
-            log.warning("the stage has %d output folders; it writes to the first, %s", len(more) + 1, first)
+            log.warning("the stage has %d output folders and writes to the first, %s", len(more) + 1, first)
         settings = replace(settings, output_path=first)
     log.info("input %s, output %s", ", ".join(map(str, settings.inputs)), settings.output_path)
     return settings
@@ -135,7 +142,7 @@ def _as_driven(settings: Settings, payload: Any) -> Settings:  # noqa: ANN401 - 
 def _context(payload: Any) -> Any:  # noqa: ANN401 - the module has no types
     try:
         return payload.fastio_context
-    except Exception as error:  # nobody may need it; who does says that there is none
+    except Exception as error:  # it may not be needed; if it is, a warning follows
         log.debug("the driver has no FastIO context (%s: %s)", type(error).__name__, error)
         return None
 

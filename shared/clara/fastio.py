@@ -1,14 +1,14 @@
 """Arrays of a store in FastIO memory, which NVIDIA's pipeline driver shares among the operators of a job.
 
-Who writes creates an allocation, describes, maps and fills it, unmaps it, and publishes it under an id when it is
-whole; who reads gets it by that id, maps, unmaps and releases it; the last stage frees it. The memory holds the bare
-array, C-contiguous, without the head of a ``.npy`` file. An allocation is its process's own until it is published and
-goes with the job, so an unfinished one cannot be gone on with: such a store is made again.
+The writer creates an allocation, describes, maps, fills and unmaps it, and publishes it under an id when the array is
+complete. A reader gets it by that id, maps, unmaps and releases it. The last stage frees it. The memory holds the bare
+array, C-contiguous, without the header of a ``.npy`` file. Until it is published, an allocation belongs to its process;
+after that it lasts as long as the job. So an unfinished array cannot be resumed, and its store is made again.
 
-NVIDIA's module is on no public index. Its names stand in the table below and nowhere else in this project, each with
-its mark: certain (read in NVIDIA's documentation), inferred, or unknown (found in no public text: our guess).
-docs/clara.md says where each was read. Whatever fails while an allocation is made only means that the array goes
-to /dev/shm instead; so a wrong guess costs that, not the result.
+Known and not known: NVIDIA's module is on no public index. `_Names` calls it, and nothing else in this project does.
+Each of its methods is marked as certain (NVIDIA's documentation says so), inferred (the documentation suggests it) or
+unknown (no public text says it; it is our guess). docs/clara.md says where each was read. If making an allocation
+fails, the array goes to /dev/shm instead, so a wrong guess costs the use of FastIO and not the result.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ Buffer = Any
 Array = npt.NDArray[Any]
 
 FASTIO = "fastio:"
-"""Marks an array that lies in memory of NVIDIA's driver; its id follows."""
+"""Prefix of the file name of an array in FastIO memory; the allocation's id follows."""
 
 
 class _Names:
-    """What NVIDIA's objects are asked for, and how."""
+    """Every call of NVIDIA's objects."""
 
     @staticmethod
     def create(context: Context, size: int) -> Allocation:
-        """`FastIOContext.create(size)` → allocation. Certain; that the size is in bytes: inferred."""
+        """`FastIOContext.create(size)` → allocation. Certain; inferred: the size is in bytes."""
         return context.create(size)
 
     @staticmethod
     def get(context: Context, name: str) -> Allocation:
-        """`FastIOContext.get(id)` → allocation. Certain; that an unknown id raises or gives None: inferred."""
+        """`FastIOContext.get(id)` → allocation. Certain; inferred: an unknown id raises, or returns None."""
         allocation = context.get(name)
         if allocation is None:
             raise LookupError("there is no such allocation")
@@ -59,12 +59,12 @@ class _Names:
 
     @staticmethod
     def describe(allocation: Allocation, dtype: str, shape: Sequence[int]) -> None:
-        """`FastIOAllocation.set_type_and_dimensions`. Certain; its arguments (NumPy's name, list): unknown."""
+        """`FastIOAllocation.set_type_and_dimensions`. Certain; unknown: its arguments."""
         allocation.set_type_and_dimensions(dtype, list(shape))
 
     @staticmethod
     def map(allocation: Allocation) -> Mapped:
-        """`FastIOAllocation.map`. That it is needed before access: certain; its name: inferred; arguments: unknown.
+        """`FastIOAllocation.map`. Certain: it is needed before access. Inferred: its name. Unknown: its arguments.
 
         What it returns is unknown too; `_bytes` takes a buffer, a pointer or an address.
         """
@@ -72,17 +72,17 @@ class _Names:
 
     @staticmethod
     def unmap(allocation: Allocation) -> None:
-        """`FastIOAllocation.unmap`. That it is needed after access: certain; its name: inferred; arguments: unknown."""
+        """`FastIOAllocation.unmap`. Certain: it is needed after access. Inferred: its name. Unknown: its arguments."""
         allocation.unmap()
 
     @staticmethod
     def publish(allocation: Allocation, name: str) -> None:
-        """`FastIOAllocation.publish(id)`. Certain; that it outlives its writer's reference: inferred."""
+        """`FastIOAllocation.publish(id)`. Certain; inferred: the memory outlives the writer's reference."""
         allocation.publish(name)
 
     @staticmethod
     def release(allocation: Allocation) -> None:
-        """`FastIOAllocation.release()`, of this reference only. Certain."""
+        """`FastIOAllocation.release()`, which releases this reference only. Certain."""
         allocation.release()
 
     @staticmethod
@@ -97,11 +97,13 @@ class FastIOWriter(Closing):
     Parameters
     ----------
     context : Context
-        `clara.FastIOContext`.
+        NVIDIA's `FastIOContext`.
     name : str
-        Under which to publish the array.
-    shape, dtype : tuple of int, str
-        Of the array.
+        The id under which to publish the array.
+    shape : tuple of int
+        Shape of the array.
+    dtype : str
+        NumPy's name of its type.
 
     Raises
     ------
@@ -126,21 +128,37 @@ class FastIOWriter(Closing):
 
     @classmethod
     def make(cls, context: Context, name: str, shape: tuple[int, ...], dtype: str) -> Self | None:
-        """Return a writer; None, with a line in the log, where the context cannot serve."""
+        """Return a writer; None, with a line in the log, if there is no such memory.
+
+        Parameters
+        ----------
+        context : Context
+            NVIDIA's `FastIOContext`.
+        name : str
+            The id under which to publish the array.
+        shape : tuple of int
+            Shape of the array.
+        dtype : str
+            NumPy's name of its type.
+
+        Returns
+        -------
+        FastIOWriter or None
+        """
         try:
             return cls(context, name, shape, dtype)
-        except Exception as error:  # NVIDIA's errors, or a name of ours that is not one of theirs
-            log.warning("no FastIO memory (%s: %s): /dev/shm is used instead", type(error).__name__, error)
+        except Exception as error:  # any error of NVIDIA's, or a wrong guess in `_Names`
+            log.warning("no FastIO memory (%s: %s); /dev/shm is used instead", type(error).__name__, error)
             return None
 
     def put(self, start: int, items: Array) -> None:
-        """Write items from place `start` on. Any thread may do so; what comes after `seal` is dropped."""
-        with self._lock:  # nobody may write to what is no longer mapped
+        """See `WritableArray.put`. Items that come after `seal` are dropped."""
+        with self._lock:  # it must not be unmapped meanwhile
             if self._items is not None:
                 self._items[start : start + len(items)] = items
 
     def sync(self) -> None:
-        """Do nothing: memory is as durable as it gets."""
+        """Do nothing: FastIO memory cannot be made more durable."""
 
     def seal(self) -> None:
         """Unmap and publish the array.
@@ -148,7 +166,7 @@ class FastIOWriter(Closing):
         Raises
         ------
         NucleiError
-            NVIDIA's module refuses.
+            NVIDIA's module fails.
         """
         try:
             self._unmap()
@@ -161,39 +179,41 @@ class FastIOWriter(Closing):
         self._published = True
 
     def close(self) -> None:
-        """Give the memory back; what was published stays with the job."""
+        """Release the memory if it was published, else free it."""
         if self._allocation is None:
             return
         try:
             self._unmap()
             (_Names.release if self._published else _Names.free)(self._allocation)
-        except Exception as error:  # the store is whole, or has failed already: nothing hangs on it
-            log.warning("FastIO memory %s cannot be given back (%s)", self._name, error)
+        except Exception as error:  # the store is complete, or has failed already
+            log.warning("FastIO memory %s cannot be released (%s)", self._name, error)
         self._allocation = None
 
     def _unmap(self) -> None:
         with self._lock:
             if self._items is not None:
-                self._items = None  # NVIDIA's unmap must find no view of it
+                self._items = None  # no view may exist when NVIDIA unmaps the memory
                 _Names.unmap(self._allocation)
 
 
 class FastIOReader(Closing):
-    """Reads one array from an allocation, of which it never writes a byte.
+    """Reads one array from an allocation, without ever writing to it.
 
     Parameters
     ----------
     context : Context
-        `clara.FastIOContext`, or None where there is none.
+        NVIDIA's `FastIOContext`; None if no driver runs this stage.
     file : str
-        The array's, as the manifest has it.
-    shape, dtype : tuple of int, str
-        What it must be.
+        The array's file name in the manifest.
+    shape : tuple of int
+        Shape of the array.
+    dtype : str
+        NumPy's name of its type.
 
     Raises
     ------
     StoreError
-        It cannot be had.
+        The memory does not exist, or is too small.
     """
 
     def __init__(self, context: Context, file: str, shape: tuple[int, ...], dtype: str) -> None:
@@ -202,20 +222,20 @@ class FastIOReader(Closing):
         self._items: Array | None = None
         if context is None:
             raise StoreError(
-                f"{file} lies in FastIO memory, which only a stage that NVIDIA's driver starts can read{_HINT}"
+                f"{file} is in FastIO memory, which only a stage that NVIDIA's driver starts can read{_HINT}"
             )
         try:
             self._allocation = _Names.get(context, file.removeprefix(FASTIO))
             items = _map(self._allocation, shape, dtype)
         except Exception as error:
             self.close()
-            told = f"{type(error).__name__}: {error}"
-            raise StoreError(f"{file}: no such FastIO memory in this job ({told}){_HINT}") from error
+            problem = f"{type(error).__name__}: {error}"
+            raise StoreError(f"{file}: no such FastIO memory in this job ({problem}){_HINT}") from error
         items.flags.writeable = False
         self._items = items
 
     def get(self, start: int, stop: int) -> Array:
-        """Return a copy of items: views must not be there any more when the memory is unmapped."""
+        """See `ReadableArray.get`. The items are a copy: no view may exist when the memory is unmapped."""
         assert self._items is not None
         return self._items[start:stop].copy()
 
@@ -228,23 +248,31 @@ class FastIOReader(Closing):
                 self._items = None
                 _Names.unmap(self._allocation)
             _Names.release(self._allocation)
-        except Exception as error:  # everything has been read
+        except Exception as error:  # everything was read already
             log.warning("%s cannot be released (%s)", self.path, error)
         self._allocation = None
 
 
-def free_allocation(context: Context, file: str) -> None:
-    """Free what a manifest names, if it is still there; without a context its job has ended, and it with it."""
+def release_allocation(context: Context, file: str) -> None:
+    """Free an allocation, if it still exists.
+
+    Parameters
+    ----------
+    context : Context
+        NVIDIA's `FastIOContext`; None if no driver runs this stage. Then the job has ended, and its memory is gone.
+    file : str
+        The array's file name in the manifest.
+    """
     if context is None:
         return
     try:
         _Names.free(_Names.get(context, file.removeprefix(FASTIO)))
-    except Exception as error:  # of another job, which has ended; or never published
-        log.debug("%s is not there to be freed (%s)", file, error)
+    except Exception as error:  # its job has ended, or it was never published
+        log.debug("%s does not exist any more (%s)", file, error)
 
 
 _HINT = (
-    "; in the same Clara job, run the stage that makes the store again, or keep arrays out of shared memory "
+    "; run the stage that makes the store again, in the same Clara job, or keep arrays out of shared memory "
     "(`store: {shm: false}`)"
 )
 
@@ -261,7 +289,7 @@ def _map(allocation: Allocation, shape: tuple[int, ...], dtype: str) -> Array:
 
 
 def _bytes(mapped: Mapped, size: int) -> Buffer:
-    """Return the buffer that something points to: a buffer itself, a ctypes pointer, or an address."""
+    """Return the buffer that `mapped` is, or that it points to as a ctypes pointer or an address."""
     if isinstance(mapped, ctypes._Pointer | ctypes.c_void_p):
         mapped = ctypes.cast(mapped, ctypes.c_void_p).value
     if isinstance(mapped, int):

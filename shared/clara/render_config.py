@@ -1,7 +1,13 @@
-"""config_render.json: settings for NVIDIA's Render Server that may come with a slide; handed on byte for byte."""
+"""config_render.json: settings for NVIDIA's Render Server. A file that came with the slide is copied byte for byte.
+
+Known, from NVIDIA's documentation: the settings for volumes. Not known: those for slides. Our choice: where no file
+came with the slide, `DEFAULT` shows the image flat and at its own size, in the words of the settings for volumes. It
+lies beside the slide or, as a guess, above the folder ``slide``.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from nuclei_segmentation.shared.errors import InputError
@@ -9,29 +15,55 @@ from nuclei_segmentation.shared.runtime.files import read_regular
 
 RENDER = "config_render.json"
 RENDER_LIMIT = 16 << 20
-"""Bytes of the largest one that is taken over."""
+"""The most bytes that such a file may have."""
+
+_VIEW = {
+    "DataView": {
+        "name": "DataView",
+        "zoomFactor": 1.0,
+        "viewOffset": {"x": 0.0, "y": 0.0},
+        "pixelAspectRatio": 1.0,
+    },
+    "View": {"mode": "TWOD", "dataViewName": "DataView"},
+}
+DEFAULT = (json.dumps(_VIEW, indent=4) + "\n").encode()
+"""Content of the file where none came with the slide."""
 
 
 def find_render_config(slide: Path, *folders: Path) -> Path | None:
-    """Return the config_render.json that came with a slide: beside it, above its folder ``slide``, or in `folders`."""
+    """Return the config_render.json that came with a slide, or None.
+
+    Parameters
+    ----------
+    slide : pathlib.Path
+        The slide. The file may lie beside it or, if its folder is called ``slide``, beside that folder.
+    *folders : pathlib.Path
+        Further folders in which to look.
+
+    Returns
+    -------
+    pathlib.Path or None
+    """
     above = [slide.parent.parent] if slide.parent.name == "slide" else []
     return next((folder / RENDER for folder in (slide.parent, *above, *folders) if (folder / RENDER).exists()), None)
 
 
 def take_over(path: Path) -> bytes:
-    """Return the bytes of a file that somebody gave us: opened without waiting, and never more than the limit.
+    """Return the content of a config_render.json that somebody else made.
 
     Raises
     ------
     InputError
-        It cannot be read, is no regular file, or is too large.
+        The file cannot be read, is not a regular file, or is too large.
     """
     try:
         content = read_regular(path, RENDER_LIMIT + 1)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; make it readable, or remove it") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; make it readable or remove it") from error
     if content is None:
-        raise InputError(f"{path} is not a regular file; put a file there, or remove it to get a plain one")
+        raise InputError(f"{path} is not a regular file; put a file there, or remove it to get default settings")
     if len(content) > RENDER_LIMIT:
-        raise InputError(f"{path} has more than {RENDER_LIMIT >> 20} MiB; a file of render settings has a few kB")
+        raise InputError(
+            f"{path} has more than {RENDER_LIMIT >> 20} MiB, while render settings have a few kB; replace or remove it"
+        )
     return content

@@ -1,4 +1,4 @@
-"""What must be closed after use."""
+"""Base class of objects that must be closed after use."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """Closed by `close`, or at the end of a ``with`` block."""
+    """An object that is closed by `close`, or at the end of a ``with`` block."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what the object holds."""
 
     def __enter__(self) -> Self:
         return self

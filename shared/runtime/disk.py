@@ -1,4 +1,4 @@
-"""Writing to disks: what a system error is called, and what to do about it."""
+"""Turns system errors met while writing into errors that say what to do."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def explain(error: OSError, path: Path, needed: int = 0) -> NucleiError:
     Parameters
     ----------
     error : OSError
-        What the system said.
+        The system's error.
     path : pathlib.Path
         The file or folder.
     needed : int, optional
-        Bytes wanted there, for the message; 0 where that is not known.
+        How many bytes were to be written, for the message; 0 where that is not known.
 
     Returns
     -------
     NucleiError
-        `NoSpace` where the disk or the quota is full, else `OutputError`.
+        `NoSpace` if the disk or the quota is full, else `OutputError`.
     """
     if error.errno in _FULL:
         wanted = f"{human(needed)} needed, " if needed else ""
@@ -38,20 +38,29 @@ def explain(error: OSError, path: Path, needed: int = 0) -> NucleiError:
             "make room and run the same command again, or use another output folder"
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        there = error.filename or path
-        return OutputError(f"cannot write {path}: {there} is in the way; remove it or use another output folder")
+        obstacle = error.filename or path
+        return OutputError(f"cannot write {path}: {obstacle} is in the way; remove it or use another output folder")
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(f"cannot write {path}: {reason}; check its permissions or use another output folder")
 
 
 @contextmanager
 def writing(path: Path, needed: int = 0) -> Iterator[None]:
-    """Raise what `explain` makes of a system error.
+    """Run a block that writes, and raise its system errors as `explain` words them.
 
     Parameters
     ----------
-    path, needed : pathlib.Path, int
-        See `explain`.
+    path : pathlib.Path
+        The file or folder.
+    needed : int, optional
+        How many bytes are to be written; 0 where that is not known.
+
+    Raises
+    ------
+    NoSpace
+        The disk or the quota is full.
+    OutputError
+        The path cannot be written.
     """
     try:
         yield

@@ -1,8 +1,9 @@
-"""One run at a time in an output folder.
+"""The lock that lets one run at a time use an output folder.
 
-The kernel's lock on a file says whether the holder lives: it is gone with its process, however that ended. It reaches
-other containers on the machine, but on some network file systems no other machine. So the holder also writes its name
-into the file and touches it now and then: what another machine touched lately is in use, whatever the kernel says.
+The kernel locks a file for its holder, and drops the lock when the holder's process ends, however it ends. Other
+containers on the machine see that lock, but on some network file systems other machines do not. So the holder also
+writes its name into the file and touches the file now and then. A file that another machine has touched recently is in
+use, whatever the kernel says.
 """
 
 from __future__ import annotations
@@ -20,62 +21,64 @@ from pathlib import Path
 
 from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.files import write_all
 
 log = logging.getLogger("nuclei")
 
+FILE = "lock"
 BEAT_SECONDS = 10.0
 """How often the holder touches the file."""
 STALE_SECONDS = 60.0
-"""A file of another machine that was not touched for so long belongs to nobody."""
+"""A lock of another machine that was not touched for this long counts as abandoned."""
 TRY_SECONDS = 1.0
-"""For how long the kernel's lock is tried: who only looks whether a folder is in use holds it for an instant."""
+"""How long to try for the kernel's lock: `held`, which only looks, has it for an instant."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class FolderLock(Closing):
-    """The lock of an output folder, ``lock`` in its folder of work.
+    """The lock of an output folder: the file ``lock`` in its work folder.
 
     Parameters
     ----------
     folder : pathlib.Path
-        The folder of work; made if it does not exist.
+        The work folder. It is made if it does not exist.
     output : pathlib.Path
         The output folder, for messages.
 
     Raises
     ------
     OutputError
-        Another run holds it.
+        Another run holds the lock.
     OSError
-        The folder cannot be written.
+        The work folder cannot be written.
     """
 
     def __init__(self, folder: Path, output: Path) -> None:
         self._folder, self._output = folder, output
-        self._path = folder / "lock"
+        self._path = folder / FILE
         self._file = self._acquire()
         self._ended = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
         self._beat.start()
 
     def close(self) -> None:
-        """Give the folder back; the file stays."""
+        """Release the lock; the file stays."""
         if self._file < 0:
             return
         self._ended.set()
         self._beat.join()
-        os.ftruncate(self._file, 0)  # nobody's, also to another machine
+        os.ftruncate(self._file, 0)  # other machines read it: the lock has no holder
         os.close(self._file)
         self._file = -1
 
     def remove(self) -> None:
-        """Remove the file and, if nothing else is in it, the folder; then give it back."""
+        """Remove the file, and the work folder if nothing else is in it; then release the lock."""
         self._path.unlink(missing_ok=True)
         try:
             self._folder.rmdir()
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # else another run has just begun
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # another run has just begun
                 raise
         self.close()
 
@@ -88,17 +91,17 @@ class FolderLock(Closing):
                     if not stat.S_ISDIR(self._folder.lstat().st_mode):
                         raise
                 except FileNotFoundError:
-                    continue  # the holder before us has just removed it
+                    continue  # the previous holder has just removed it
             try:
                 file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             except FileNotFoundError:
                 continue
             try:
                 self._take(file)
-                # the holder before us may have removed the file between our open and our lock
+                # The previous holder may have removed the file after it was opened here, and before it was locked.
                 if os.path.samestat(os.fstat(file), self._path.stat()):
                     os.ftruncate(file, 0)
-                    os.pwrite(file, _ourselves(), 0)
+                    write_all(file, _this_process(), 0)
                     return file
             except FileNotFoundError:
                 pass
@@ -122,19 +125,19 @@ class FolderLock(Closing):
         holder = _read(file)
         if not holder:
             return
-        if holder.get("boot") in (None, _boot()):  # this machine's, where the kernel knows
-            log.debug("%s: %s is gone; its run is continued", self._path, _describe(holder))
+        if holder.get("boot") in (None, _boot()):  # of this machine, where the kernel's lock is reliable
+            log.debug("%s: %s has ended; its lock is taken over", self._path, _describe(holder))
             return
         age = self._now() - os.fstat(file).st_mtime
         if age < STALE_SECONDS:
             raise self._in_use(
-                f"{_describe(holder)}, another machine, or this one before it was started again, which was there "
-                f"{max(0, age):.0f} s ago; after {STALE_SECONDS:.0f} s of silence it counts as gone"
+                f"{_describe(holder)}, another machine or this one before a restart, last active {max(0, age):.0f} s "
+                f"ago; after {STALE_SECONDS:.0f} s without activity the lock is free"
             )
-        log.warning("%s: %s was not heard of for %.0f s; its run is continued", self._path, _describe(holder), age)
+        log.warning("%s: %s was inactive for %.0f s; its lock is taken over", self._path, _describe(holder), age)
 
     def _now(self) -> float:
-        """Return the file system's time: its server's clock may differ from this machine's."""
+        """Return the time by the file system's clock, which may be another machine's."""
         probe = self._folder / f"clock-{os.getpid()}-{socket.gethostname()}"
         try:
             file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -153,14 +156,14 @@ class FolderLock(Closing):
         while not self._ended.wait(BEAT_SECONDS):
             try:
                 os.utime(self._file)
-            except OSError as error:  # it is a help to others only
+            except OSError as error:  # only other machines need it
                 log.debug("cannot touch %s: %s", self._path, error)
 
 
 def held(folder: Path) -> bool:
-    """Tell whether somebody on this machine works in an output folder, as far as can be seen."""
+    """Tell whether a process on this machine holds a work folder, as far as this process can see."""
     try:
-        file = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(folder / FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -172,14 +175,14 @@ def held(folder: Path) -> bool:
     return False
 
 
-def _ourselves() -> bytes:
+def _this_process() -> bytes:
     return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "boot": _boot()}).encode()
 
 
 def _boot() -> str | None:
     try:
         return _BOOT.read_text().strip()
-    except OSError:  # a kernel without it: the host's name decides
+    except OSError:  # this kernel does not tell
         return None
 
 

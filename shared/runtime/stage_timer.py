@@ -1,4 +1,4 @@
-"""Who worked, and for whom the run waited."""
+"""How long each stage worked, and how long the run waited for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class StageTime:
     cpu : float
         Processor time of its tasks.
     waited : float
-        Time for which the run stood still for it: while the thread that joins the stages waited for some result, the
-        time is shared out among the stages by how many workers were in their tasks.
+        Time for which the run stood still. While the thread that joins the stages waits for a result, the time is
+        divided among the stages by how many workers are in their tasks.
     """
 
     busy: float = 0.0
@@ -30,7 +30,13 @@ class StageTime:
 
 
 class StageTimer:
-    """Times by stage. All methods may be called from any thread; one thread at a time waits."""
+    """Times by stage. Any thread may call any method, but only one thread at a time may wait.
+
+    Attributes
+    ----------
+    stages : dict of str to StageTime
+        Times by the stage's name.
+    """
 
     def __init__(self) -> None:
         self.stages: dict[str, StageTime] = {}
@@ -41,7 +47,7 @@ class StageTimer:
 
     @contextmanager
     def working(self, stage: str) -> Iterator[None]:
-        """Book the time of a block that a worker runs."""
+        """Charge the time of a block, which a worker runs, to a stage."""
         cpu = time.thread_time()
         self._change(stage, 1)
         try:
@@ -54,7 +60,7 @@ class StageTimer:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Book the time of a block in which the run stands still."""
+        """Charge the time of a block, in which the run stands still, to the stages at work."""
         with self._lock:
             self._advance()
             self._waiting = True
@@ -72,7 +78,7 @@ class StageTimer:
             self.stages.setdefault(stage, StageTime())
 
     def _advance(self) -> None:
-        """Book what happened since the last change; the lock is held."""
+        """Charge the time since the last change; the lock is held."""
         now = time.perf_counter()
         passed, self._now = now - self._now, now
         total = sum(self._running.values())

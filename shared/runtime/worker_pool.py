@@ -1,8 +1,8 @@
 """Worker threads that all stages share.
 
-The number of workers is the whole CPU budget of a run. Tasks of all stages stand in one queue, so a free worker takes
-whatever there is to do, and no stage can idle while another is behind. Decoding, inference and encoding release the
-interpreter lock; threads are enough.
+The number of workers is the CPU budget of the run. The tasks of all stages share one queue, so a free worker takes
+whatever is next, and no worker idles while a stage is behind. Decoding, inference and encoding release the interpreter
+lock, so threads are enough.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WorkerPool(Closing):
     workers : int
         Number of threads.
     timer : StageTimer or None, optional
-        Where times are added; one timer may serve several pools.
+        Where the tasks' times are added; a new one by default. Several pools may share a timer.
     """
 
     def __init__(self, workers: int, timer: StageTimer | None = None) -> None:
@@ -36,7 +36,22 @@ class WorkerPool(Closing):
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
 
     def submit(self, stage: str, work: Callable[[A], B], item: A) -> Future[B]:
-        """Queue ``work(item)`` and book its time to `stage`."""
+        """Queue a task.
+
+        Parameters
+        ----------
+        stage : str
+            The stage that its time is charged to.
+        work : callable
+            The task.
+        item : A
+            Its argument.
+
+        Returns
+        -------
+        Future of B
+            Its result.
+        """
         return self._threads.submit(self._timed, stage, work, item)
 
     def map(self, stage: str, work: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
@@ -45,13 +60,18 @@ class WorkerPool(Closing):
         Parameters
         ----------
         stage : str
-            Under which name time is booked.
+            The stage that the time is charged to.
         work : callable
             What to do with an item.
         items : Iterable of A
-            Drawn in the caller's thread, at most `ahead` before the result that is yielded next.
+            The items. They are drawn in the caller's thread, at most `ahead` before the result that is yielded next.
         ahead : int
-            How many items may be under way; bounds the memory.
+            How many items may be in progress; this bounds the memory.
+
+        Yields
+        ------
+        B
+            The results, in the order of the items.
         """
         under_way: deque[Future[B]] = deque()
         try:
@@ -62,18 +82,18 @@ class WorkerPool(Closing):
             while under_way:
                 yield self.result(under_way.popleft())
         finally:
-            for future in under_way:  # what runs already is waited for when the pool closes
+            for future in under_way:  # a task that runs already is waited for when the pool closes
                 future.cancel()
 
     def result(self, future: Future[B]) -> B:
-        """Wait for a task of this pool."""
+        """Return the result of a task of this pool; waits for it."""
         if future.done():
             return future.result()
         with self.timer.waiting():
             return future.result()
 
     def close(self, *, wait: bool = True) -> None:
-        """Drop what is queued, and wait for what is running if asked to."""
+        """Cancel queued tasks, and wait for running ones if `wait` is set."""
         self._threads.shutdown(wait=wait, cancel_futures=True)
 
     def _timed(self, stage: str, work: Callable[[A], B], item: A) -> B:
@@ -82,6 +102,6 @@ class WorkerPool(Closing):
 
 
 def abandon(futures: Iterable[Future[Any]]) -> None:
-    """Cancel tasks, and wait for those that run already: what they read may be closed next."""
-    # one that is cancelled is not waited for: nobody may be left to take note of it
+    """Cancel tasks, and wait for those that run already: the caller may close what they read."""
+    # A cancelled task is not waited for: after the pool has closed, no worker would mark it as done.
     wait([future for future in list(futures) if not future.cancel()])

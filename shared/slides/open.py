@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.runtime.files import open_regular
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
 from nuclei_segmentation.shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
@@ -55,16 +55,12 @@ def open_slide(path: str | os.PathLike[str], *, reader: str | None = None) -> Sl
 def _head(path: Path) -> bytes:
     """Return the first bytes of a regular file that is not empty."""
     try:
-        # Without O_NONBLOCK, opening a named pipe waits for somebody to write into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_regular(path)
     except OSError as error:
         raise UnreadableSlide(f"{path.name} cannot be opened: {error.strerror}") from None
+    if descriptor is None:
+        raise UnreadableSlide(f"{path.name} is {'a folder' if path.is_dir() else 'no regular file'}, not a slide")
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise UnreadableSlide(
-                f"{path.name} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, not a slide"
-            )
         head = os.pread(descriptor, 8, 0)
     except OSError as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error.strerror}") from None

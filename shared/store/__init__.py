@@ -1,6 +1,6 @@
-"""Stores: folders of memory-mappable arrays that stages hand to one another. The format is in docs/stores.md."""
+"""Stores: folders of memory-mappable arrays in which a stage leaves its result. docs/stores.md describes the format."""
 
-from nuclei_segmentation.shared.store.clean import free
+from nuclei_segmentation.shared.store.clean import release_shared_memory
 from nuclei_segmentation.shared.store.find import find_store, refuse_as_output
 from nuclei_segmentation.shared.store.folder import StoreFolder
 from nuclei_segmentation.shared.store.manifest import (
@@ -29,6 +29,6 @@ __all__ = [
     "StoreReader",
     "StoreWriter",
     "find_store",
-    "free",
     "refuse_as_output",
+    "release_shared_memory",
 ]

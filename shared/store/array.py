@@ -1,9 +1,9 @@
-"""The arrays of a store: ``.npy`` files that any NumPy maps, written and read in whole items along the first axis.
+"""The arrays of a store: ``.npy`` files, written and read in items along the first axis.
 
-They are written with `pwrite` and, on a disk, read with `pread`, not through mapped pages: a page that cannot be
-written or read kills the process by SIGBUS, without a word, where a call returns an error that can be explained. In
-shared memory (`SHARED`) nothing can fail that way, and there they are mapped: an inference server reads the very same
-pages.
+NumPy can map these files. This program writes them with `pwrite` and, on a disk, reads them with `pread`: a mapped page
+that cannot be written or read kills the process by SIGBUS, without a message, while a system call returns an error that
+can be explained. Arrays in shared memory (`SHARED`) cannot fail that way. They are mapped, and an inference server
+reads the same pages.
 """
 
 from __future__ import annotations
@@ -21,43 +21,63 @@ import numpy.typing as npt
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import open_regular, write_all
+from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.store.files import open_store_file
 
-SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; what lies there is named for its run
+SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; the files there are named for their store
 
 Array = npt.NDArray[Any]
 
-_HEAD = 4096  # bytes that are looked at for the head of a file; ours has 128
+_HEADER_LIMIT = 4096  # the longest header of a file that is read, in bytes; those written here have 128
 
 
 class ReadableArray(Protocol):
-    """What a store's array is read from: an `ArrayReader`, or memory of NVIDIA's driver (`shared.clara.fastio`)."""
+    """The source of a store's array: an `ArrayReader`, or memory of NVIDIA's driver (`shared.clara.fastio`)."""
 
     path: Path
 
     def get(self, start: int, stop: int) -> Array:
-        """Return items: (stop - start, ...). Any thread may do so at any time."""
+        """Return the items from `start` to `stop` - 1. Any thread may call this at any time.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range of items.
+
+        Returns
+        -------
+        numpy.ndarray
+            (stop - start, ...), of the array's type.
+        """
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what the object holds."""
 
 
 class WritableArray(Protocol):
-    """What a store's array is written to."""
+    """The target of a store's array: an `ArrayWriter`, or memory of NVIDIA's driver (`shared.clara.fastio`)."""
 
     path: Path
 
     def put(self, start: int, items: Array) -> None:
-        """Write items, C-contiguous, from place `start` on. Any thread may do so at any time."""
+        """Write items. Any thread may call this at any time.
+
+        Parameters
+        ----------
+        start : int
+            The first item's number.
+        items : numpy.ndarray
+            (n, ...) of the array's type, C-contiguous.
+        """
 
     def sync(self) -> None:
         """Make durable what was written."""
 
     def seal(self) -> None:
-        """Let others have the array, now that it is whole."""
+        """Make the finished array available to other stages."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what the object holds."""
 
 
 class ArrayWriter(Closing):
@@ -67,19 +87,21 @@ class ArrayWriter(Closing):
     ----------
     path : pathlib.Path
         The file.
-    shape, dtype : tuple of int, str
-        Of the array.
+    shape : tuple of int
+        Shape of the array.
+    dtype : str
+        NumPy's name of its type.
     create : bool
-        Make the file anew, with all its space reserved; else it must be there, and is written to where it is.
+        Whether to make a new file, with all its space reserved. Otherwise the file must exist, and is written in place.
 
     Raises
     ------
     NoSpace
-        The disk has less than the array takes.
+        The disk has less space than the array takes.
     OutputError
         The file cannot be written.
     StoreError
-        The file that should be there is none, or another one.
+        The file that should exist is missing, or is not this array.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, *, create: bool) -> None:
@@ -88,12 +110,12 @@ class ArrayWriter(Closing):
         self._offset, self._item = len(header), math.prod(shape[1:]) * self.dtype.itemsize
         self.bytes = self._offset + shape[0] * self._item
         if not create:
-            with ArrayReader(path, shape, dtype) as there:
-                self._offset = there.offset
-            self._file = open_regular(path, os.O_RDWR)
+            with ArrayReader(path, shape, dtype) as reader:
+                self._offset = reader.offset
+            self._file = open_store_file(path, os.O_RDWR)
             return
         with writing(path, self.bytes):
-            # A new file, never an old one cut: a server may have the old one mapped, and would die of it.
+            # Never truncate an old file: a server that has it mapped would be killed by SIGBUS.
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 os.posix_fallocate(self._file, 0, self.bytes)
@@ -104,17 +126,17 @@ class ArrayWriter(Closing):
                 raise
 
     def put(self, start: int, items: Array) -> None:
-        """Write items, C-contiguous, from place `start` on. Any thread may do so at any time."""
+        """See `WritableArray.put`."""
         with writing(self.path):
             write_all(self._file, items.data.cast("B"), self._offset + start * self._item)
 
     def sync(self) -> None:
-        """Force what was written to the disk."""
+        """See `WritableArray.sync`."""
         with writing(self.path):
             os.fdatasync(self._file)
 
     def seal(self) -> None:
-        """Force the last of it to the disk; others could read the file all along."""
+        """See `WritableArray.seal`. Other stages could read the file all along."""
         self.sync()
 
     def close(self) -> None:
@@ -131,25 +153,27 @@ class ArrayReader(Closing):
     ----------
     path : pathlib.Path
         The file.
-    shape, dtype : tuple of int, str
-        What it must be.
+    shape : tuple of int
+        The shape that the array must have.
+    dtype : str
+        NumPy's name of the type that it must have.
 
     Attributes
     ----------
-    offset
-        Where in the file the items begin.
+    offset : int
+        Where in the file the items begin, in bytes.
 
     Raises
     ------
     StoreError
-        It is missing, truncated, or something else.
+        The file is missing or truncated, or is not this array.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         self.path, self.shape, self.dtype = path, shape, _little(dtype)
         self._item = math.prod(shape[1:]) * self.dtype.itemsize
         try:
-            self._file = open_regular(path)
+            self._file = open_store_file(path)
         except OSError:
             raise StoreError(f"{path} is missing{_hint(path)}") from None
         try:
@@ -163,7 +187,7 @@ class ArrayReader(Closing):
             raise
 
     def get(self, start: int, stop: int) -> Array:
-        """Return items: (stop - start, ...); a view where the array is mapped. Any thread may do so at any time."""
+        """See `ReadableArray.get`. Where the array is mapped, the items are a view."""
         if self._map is not None:
             return self._map[start:stop]
         if stop <= start:
@@ -173,38 +197,40 @@ class ArrayReader(Closing):
         return items
 
     def close(self) -> None:
-        """Close the file; views of it stay good."""
+        """Close the file; views stay valid."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def _check(self) -> int:
-        """Return where the items begin."""
+        """Return where the items begin; raise `StoreError` unless the file is the array that it should be."""
         try:
-            head = os.pread(self._file, _HEAD, 0)
+            head = os.pread(self._file, _HEADER_LIMIT, 0)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error.strerror}; make the store again") from error
         shape, dtype, offset = _parse(head)
         if (shape, dtype) != (self.shape, np.lib.format.dtype_to_descr(self.dtype)):
             raise StoreError(
-                f"{self.path} is not the array {list(self.shape)} of {self.dtype} that the manifest says; "
+                f"{self.path} is not the array that the manifest describes ({self.dtype} {list(self.shape)}); "
                 "make the store again"
             )
-        length, wanted = os.fstat(self._file).st_size, offset + self.shape[0] * self._item
-        if length != wanted:
-            raise StoreError(f"{self.path} is truncated: {length} bytes of {wanted}; make the store again")
+        length, expected = os.fstat(self._file).st_size, offset + self.shape[0] * self._item
+        if length != expected:
+            raise StoreError(f"{self.path} is truncated: {length} bytes of {expected}; make the store again")
         return offset
 
 
-def _read_all(file: int, data: memoryview, place: int, path: Path) -> None:
+def _read_all(file: int, data: memoryview, offset: int, path: Path) -> None:
     while data:
         try:
-            done = os.preadv(file, [data], place)
+            done = os.preadv(file, [data], offset)
         except OSError as error:
-            raise StoreError(f"{path} cannot be read at byte {place}: {error.strerror}; make the store anew") from error
+            raise StoreError(
+                f"{path} cannot be read at byte {offset}: {error.strerror}; make the store again"
+            ) from error
         if not done:
-            raise StoreError(f"{path} ends at byte {place}: it was truncated while it was read; make the store again")
-        data, place = data[done:], place + done
+            raise StoreError(f"{path} ends at byte {offset}: it was truncated while it was read; make the store again")
+        data, offset = data[done:], offset + done
 
 
 def _little(dtype: str) -> np.dtype[Any]:
@@ -212,25 +238,25 @@ def _little(dtype: str) -> np.dtype[Any]:
 
 
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """Return the head of a ``.npy`` file, as NumPy writes it."""
-    head = io.BytesIO()
+    """Return the header of a ``.npy`` file, as NumPy writes it."""
+    header = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(head, description)
-    return head.getvalue()
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
 
 
 def _parse(head: bytes) -> tuple[object, object, int]:
-    """Return shape, type and place of the content of a ``.npy`` file; None where it is none that we read.
+    """Return shape and type of a ``.npy`` file, None if it is not one that a store has, and where its items begin.
 
-    NumPy's own reader makes allowances for files of Python 2, and calls a tokenizer for them; nothing here needs that.
+    NumPy's own reader accepts files of Python 2 too, and runs a tokenizer on them; stores need no such files.
     """
     magic, end = b"\x93NUMPY\x01\x00", 10 + int.from_bytes(head[8:10], "little")
     if not head.startswith(magic) or end > len(head):
         return None, None, 0
     try:
-        facts = ast.literal_eval(head[10:end].decode("latin-1"))
-        shape, descr, fortran = facts["shape"], facts["descr"], facts["fortran_order"]
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):  # whatever a forged one causes
+        header = ast.literal_eval(head[10:end].decode("latin-1"))
+        shape, descr, fortran = header["shape"], header["descr"], header["fortran_order"]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):  # a forged header
         return None, None, 0
     return shape, None if fortran or not isinstance(descr, str) else descr, end
 
@@ -239,6 +265,7 @@ def _hint(path: Path) -> str:
     if path.parent != SHARED:
         return "; make the store again"
     return (
-        ": it lies in shared memory, which this process does not share with the stage that wrote it, or which the end "
-        "of a run has freed; share it (--ipc=host), or turn it off (`store: {shm: false}`), and make the store again"
+        ": it was in shared memory, and this process does not share memory with the stage that wrote it, or a run has "
+        "released the memory at its end; share it (--ipc=host) or turn it off (`store: {shm: false}`), and make the "
+        "store again"
     )

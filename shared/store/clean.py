@@ -1,8 +1,8 @@
-"""What belongs to a store, and may be removed: never a file that somebody else put into its folder.
+"""Removes what belongs to a store, and never a file that somebody else put into its folder.
 
-A folder is a store's if a manifest is there, or an announcement in its folder of work. The announcement is written
-before the first file of a store is made or removed, and goes when the manifest is there: a kill at any instant leaves
-files that are known to be ours. It lists what lies in shared memory, outside the folder.
+A folder belongs to a store if it has a manifest, or a note (`NOTE`) in its work folder. The note is written before the
+first file of a store is made or removed, and is removed when the manifest is in place. So after a kill at any moment
+it is known that the files in the folder are a store's. The note lists files in shared memory, outside the folder.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 from pathlib import Path
 
-from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, free_allocation
+from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, release_allocation
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import NucleiError, OutputError, StoreError
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import force, open_regular, put_file, read_small
+from nuclei_segmentation.shared.runtime.files import sync, write_file
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import SHARED
+from nuclei_segmentation.shared.store.files import open_store_file, read_store_file
 from nuclei_segmentation.shared.store.manifest import (
     ARRAYS,
     COMPLETE,
@@ -34,134 +34,178 @@ from nuclei_segmentation.shared.store.manifest import (
 log = logging.getLogger("nuclei")
 
 NAMES = (FILE, COMPLETE, ledger.FILE, *(f"{name}.npy" for name in ARRAYS))
-"""Names in a store's folder that are the store's. One of tiles has a copy of config_render.json as well."""
-ANNOUNCED = "making"
+"""Names of a store's files in its folder. A tile store has a copy of config_render.json as well."""
+NOTE = "making"
 
 
 def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Context = None) -> None:
-    """Remove the store in a folder, whole or not, and announce a new one.
+    """Remove the store in a folder, complete or not, and note that a new one is being made.
 
     Parameters
     ----------
-    folder, work : pathlib.Path
-        The store's, and its folder of work.
+    folder : pathlib.Path
+        The store's folder.
+    work : pathlib.Path
+        Its work folder.
     kind : Kind
-        Of the new one.
+        Kind of the new store.
     shared : str, optional
-        A file in shared memory that the new store will have.
+        The file in shared memory that the new store will have.
     fastio : Context, optional
-        The FastIO context of NVIDIA's driver, where it runs this stage.
+        The FastIO context, if NVIDIA's driver runs this stage.
 
     Raises
     ------
     OutputError
-        A file that is no store's bears one of its names.
+        A file in the folder has a name that the store needs, but does not belong to a store.
     """
     with writing(folder):
         try:
             manifest = read_manifest(folder)
-        except StoreError:  # it is none that names anything
+        except StoreError:  # it is invalid, and names no files
             manifest = None
-        left = [*_announced(work), *(_shared(manifest) if manifest else _of_ledger(folder))]
+        in_memory = _files_in_memory(folder, work, manifest)
         tiles = kind == "tiles" or (manifest is not None and manifest.kind == "tiles")
         names = [*NAMES, RENDER] if tiles else NAMES
-        there = [name for name in names if (folder / name).exists() or (folder / name).is_symlink()]
-        ours = FILE in there or (work / ANNOUNCED).exists()
-        if there and not ours:
+        present = [name for name in names if os.path.lexists(folder / name)]
+        if present and FILE not in present and not (work / NOTE).exists():
             raise OutputError(
-                f"{folder / there[0]} is in the way, and belongs to no store; remove it or use an empty folder"
+                f"{folder / present[0]} is in the way and does not belong to a store; remove it or use an empty folder"
             )
-        put_file(work, work, ANNOUNCED, "\n".join([*map(str, left), shared, ""]).encode())
-        # first what makes it a store, so that no reader ever takes the rest for one
+        note = "\n".join([*map(str, in_memory), shared, ""])
+        write_file(work / NOTE, note.encode(), work / f"{NOTE}.part")
+        # First the files that make it a store, so that no reader takes the rest for one.
         for name in (COMPLETE, FILE):
             (folder / name).unlink(missing_ok=True)
-        force(folder)
+        sync(folder)
         if manifest is not None:
-            _free_allocations(manifest, fastio)
-        for path in [*left, *(folder / name for name in there)]:
+            _release_allocations(manifest, fastio)
+        for path in [*in_memory, *(folder / name for name in present)]:
             path.unlink(missing_ok=True)
 
 
 def remove(folder: Path, work: Path, fastio: Context = None) -> None:
-    """Remove the store in a folder, whole or not, for good; see `make_room`."""
+    """Remove the store in a folder, complete or not, without making a new one.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    work : pathlib.Path
+        Its work folder.
+    fastio : Context, optional
+        The FastIO context, if NVIDIA's driver runs this stage.
+
+    Raises
+    ------
+    OutputError
+        A file in the folder has a name of a store's file, but does not belong to a store.
+    """
     make_room(folder, work, "masks", fastio=fastio)
-    settle(work)
+    drop_note(work)
 
 
-def settle(work: Path) -> None:
-    """Note that the manifest names from now on what was announced."""
+def drop_note(work: Path) -> None:
+    """Remove the note that a store is being made: its manifest is in place, or nothing is left of it."""
     with writing(work):
-        (work / ANNOUNCED).unlink(missing_ok=True)
+        (work / NOTE).unlink(missing_ok=True)
 
 
 def undo(folder: Path, work: Path, kind: Kind) -> None:
-    """Remove what there is of a store whose making failed; what cannot be removed is left to the next run."""
+    """Remove the files of a store that could not be made; what cannot be removed is left to the next run.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    work : pathlib.Path
+        Its work folder.
+    kind : Kind
+        Its kind.
+    """
     names = [*NAMES, RENDER] if kind == "tiles" else NAMES
     try:
-        for path in [*(folder / name for name in names), *_announced(work)]:
+        for path in [*(folder / name for name in names), *_noted(work)]:
             path.unlink(missing_ok=True)
-        settle(work)
+        drop_note(work)
     except (OSError, NucleiError) as error:
-        log.debug("%s is not tidied up: %s", folder, error)
+        log.debug("the files of a store that could not be made stay in %s: %s", folder, error)
 
 
-def bytes_to_free(folder: Path, work: Path) -> int:
-    """Return the bytes of shared memory that `make_room` will give back."""
+def bytes_to_release(folder: Path, work: Path) -> int:
+    """Return how many bytes of shared memory `make_room` will release.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    work : pathlib.Path
+        Its work folder.
+
+    Returns
+    -------
+    int
+    """
     try:
         manifest = read_manifest(folder)
     except StoreError:
         manifest = None
-    found = {*_announced(work), *(_shared(manifest) if manifest else _of_ledger(folder))}
-    return sum(path.stat().st_size for path in found if path.exists())
+    return sum(path.stat().st_size for path in set(_files_in_memory(folder, work, manifest)) if path.exists())
 
 
-def clear(work: Path) -> None:
-    """Empty a folder of work, but for the lock."""
-    for entry in work.iterdir():
-        if entry.name != "lock":
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+def release_shared_memory(manifest: Manifest, fastio: Context = None) -> None:
+    """Release the shared memory of a store; its files on the disk stay.
 
-
-def free(manifest: Manifest, fastio: Context = None) -> None:
-    """Give back the shared memory of a store; what lies on a disk stays."""
-    _free_allocations(manifest, fastio)
-    for path in _shared(manifest):
+    Parameters
+    ----------
+    manifest : Manifest
+        The store's manifest.
+    fastio : Context, optional
+        The FastIO context, if NVIDIA's driver runs this stage.
+    """
+    _release_allocations(manifest, fastio)
+    for path in _arrays_in_memory(manifest):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("%s cannot be removed (%s); it holds memory until you do", path, error.strerror)
+            log.warning("%s cannot be removed (%s); remove it yourself, for it takes memory", path, error.strerror)
 
 
-def _free_allocations(manifest: Manifest, fastio: Context) -> None:
-    for facts in manifest.arrays.values():
-        if facts.file.startswith(FASTIO):
-            free_allocation(fastio, facts.file)
+def _release_allocations(manifest: Manifest, fastio: Context) -> None:
+    for array in manifest.arrays.values():
+        if array.file.startswith(FASTIO):
+            release_allocation(fastio, array.file)
 
 
-def _shared(manifest: Manifest) -> list[Path]:
-    return [path for facts in manifest.arrays.values() if (path := Path(facts.file)).parent == SHARED]
+def _files_in_memory(folder: Path, work: Path, manifest: Manifest | None) -> list[Path]:
+    """Return the files in shared memory that belong to a store; `manifest` is None where it is missing or invalid."""
+    return [*_noted(work), *(_named_by_ledger(folder) if manifest is None else _arrays_in_memory(manifest))]
 
 
-def _of_ledger(folder: Path) -> list[Path]:
-    """Return the files in shared memory that a store may have whose manifest cannot be read."""
+def _arrays_in_memory(manifest: Manifest) -> list[Path]:
+    return [path for array in manifest.arrays.values() if (path := Path(array.file)).parent == SHARED]
+
+
+def _named_by_ledger(folder: Path) -> list[Path]:
+    """Return the files in shared memory that are named for the generation in a ledger."""
     try:
-        number = open_regular(folder / ledger.FILE)
+        file = open_store_file(folder / ledger.FILE)
     except (FileNotFoundError, NotADirectoryError, StoreError):
         return []
     try:
-        head = os.pread(number, ledger.HEADER, 0)
+        header = os.pread(file, ledger.HEADER, 0)
     finally:
-        os.close(number)
-    if len(head) < ledger.HEADER or not head.startswith(ledger.MAGIC):
+        os.close(file)
+    if len(header) < ledger.HEADER or not header.startswith(ledger.MAGIC):
         return []
-    generation = head[len(ledger.MAGIC) :].hex()
+    generation = header[len(ledger.MAGIC) :].hex()
     return [path for name in ("tiles", "masks") if (path := Path(shared_name(generation, name))).exists()]
 
 
-def _announced(work: Path) -> list[Path]:
-    """Return the files in shared memory that a killed run was about to make or to remove."""
+def _noted(work: Path) -> list[Path]:
+    """Return the files in shared memory that a killed run was about to make or remove."""
     try:
-        lines = read_small(work / ANNOUNCED, LIMIT).decode(errors="replace").splitlines()
+        lines = read_store_file(work / NOTE, LIMIT).decode(errors="replace").splitlines()
     except (FileNotFoundError, StoreError):
         return []
     own = re.compile(rf"{re.escape(str(SHARED))}/nuclei-[0-9a-f]{{32}}-(tiles|masks)\.npy")

@@ -1,4 +1,4 @@
-"""The output folder of a stage that makes a store: who may write there, and what is already there."""
+"""The output folder of a store: what is already in it, and what a run may do there."""
 
 from __future__ import annotations
 
@@ -10,55 +10,56 @@ from pathlib import Path
 
 from nuclei_segmentation.shared.clara.fastio import FASTIO, Context
 from nuclei_segmentation.shared.errors import OutputError, StoreError
-from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import force, put_file
-from nuclei_segmentation.shared.runtime.lock import FolderLock
+from nuclei_segmentation.shared.runtime.files import sync, write_file
+from nuclei_segmentation.shared.runtime.output_folder import OutputFolder
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import ledger
-from nuclei_segmentation.shared.store.clean import clear, remove
+from nuclei_segmentation.shared.store.clean import remove
 from nuclei_segmentation.shared.store.ledger import MISSING, Entry, LedgerWriter
-from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, WORK, Kind, Manifest, is_complete, read_manifest
+from nuclei_segmentation.shared.store.manifest import (
+    COMPLETE,
+    FILE,
+    STORE_NAMES,
+    Kind,
+    Manifest,
+    is_complete,
+    read_manifest,
+)
 from nuclei_segmentation.shared.store.reader import StoreReader
-from nuclei_segmentation.shared.store.shard_folders import holds_store, rivals
+from nuclei_segmentation.shared.store.shard_folders import conflicting_stores, holds_store
 from nuclei_segmentation.shared.store.writer import keep_files
 
 log = logging.getLogger("nuclei")
 
 
-class StoreFolder(Closing):
-    """An output folder, held by one run.
+class StoreFolder(OutputFolder):
+    """The output folder of a store, held by one run.
 
     Parameters
     ----------
     output : pathlib.Path
-        The output folder; made if it does not exist.
+        The output folder of the stage. It is made if it does not exist.
     shard : Shard or None, optional
-        Which share of a store is made, in a folder of its own in the output folder; None for the whole.
+        The shard that is made, in a folder of its own in the output folder; None for a store with all tiles.
 
     Attributes
     ----------
-    path, work
-        The store's folder, and its folder of work.
+    path : pathlib.Path
+        The store's folder: the output folder, or the shard folder in it.
+    work : pathlib.Path
+        Its work folder.
 
     Raises
     ------
     OutputError
-        It cannot be written, or another run holds it.
+        The folder cannot be written, or another run holds it.
     """
 
     def __init__(self, output: Path, shard: Shard | None = None) -> None:
-        self._output, self._shard = output, shard
-        self.path = output = output if shard is None else output / shard.folder
-        self.work = output / WORK
-        if self.work.is_symlink():
-            raise OutputError(f"{self.work} is a link; a run works there, and removes what it finds: delete the link")
-        self._finished = self._claimed = False
-        with writing(output):
-            output.mkdir(parents=True, exist_ok=True)
-            self._fresh = not self.work.exists()
-            self._lock = FolderLock(self.work, output)
+        self._output, self._shard, self._claimed = output, shard, False
+        super().__init__(output if shard is None else output / shard.folder)
 
     def claim(
         self,
@@ -70,135 +71,139 @@ class StoreFolder(Closing):
         files: Mapping[str, bytes] | None = None,
         fastio: Context = None,
     ) -> bool:
-        """Begin or continue the store `key`.
+        """Begin or resume a store.
 
         Parameters
         ----------
-        kind, key, run : Kind, str, str
-            As in its manifest.
+        kind : Kind
+            Its kind.
+        key : str
+            Its key.
+        run : str
+            The run that it belongs to; empty if it has no name.
         overwrite : bool
-            Replace another store.
+            Whether to replace another store.
         files : Mapping of str to bytes or None, optional
-            What travels with tiles, by name; renewed in a store that is complete.
+            Further files of a tile store, by name. In a complete store they are brought up to date.
         fastio : Context, optional
-            The FastIO context of NVIDIA's driver, where it runs this stage.
+            The FastIO context, if NVIDIA's driver runs this stage.
 
         Returns
         -------
         bool
-            Whether there is anything to do: False if this very store is complete, and every tile is what it was.
+            Whether there is anything to do: False if this very store is complete and sound.
 
         Raises
         ------
         OutputError
-            The folder holds another store or an unfinished run, and `overwrite` is off.
+            The folder holds another store, and `overwrite` is off, or an unfinished run of another kind.
         """
-        self._refuse_image()
-        self._make_way(overwrite, fastio)
-        there = self._there(overwrite)
-        shard = None if there is None or there.shard is None else there.shard.shard
-        if there is not None and (there.kind, there.key, shard) == (kind, key, self._shard):
-            if self._whole(there):
+        self._refuse_unfinished_image()
+        self._remove_conflicting_stores(overwrite, fastio)
+        present = self._read_manifest(overwrite)
+        shard = None if present is None or present.shard is None else present.shard.shard
+        if present is not None and (present.kind, present.key, shard) == (kind, key, self._shard):
+            if self._is_sound(present):
                 if kind == "tiles":
                     keep_files(self.path, self.work, files or {})
-                if there.run != run:  # the stages after this one wait for that run's
-                    put_file(self.path, self.work, FILE, replace(there, run=run).to_json())
-                self._finished = True
+                if present.run != run:  # the next stages wait for a store of their run
+                    manifest = replace(present, run=run)
+                    write_file(self.path / FILE, manifest.to_json(), self.work / f"{FILE}.part")
+                self.finish()
                 return False
-        elif there is not None and not overwrite:
-            other = f"a store of {there.kind}" if there.kind != kind else f"another store of {kind}"
+        elif present is not None and not overwrite:
+            other = f"another {STORE_NAMES[kind]}" if present.kind == kind else f"a {STORE_NAMES[present.kind]}"
             raise OutputError(
-                f"{self.path} holds {other} (of {there.slide.name}); use an empty folder, or set `overwrite: true` in "
-                "config.yaml to replace it"
+                f"{self.path} holds {other} (of {present.slide.name}); use an empty folder, or set `overwrite: true` "
+                "in config.yaml to replace it"
             )
-        self._fresh, self._claimed = False, True
+        self._claimed = True
         return True
 
-    def finish(self) -> None:
-        """Note that the store is complete, and what is kept for going on is no longer needed."""
-        self._finished = True
-
     def close(self) -> None:
-        """Give the folder back."""
-        with writing(self.work):
-            if self._finished or (self._claimed and not (self.path / FILE).exists()):
-                clear(self.work)
-            elif not self._fresh or any(entry.name != "lock" for entry in self.work.iterdir()):
-                self._lock.close()
-                return
-            self._lock.remove()
+        """Give the folder back. The work folder stays only if an unfinished run has left something in it."""
+        if self._claimed and not (self.path / FILE).exists():
+            self.finish()  # without a manifest there is nothing to resume
+        super().close()
         if Shard.named(self.path.name) is not None:
             with suppress(OSError):  # it is not empty
                 self.path.rmdir()
 
-    def _refuse_image(self) -> None:
+    def _refuse_unfinished_image(self) -> None:
         if (self.work / "key").exists():
             raise OutputError(
-                f"{self.path} holds an unfinished run of stitch or segmentation; repeat that one, or use another folder"
+                f"{self.path} holds an unfinished run of stitch or segmentation; repeat that run or use another folder"
             )
 
-    def _make_way(self, overwrite: bool, fastio: Context) -> None:
-        """Refuse, or remove, what would not go with this store. Other shards of it may do so at the same time."""
-        there = rivals(self._output, self._shard)
-        one = "an undivided one" if self._shard is None else f"shard {self._shard}"
+    def _remove_conflicting_stores(self, overwrite: bool, fastio: Context) -> None:
+        """Remove stores that conflict with this one, or refuse. Other shards of it may do so at the same time."""
+        folders = conflicting_stores(self._output, self._shard)
+        wanted = "a store of all tiles" if self._shard is None else f"shard {self._shard}"
         for certain in (False, True):  # nothing is removed if anything must stay
-            for rival in there:
-                stands = f"{rival} holds a store that does not go with {one} in {self._output}; "
-                if rival != self._output and rival.is_symlink():
-                    raise OutputError(f"{stands}it is a link: delete that, or use an empty folder")
+            for folder in folders:
+                conflict = f"{folder} holds a store that conflicts with {wanted} in {self._output}; "
+                if folder != self._output and folder.is_symlink():
+                    raise OutputError(f"{conflict}it is a link: remove the link or use an empty folder")
                 try:
-                    with StoreFolder(rival) as held:
-                        held._refuse_image()
-                        if not overwrite and not held._only_locked():
+                    with StoreFolder(folder) as other:
+                        other._refuse_unfinished_image()
+                        if not overwrite and not other._is_empty():
                             raise OutputError(
-                                f"{stands}use an empty folder, or set `overwrite: true` in config.yaml to replace it"
+                                f"{conflict}use an empty folder, or set `overwrite: true` in config.yaml to replace it"
                             )
                         if certain:
-                            remove(held.path, held.work, fastio)
-                            held.finish()
+                            remove(other.path, other.work, fastio)
+                            other.finish()
                 except OutputError:
-                    if holds_store(rival):  # else another shard has just removed it
+                    if holds_store(folder):  # else another shard has just removed it
                         raise
 
-    def _only_locked(self) -> bool:
-        """Tell whether nothing is here but our lock: who had it before has died, and left nothing."""
-        return not (self.path / FILE).exists() and all(entry.name == "lock" for entry in self.work.iterdir())
+    def _is_empty(self) -> bool:
+        """Tell whether the run that held this folder before has left nothing but its lock."""
+        return not (self.path / FILE).exists() and not self._contents()
 
-    def _whole(self, manifest: Manifest) -> bool:
-        """Tell whether a store is complete and sound; what is not is struck from it, to be made again."""
+    def _is_sound(self, manifest: Manifest) -> bool:
+        """Tell whether a store is complete and sound. If not, mark it as incomplete, and corrupt tiles as missing."""
         try:
             if not is_complete(self.path, manifest):
                 return False
             if manifest.arrays[manifest.kind].file.startswith(FASTIO):
-                raise StoreError(f"the {manifest.kind} of {self.path} went with their job; they are made again")
+                raise StoreError(f"the {manifest.kind} of {self.path} were lost with their job; they are made again")
             with StoreReader(self.path, manifest, WaitLimit(None)) as reader:
                 for name in set(manifest.arrays) - {manifest.kind}:
                     reader.small(name)
-                wrong = reader.wrong_items()
-                again = int(reader.damaged(0, manifest.n).sum())
+                corrupt = reader.corrupt_items()
+                damaged = int(reader.damaged(0, manifest.n).sum())
         except StoreError as error:
             log.warning("%s", error)
         else:
-            if not wrong and not again:
+            if not corrupt and not damaged:
                 return True
-            if wrong:
-                log.warning("%s: %d tiles are damaged (%d, …); they are made again", self.path, len(wrong), wrong[0])
+            if corrupt:
+                log.warning(
+                    "%s: %d %s corrupt (the first is %d) and made again",
+                    self.path,
+                    len(corrupt),
+                    "tile is" if len(corrupt) == 1 else "tiles are",
+                    corrupt[0],
+                )
                 with LedgerWriter(self.path / ledger.FILE, manifest.generation, manifest.n, create=False) as records:
-                    records.append(Entry(item, MISSING, 0) for item in wrong)
+                    records.append(Entry(item, MISSING, 0) for item in corrupt)
             else:
-                log.info("%d tiles could not be read last time; they are tried again", again)
+                log.info("%d unreadable %s of the last run: trying again", damaged, "tile" if damaged == 1 else "tiles")
         with writing(self.path):
             (self.path / COMPLETE).unlink()
-            force(self.path)
+            sync(self.path)
         return False
 
-    def _there(self, overwrite: bool) -> Manifest | None:
+    def _read_manifest(self, overwrite: bool) -> Manifest | None:
         try:
             return read_manifest(self.path)
         except StoreError as error:
             if not overwrite:
                 raise OutputError(
-                    f"{self.path} holds something that cannot be read: {error}; or set `overwrite: true`"
+                    f"the manifest in {self.path} cannot be used: {error}; use an empty folder, or set "
+                    "`overwrite: true` in config.yaml to replace it"
                 ) from error
             log.warning("%s; it is replaced", error)
             return None

@@ -1,9 +1,9 @@
-"""The ledger of a store: which items are there, with their checksums. It only ever grows.
+"""The ledger of a store: the list of finished items, with their checksums. It only grows.
 
-A header (`MAGIC` and the store's generation), then records of 20 bytes, little-endian: item, flags, XXH3-64 of the
-item's bytes, CRC-32 of the record's first 16 bytes. A record is written after its item is durable. Items come in any
-order; of several records of an item the last one counts. What a kill left of the last record does not count, and is
-cut off when the store's writer comes back.
+The file is a header (`MAGIC` and the store's generation) and records of 20 bytes, little-endian: item, flags, XXH3-64
+of the item's bytes, CRC-32 of the record's first 16 bytes. A record is written after its item is durable. Items come in
+any order; if an item has several records, the last one counts. A last record that a kill has cut short does not count,
+and the next writer removes it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ import xxhash
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import open_regular, write_all
+from nuclei_segmentation.shared.runtime.files import write_all
 from nuclei_segmentation.shared.store.array import Array
+from nuclei_segmentation.shared.store.files import open_store_file
 
 FILE = "ledger"
 MAGIC = b"nuclei ledger 1\n"
 HEADER = len(MAGIC) + 16
 DAMAGED = 1
-"""Flag: part of the item's pixels could not be read from the slide."""
+"""Flag: some of the item's pixels could not be read from the slide."""
 MISSING = 2
-"""Flag: the item is not there any more; its bytes were found to be wrong."""
+"""Flag: the item is to be made again; its bytes were found to be corrupt."""
 
 _RECORD = struct.Struct("<IIQI")
-_FACTS = struct.Struct("<IIQ")
+_CHECKED = struct.Struct("<IIQ")
 
 
 class Entry(NamedTuple):
-    """What the ledger says of an item."""
+    """One record of the ledger: item, flags, and XXH3-64 of the item's bytes."""
 
     item: int
     flags: int
@@ -44,9 +45,10 @@ class Entry(NamedTuple):
 
 
 def checksum(item: Array) -> int:
-    """Return the XXH3-64 of an item's bytes: three times as fast as the fastest CRC-32, without the interpreter lock.
+    """Return the XXH3-64 of an item's bytes.
 
-    Reading a tile takes 200 µs; this must not be seen beside it (Collet, "xxHash", 2012-2026, github.com/Cyan4973).
+    It is three times as fast as the fastest CRC-32, and runs without the interpreter lock. Reading a tile takes 200 µs;
+    the checksum must cost little in comparison (Collet, "xxHash", 2012-2026, github.com/Cyan4973).
     """
     return xxhash.xxh3_64_intdigest(item.data)
 
@@ -59,21 +61,25 @@ class LedgerWriter(Closing):
     path : pathlib.Path
         The file.
     generation : str
-        The store's, 32 hexadecimal digits.
+        The store's generation, 32 hexadecimal digits.
     items : int
-        Number of items that there are.
+        How many items the store has when it is complete.
     create : bool
-        Begin a new one, else go on with the one that is there.
+        Whether to begin a new ledger. Otherwise the ledger must exist, and is continued.
 
     Attributes
     ----------
     entries : dict of int to Entry
-        What it held when it was opened, by item.
+        The records that the ledger had when it was opened, by item.
 
     Raises
     ------
+    NoSpace
+        The disk is full.
+    OutputError
+        The file cannot be written.
     StoreError
-        The one that should be there is none, or of another store.
+        The file that should exist is missing, is not a ledger, or belongs to another store.
     """
 
     def __init__(self, path: Path, generation: str, items: int, *, create: bool) -> None:
@@ -89,13 +95,13 @@ class LedgerWriter(Closing):
         with LedgerReader(path, generation, items) as reader:
             reader.poll()
             self.entries, self._end = reader.entries, reader.end
-        self._file = open_regular(path, os.O_RDWR)
+        self._file = open_store_file(path, os.O_RDWR)
         with writing(path):
             os.ftruncate(self._file, self._end)
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Write records, and force them to the disk. One thread at a time."""
-        data = b"".join(_RECORD.pack(*entry, zlib.crc32(_FACTS.pack(*entry))) for entry in entries)
+        """Write records and sync them. One thread at a time may call this."""
+        data = b"".join(_RECORD.pack(*entry, zlib.crc32(_CHECKED.pack(*entry))) for entry in entries)
         with writing(self._path):
             write_all(self._file, data, self._end)
             os.fdatasync(self._file)
@@ -116,27 +122,27 @@ class LedgerReader(Closing):
     path : pathlib.Path
         The file.
     generation : str
-        The store's.
+        The store's generation, 32 hexadecimal digits.
     items : int
-        Number of items that there are.
+        How many items the store has when it is complete.
 
     Attributes
     ----------
     entries : dict of int to Entry
-        What it names so far, by item.
-    end
-        Where its last valid record ends.
+        The records read so far, by item.
+    end : int
+        Where the last valid record ends, in bytes.
 
     Raises
     ------
     StoreError
-        It is missing, none, or of another store.
+        The file is missing, is not a ledger, or belongs to another store.
     """
 
     def __init__(self, path: Path, generation: str, items: int) -> None:
         self._path, self._items = path, items
         try:
-            self._file = open_regular(path)
+            self._file = open_store_file(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be opened: {error.strerror}; make the store again") from error
         try:
@@ -148,12 +154,12 @@ class LedgerReader(Closing):
         self.entries: dict[int, Entry] = {}
 
     def poll(self) -> int:
-        """Take in what is new; return how many records that was.
+        """Read new records, and return how many there were.
 
         Raises
         ------
         StoreError
-            It names an item that there is none of.
+            A record names an item that the store does not have, or the file cannot be read.
         """
         data = self._read(os.fstat(self._file).st_size - self.end, self.end)
         found = parse(data)
@@ -168,12 +174,12 @@ class LedgerReader(Closing):
         return len(found)
 
     def why_incomplete(self) -> str:
-        """Return what is wrong with the ledger of a finished store; empty if nothing is."""
+        """Return why the ledger does not name all items; an empty text if it does."""
         if len(self.entries) == self._items:
             return ""
         missing = next(item for item in range(self._items) if item not in self.entries)
         record = (self.end - HEADER) // _RECORD.size
-        return f"{self._path}: no valid record of tile {missing}; record {record} is damaged, or missing"
+        return f"{self._path} has no valid record of tile {missing}; record {record} is corrupt or missing"
 
     def close(self) -> None:
         """Close the file."""
@@ -181,15 +187,15 @@ class LedgerReader(Closing):
             os.close(self._file)
             self._file = -1
 
-    def _read(self, length: int, place: int) -> bytes:
+    def _read(self, length: int, offset: int) -> bytes:
         try:
-            return os.pread(self._file, max(0, length), place)
+            return os.pread(self._file, max(0, length), offset)
         except OSError as error:
             raise StoreError(f"{self._path} cannot be read: {error.strerror}; make the store again") from error
 
 
 def records(path: Path) -> int:
-    """Return about how many records a ledger has, by its length; none where there is no such file."""
+    """Return about how many records a ledger has, judged by its length; 0 if there is no such file."""
     try:
         return max(0, path.stat().st_size - HEADER) // _RECORD.size
     except OSError:
@@ -197,13 +203,13 @@ def records(path: Path) -> int:
 
 
 def parse(data: bytes) -> list[Entry]:
-    """Return the records up to the first that is not whole and valid."""
+    """Return the records before the first that is incomplete or invalid."""
     found = []
     for start in range(0, len(data) - _RECORD.size + 1, _RECORD.size):
-        *facts, check = _RECORD.unpack_from(data, start)
-        if zlib.crc32(_FACTS.pack(*facts)) != check:
+        *checked, crc32 = _RECORD.unpack_from(data, start)
+        if zlib.crc32(_CHECKED.pack(*checked)) != crc32:
             break
-        found.append(Entry(*facts))
+        found.append(Entry(*checked))
     return found
 
 
@@ -211,4 +217,4 @@ def _check_header(path: Path, content: bytes, generation: str) -> None:
     if content[: len(MAGIC)] != MAGIC:
         raise StoreError(f"{path} is not a ledger; make the store again")
     if content[len(MAGIC) : HEADER] != bytes.fromhex(generation):
-        raise StoreError(f"{path} belongs to another store than the manifest beside it; make the store again")
+        raise StoreError(f"{path} belongs to another store than the manifest in its folder; make the store again")

@@ -1,6 +1,7 @@
-"""The manifest of a store: what it holds, of which slide, made how. `manifest.schema.json` beside this is its schema.
+"""The manifest of a store: what the store holds, of which slide, and how it was made.
 
-A reader refuses another major version, and ignores keys that it does not know: a minor version only ever adds some.
+`manifest.schema.json`, in this folder, is its JSON Schema. A reader refuses another major version, and ignores keys that
+it does not know, for a minor version only adds keys.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ import numpy as np
 from nuclei_segmentation.shared.clara.fastio import FASTIO
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.geometry import TileGrid
-from nuclei_segmentation.shared.runtime.files import read_small
 from nuclei_segmentation.shared.settings.shard import MOST, Shard
 from nuclei_segmentation.shared.store.array import SHARED
+from nuclei_segmentation.shared.store.files import read_store_file
 
 FILE = "manifest.json"
 COMPLETE = "COMPLETE"
-WORK = ".run"
-"""Folder of work in a store's folder, or in that of an image: the lock, and what is not finished."""
 FORMAT = "nuclei-store"
 VERSION = (1, 1)
 LIMIT = 1 << 20
-"""Most bytes of a manifest; ours have two thousand."""
+"""The most bytes of a manifest; those written here have two thousand."""
 
 ARRAYS = ("tiles", "masks", "index", "tissue")
+"""The names that arrays may have."""
 
 Kind = Literal["tiles", "masks"]
+STORE_NAMES: Mapping[Kind, str] = {"tiles": "tile store", "masks": "map store"}
+"""What messages call a store of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,15 @@ class ArrayMetadata:
     Attributes
     ----------
     file : str
-        Its name in the store's folder, or its absolute path in shared memory.
-    shape, dtype : tuple of int, str
-        Of the array.
+        Its name in the store's folder, its absolute path in shared memory, or its id in NVIDIA's FastIO memory.
+    shape : tuple of int
+        Its shape.
+    dtype : str
+        NumPy's name of its type.
     channels : tuple of str
-        Names along the last axis, of maps.
+        For maps, the names along the last axis; else empty.
     crc32 : int or None
-        Of the content; None for the large array, of whose items the ledger has one each.
+        CRC-32 of the content; None for the large array, whose items have checksums in the ledger.
     """
 
     file: str
@@ -60,13 +64,27 @@ class ArrayMetadata:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its content."""
+        """Size of the content in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class SlideMetadata:
-    """The slide that a store is made of; sizes in level-0 pixels, `mpp` in µm per pixel, in x and y."""
+    """The slide that a store was made from.
+
+    Attributes
+    ----------
+    name : str
+        File name, without folders.
+    fingerprint : str
+        Hash by which slides are told apart.
+    width, height : int
+        Level-0 pixels.
+    mpp : tuple of float or None
+        Micrometres per level-0 pixel in x and y; None if the slide does not say.
+    objective : float or None
+        Magnification of the objective; None if the slide does not say.
+    """
 
     name: str
     fingerprint: str
@@ -78,7 +96,17 @@ class SlideMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """The model that made maps; see `ModelInfo` of the stage filter."""
+    """The model that made the maps.
+
+    Attributes
+    ----------
+    name : str
+        The model's name.
+    engine : str
+        What computed the maps: ``embedded`` or ``triton``.
+    identity : str
+        Hash of the model's exact content, and the precision.
+    """
 
     name: str
     engine: str
@@ -87,16 +115,18 @@ class ModelMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ShardMetadata:
-    """The share of all tiles that a store of masks has: shard `number` of `count`.
+    """The share of the tiles that a map store has: shard `number` of `count`.
 
     Attributes
     ----------
-    number, count : int
-        As in `Shard`.
+    number : int
+        Which shard it is, from 0 to `count` - 1.
+    count : int
+        How many shards there are.
     first : int
-        The store's first tile, among all.
+        Id of the store's first tile.
     total : int
-        Number of all tiles, those of the other shards included.
+        Number of tiles in all shards.
     """
 
     number: int
@@ -112,34 +142,34 @@ class ShardMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a store says of itself.
+    """What a store says about itself.
 
     Attributes
     ----------
     kind : Kind
         What its large array holds: ``tiles`` or ``masks``.
     generation : str
-        Of this very store, 32 hexadecimal digits: a store that was made again has another.
+        32 hexadecimal digits of this very store. A store that is made again gets another generation.
     run : str
-        The run that it belongs to, as ``NUCLEI_RUN_ID`` named it; empty if that was not set.
+        The run that it belongs to, as ``NUCLEI_RUN_ID`` names it; empty if that was not set.
     key : str
-        Hash of everything that decides its content (`shared.settings.run_key`).
+        Hash of everything that decides the content (`shared.settings.run_key`).
     source : str
-        Key of the store that it was made from; empty for tiles.
+        Key of the tile store that maps were made from; empty for tiles.
     slide : SlideMetadata
         The slide.
     tile, overlap : int
-        Of the grid, pixels.
+        Of the grid, in level-0 pixels.
     n : int
-        Number of tiles with tissue; of a shard, of those that are its own. Arrays have one item where there are none.
+        Number of foreground tiles; in a shard, of its own tiles. If it is 0, the arrays have one item, without meaning.
     mask : str
         How the tissue was found: ``tissue`` or ``none``.
     model : ModelMetadata or None
-        Of masks.
+        For maps, the model that made them.
     shard : ShardMetadata or None
-        Of a store of masks that has a share of the tiles; None where it has all.
+        For a map store with a share of the tiles, which share; None if it has all tiles.
     arrays : Mapping of str to ArrayMetadata
-        By name: ``tiles`` or ``masks``, ``index`` and, where there is a tissue mask, ``tissue``.
+        By name: ``tiles`` or ``masks``, ``index`` and, if there is a tissue mask, ``tissue``.
     """
 
     kind: Kind
@@ -163,7 +193,7 @@ class Manifest:
 
     @property
     def total(self) -> int:
-        """Number of tiles with tissue, whatever part of them is in this store."""
+        """Number of foreground tiles in all shards."""
         return self.n if self.shard is None else self.shard.total
 
     def to_json(self) -> bytes:
@@ -174,12 +204,23 @@ class Manifest:
 
     @staticmethod
     def from_json(content: bytes, path: Path) -> Manifest:
-        """Read a manifest.
+        """Return the manifest that a file holds.
+
+        Parameters
+        ----------
+        content : bytes
+            The file's content.
+        path : pathlib.Path
+            The file, for messages.
+
+        Returns
+        -------
+        Manifest
 
         Raises
         ------
         StoreError
-            It is none, of another major version, or lacks something; the message says what.
+            The file is not a manifest, has another major version, or is invalid; the message says why.
         """
         try:
             document = json.loads(content)
@@ -195,97 +236,119 @@ class Manifest:
             )
         try:
             if _take(document, "crc32", int) != _checksum(document):
-                raise _Wrong("its checksum differs")
+                raise _Invalid("its checksum differs")
             manifest = _manifest(document)
             _check(manifest)
             return manifest
-        except _Wrong as error:
+        except _Invalid as error:
             raise StoreError(f"{path}: {error}; make the store again") from None
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return a store's manifest, or None where there is none (yet).
+    """Return the manifest of the store in a folder; None if there is no manifest (yet).
 
     Raises
     ------
     StoreError
-        There is one that cannot be understood.
+        The manifest cannot be read, or is invalid.
     """
     try:
-        content = read_small(folder / FILE, LIMIT)
+        content = read_store_file(folder / FILE, LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return Manifest.from_json(content, folder / FILE)
 
 
 def is_complete(folder: Path, manifest: Manifest) -> bool:
-    """Tell whether a store is complete: `COMPLETE` is there, and names its generation.
+    """Tell whether a store is complete: whether `COMPLETE` exists.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    manifest : Manifest
+        Its manifest.
+
+    Returns
+    -------
+    bool
 
     Raises
     ------
     StoreError
-        It is there, and names another, or nothing.
+        `COMPLETE` cannot be read, or names another generation than the manifest.
     """
     return bool(completion(folder, manifest))
 
 
 def completion(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    """Return what `COMPLETE` says of a store, the generation among it; nothing where the store is not complete.
+    """Return the content of `COMPLETE`; an empty dictionary if the store is not complete.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    manifest : Manifest
+        Its manifest.
+
+    Returns
+    -------
+    dict of str to Any
 
     Raises
     ------
     StoreError
-        It is there, and names another generation, or none.
+        `COMPLETE` cannot be read, or names another generation than the manifest.
     """
     path = folder / COMPLETE
     try:
-        content = json.loads(read_small(path, LIMIT))
+        content = json.loads(read_store_file(path, LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON ({error}); make the store again") from error
     if not isinstance(content, dict) or content.get("generation") != manifest.generation:
-        raise StoreError(f"{path} belongs to another store than the manifest beside it; make the store again")
+        raise StoreError(f"{path} belongs to another store than the manifest in its folder; make the store again")
     return content
 
 
-class _Wrong(Exception):
-    """A value is missing, or of the wrong type."""
+class _Invalid(Exception):
+    """A value is missing or invalid."""
 
 
 def _take(document: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:  # noqa: ANN401 - as JSON has it
     if key not in document:
-        raise _Wrong(f'"{key}" is missing')
+        raise _Invalid(f'"{key}" is missing')
     value = document[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise _Wrong(f'"{key}" is {value!r:.60}')
+        raise _Invalid(f'"{key}" is {value!r:.60}')
     return value
 
 
-def _whole(document: Mapping[str, Any], key: str, low: int, high: int = 1 << 31) -> int:
+def _integer(document: Mapping[str, Any], key: str, low: int, high: int = 1 << 31) -> int:
     value = int(_take(document, key, int))
     if not low <= value <= high:
-        raise _Wrong(f'"{key}" is {value}, not from {low} to {high}')
+        raise _Invalid(f'"{key}" is {value}, not from {low} to {high}')
     return value
 
 
 def _manifest(document: Mapping[str, Any]) -> Manifest:
     kind = _take(document, "kind", str)
     if kind not in ("tiles", "masks"):
-        raise _Wrong(f'"kind" is {kind!r:.60}')
+        raise _Invalid(f'"kind" is {kind!r:.60}')
     generation = _take(document, "generation", str)
     if len(generation) != 32 or set(generation) - set("0123456789abcdef"):
-        raise _Wrong(f'"generation" is {generation!r:.60}')
+        raise _Invalid(f'"generation" is {generation!r:.60}')
     slide = _take(document, "slide", dict)
     mpp = _take(slide, "mpp", (list, type(None)))
     if mpp is not None and not (len(mpp) == 2 and all(map(_is_number, mpp))):
-        raise _Wrong(f'"mpp" is {mpp!r:.60}')
+        raise _Invalid(f'"mpp" is {mpp!r:.60}')
     objective = _take(slide, "objective", (int, float, type(None)))
     if objective is not None and not _is_number(objective):
-        raise _Wrong(f'"objective" is {objective!r:.60}')
+        raise _Invalid(f'"objective" is {objective!r:.60}')
     model = _take(document, "model", (dict, type(None)))
     shard = _take(document, "shard", (dict, type(None))) if "shard" in document else None  # 1.0 had none
-    tile = _whole(document, "tile", 16, 8192)
+    tile = _integer(document, "tile", 16, 8192)
     return Manifest(
         kind=kind,
         generation=generation,
@@ -293,33 +356,33 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
         slide=SlideMetadata(
             name=_take(slide, "name", str),
             fingerprint=_take(slide, "fingerprint", str),
-            width=_whole(slide, "width", 1),
-            height=_whole(slide, "height", 1),
+            width=_integer(slide, "width", 1),
+            height=_integer(slide, "height", 1),
             mpp=None if mpp is None else (float(mpp[0]), float(mpp[1])),
             objective=objective,
         ),
         tile=tile,
-        overlap=_whole(document, "overlap", 0, tile - 1),
-        n=_whole(document, "n", 0),
+        overlap=_integer(document, "overlap", 0, tile - 1),
+        n=_integer(document, "n", 0),
         model=None
         if model is None
         else ModelMetadata(**{f.name: _take(model, f.name, str) for f in fields(ModelMetadata)}),
         shard=None if shard is None else _shard(shard),
         arrays={
-            name: _array(name, facts, generation)
-            for name, facts in _take(document, "arrays", dict).items()
-            if name in ARRAYS  # a later minor version may have more
+            name: _array(name, entry, generation)
+            for name, entry in _take(document, "arrays", dict).items()
+            if name in ARRAYS  # a later minor version may have others
         },
         **{name: _take(document, name, str) for name in ("run", "key", "mask")},
     )
 
 
-def _shard(facts: Mapping[str, Any]) -> ShardMetadata:
+def _shard(entry: Mapping[str, Any]) -> ShardMetadata:
     return ShardMetadata(
-        number=_whole(facts, "number", 0, MOST - 1),
-        count=_whole(facts, "count", 1, MOST),
-        first=_whole(facts, "first", 0),
-        total=_whole(facts, "total", 0),
+        number=_integer(entry, "number", 0, MOST - 1),
+        count=_integer(entry, "count", 1, MOST),
+        first=_integer(entry, "first", 0),
+        total=_integer(entry, "total", 0),
     )
 
 
@@ -330,66 +393,72 @@ def _is_number(value: object) -> bool:
         return False
 
 
-def _array(name: str, facts: object, generation: str) -> ArrayMetadata:
-    if not isinstance(facts, dict):
-        raise _Wrong(f'array "{name}" is {facts!r:.60}')
-    shape, channels = _take(facts, "shape", list), _take(facts, "channels", list)
+def _array(name: str, entry: object, generation: str) -> ArrayMetadata:
+    if not isinstance(entry, dict):
+        raise _Invalid(f'array "{name}" is {entry!r:.60}')
+    shape, channels = _take(entry, "shape", list), _take(entry, "channels", list)
     if not shape or not all(type(side) is int and 0 < side < 1 << 31 for side in shape):
-        raise _Wrong(f'"shape" of array "{name}" is {shape!r:.60}')
+        raise _Invalid(f'"shape" of array "{name}" is {shape!r:.60}')
     if not all(isinstance(channel, str) for channel in channels):
-        raise _Wrong(f'"channels" of array "{name}" is {channels!r:.60}')
-    # A store names files of its own only: what others wrote must not lead a reader anywhere else.
-    file = _take(facts, "file", str)
+        raise _Invalid(f'"channels" of array "{name}" is {channels!r:.60}')
+    # A store names its own files only: a forged manifest must not lead a reader anywhere else.
+    file = _take(entry, "file", str)
     if file not in (f"{name}.npy", shared_name(generation, name), f"{FASTIO}{memory_name(generation, name)}"):
-        raise _Wrong(f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor its own in shared memory')
-    crc32 = _take(facts, "crc32", (int, type(None)))
-    return ArrayMetadata(file, tuple(shape), _take(facts, "dtype", str), tuple(channels), crc32)
+        raise _Invalid(
+            f'"file" of array "{name}" is {file!r:.60}, neither {name}.npy nor the store\'s own shared memory'
+        )
+    crc32 = _take(entry, "crc32", (int, type(None)))
+    return ArrayMetadata(file, tuple(shape), _take(entry, "dtype", str), tuple(channels), crc32)
 
 
 def shared_name(generation: str, name: str) -> str:
-    """Return the path of an array in shared memory; that knows no folders a server could look into."""
+    """Return the path of an array in shared memory; a server looks for it there by name, not in folders."""
     return str(SHARED / f"{memory_name(generation, name)}.npy")
 
 
 def memory_name(generation: str, name: str) -> str:
-    """Return the name of an array in memory that others share: it tells whose it is."""
+    """Return the name of an array in shared memory: it says which store the array belongs to."""
     return f"nuclei-{generation}-{name}"
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise `_Wrong` unless all that a manifest says fits together."""
+    """Raise `_Invalid` unless the values of a manifest fit together."""
     tile, items = manifest.tile, max(1, manifest.n)
     if tile % 16 or manifest.overlap % 16:
-        raise _Wrong(f'"tile" and "overlap" are {tile} and {manifest.overlap}, not multiples of 16')
+        raise _Invalid(f'"tile" and "overlap" are {tile} and {manifest.overlap}, not multiples of 16')
     if manifest.total > len(manifest.grid):
-        raise _Wrong(f'"n" is {manifest.total}, of a slide with {len(manifest.grid)} tiles')
-    if (part := manifest.shard) is not None:
-        if manifest.kind != "masks" or part.number >= part.count:
-            raise _Wrong(f'"shard" is {part.number} of {part.count}, in a store of {manifest.kind}')
-        if (part.first, part.first + manifest.n) != part.shard.range(part.total):
-            raise _Wrong(f'"shard" and "n" do not fit: {part.shard} of {part.total} tiles has others than it says')
+        raise _Invalid(f'"n" is {manifest.total}, of a slide with {len(manifest.grid)} tiles')
+    if (shard := manifest.shard) is not None:
+        if manifest.kind != "masks" or shard.number >= shard.count:
+            raise _Invalid(f'"shard" is {shard.number} of {shard.count}, in a {STORE_NAMES[manifest.kind]}')
+        if (shard.first, shard.first + manifest.n) != shard.shard.range(shard.total):
+            raise _Invalid(
+                f'"shard" and "n" do not fit: shard {shard.shard} of {shard.total} tiles has another range of tiles'
+            )
     if (manifest.model is None) != (manifest.kind == "tiles"):
-        raise _Wrong('"model" must be there for masks, and for nothing else')
-    masks = manifest.arrays.get("masks")
+        raise _Invalid('"model" must be present in a map store, and only there')
+    maps = manifest.arrays.get("masks")
     expected = {
         "tiles": ((items, tile, tile, 3), "uint8"),
-        "masks": ((items, tile, tile, masks.shape[-1] if masks else 0), "uint8"),
+        "masks": ((items, tile, tile, maps.shape[-1] if maps else 0), "uint8"),
         "index": ((items, 2), "int32"),
         "tissue": (None, "bool"),
     }
-    for name, facts in manifest.arrays.items():
+    for name, array in manifest.arrays.items():
         shape, dtype = expected[name]
-        if facts.dtype != dtype or (len(facts.shape) != 2 if shape is None else facts.shape != shape):
-            raise _Wrong(f'array "{name}" is {facts.dtype} {list(facts.shape)!r:.60}; it does not fit tiles and n')
-        if (facts.crc32 is None) != (name == manifest.kind):
-            raise _Wrong(f'"crc32" of array "{name}" is {facts.crc32}')
-    if masks and len(masks.channels) != masks.shape[-1]:
-        raise _Wrong(f'"channels" of array "masks" names {len(masks.channels)} of {masks.shape[-1]}')
+        if array.dtype != dtype or (len(array.shape) != 2 if shape is None else array.shape != shape):
+            raise _Invalid(
+                f'array "{name}" is {array.dtype} {list(array.shape)!r:.60}, which does not fit "tile" and "n"'
+            )
+        if (array.crc32 is None) != (name == manifest.kind):
+            raise _Invalid(f'"crc32" of array "{name}" is {array.crc32}')
+    if maps and len(maps.channels) != maps.shape[-1]:
+        raise _Invalid(f'"channels" of array "masks" has {len(maps.channels)} names for {maps.shape[-1]} channels')
     if manifest.kind not in manifest.arrays or "index" not in manifest.arrays:
-        raise _Wrong(f'"arrays" lacks "{manifest.kind}" or "index"')
+        raise _Invalid(f'"arrays" lacks "{manifest.kind}" or "index"')
 
 
 def _checksum(document: Mapping[str, Any]) -> int:
-    """Return the CRC-32 of a manifest: of the JSON of all other keys, sorted, without spaces."""
+    """Return the CRC-32 of a manifest: of the JSON of all its other keys, sorted and without spaces."""
     rest = {key: value for key, value in document.items() if key != "crc32"}
     return zlib.crc32(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""Reads a store, also while it is being written: items in order, each against its checksum."""
+"""Reads a store, also while it is being written. Every item that is read is compared with its checksum."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, FastIOReade
 from nuclei_segmentation.shared.errors import InputError, StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.lock import held
+from nuclei_segmentation.shared.runtime.output_folder import WORK
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, SHARD
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import Array, ArrayReader, ReadableArray
 from nuclei_segmentation.shared.store.ledger import DAMAGED, LedgerReader, checksum
-from nuclei_segmentation.shared.store.manifest import WORK, ArrayMetadata, Manifest, is_complete, read_manifest
+from nuclei_segmentation.shared.store.manifest import STORE_NAMES, ArrayMetadata, Manifest, is_complete, read_manifest
 
 
 class StoreReader(Closing):
@@ -27,34 +28,34 @@ class StoreReader(Closing):
     Parameters
     ----------
     folder : pathlib.Path
-        The store's.
+        The store's folder.
     manifest : Manifest
-        As read from it.
+        The manifest that was read there.
     wait_limit : WaitLimit
-        How long to wait for what is not there yet.
+        How long to wait for items that are not finished.
     fastio : Context, optional
-        The FastIO context of NVIDIA's driver, where it runs this stage.
+        The FastIO context, if NVIDIA's driver runs this stage.
 
     Raises
     ------
     InputError
-        It is not complete, and there is no waiting.
+        The store is not complete, and the stage does not wait.
     StoreError
-        Its files are not what the manifest says.
+        A file of the store is not what the manifest says.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, wait_limit: WaitLimit, fastio: Context = None) -> None:
         self.folder, self.manifest = folder, manifest
         self._wait_limit = wait_limit
-        self._kind = manifest.kind
-        facts = manifest.arrays[self._kind]
+        self._name = STORE_NAMES[manifest.kind]
+        large = manifest.arrays[manifest.kind]
         self._finished = False
         try:
             self._array: ReadableArray
-            if facts.file.startswith(FASTIO):
-                self._array = FastIOReader(fastio, facts.file, facts.shape, facts.dtype)
+            if large.file.startswith(FASTIO):
+                self._array = FastIOReader(fastio, large.file, large.shape, large.dtype)
             else:
-                self._array = ArrayReader(folder / facts.file, facts.shape, facts.dtype)
+                self._array = ArrayReader(folder / large.file, large.shape, large.dtype)
             try:
                 self._ledger = LedgerReader(folder / ledger.FILE, manifest.generation, manifest.n)
                 self._poll()
@@ -62,44 +63,69 @@ class StoreReader(Closing):
                 self._array.close()
                 raise
         except StoreError:
-            self.check_same()  # if it was made again just now, that is the better explanation
+            self.check_same()  # if the store was replaced just now, that explains more
             raise
         if not self._finished and not wait_limit.waits:
             self.close()
             maker = f"filter with {SHARD}={shard.shard}" if (shard := manifest.shard) else "the stage that makes it"
             raise InputError(
-                f"the store of {self._kind} in {folder} is not complete ({self.count} of {manifest.n}): run {maker} "
-                f"to its end, or unset {NO_SYNC_LOCK} to run the two together"
+                f"the {self._name} in {folder} is not complete ({self.count} of {manifest.n} tiles): run {maker} "
+                f"to its end, or unset {NO_SYNC_LOCK} to run both stages together"
             )
 
     @property
     def tile_positions(self) -> npt.NDArray[np.int32]:
-        """Row and column of each tile, (n, 2)."""
+        """Row and column of each tile: (n, 2) int32."""
         content: npt.NDArray[np.int32] = self.small("index")[: self.manifest.n]
         grid = self.manifest.grid
         numbers = content[:, 0].astype(np.int64) * grid.columns + content[:, 1]
         inside = (content >= 0).all() and (content < (grid.rows, grid.columns)).all()
         if not inside or (np.diff(numbers) <= 0).any():
-            raise StoreError(f"{self.folder / self.manifest.arrays['index'].file} names no tiles of this slide's grid")
+            raise StoreError(
+                f"{self.folder / self.manifest.arrays['index'].file} does not list tiles of this slide's grid; "
+                "make the store again"
+            )
         return content
 
     def small(self, name: str) -> Array:
-        """Return a small array whole."""
+        """Return all of a small array."""
         return read_array(self.folder, self.manifest.arrays[name])
 
     def has(self, start: int, stop: int) -> bool:
-        """Tell whether items are there; looks again if not."""
+        """Tell whether the items from `start` to `stop` - 1 are finished; reads new records of the ledger if not.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range of items.
+
+        Returns
+        -------
+        bool
+        """
         return self._all(start, stop) or (self._poll() and self._all(start, stop))
 
     def ranges(self, wanted: npt.NDArray[np.int64], batch: int) -> Iterator[tuple[int, int]]:
-        """Yield (start, stop) of wanted items in order, at most `batch` at a time, each when its items are there.
+        """Yield ranges of wanted items, in order, each when its items are finished.
+
+        Parameters
+        ----------
+        wanted : numpy.ndarray
+            (m,) int64, numbers of items in ascending order.
+        batch : int
+            The most items of a range.
+
+        Yields
+        ------
+        start, stop : int
+            The range has the items from `start` to `stop` - 1.
 
         Raises
         ------
-        WaitedTooLong, InputError
-            They do not come.
+        WaitedTooLong
+            The items do not come.
         StoreError
-            The store was made again meanwhile, or its ledger is damaged.
+            The store was replaced meanwhile, or its ledger is corrupt.
         """
         place = 0
         while place < len(wanted):
@@ -110,26 +136,54 @@ class StoreReader(Closing):
             yield start, stop
 
     def wait_for(self, start: int, stop: int) -> None:
-        """Wait until items are there; see `ranges`."""
+        """Wait until the items from `start` to `stop` - 1 are finished.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range of items.
+
+        Raises
+        ------
+        WaitedTooLong
+            The items do not come.
+        StoreError
+            The store was replaced meanwhile, or its ledger is corrupt.
+        """
         while not self.has(start, stop):
             self._wait()
 
     def read(self, start: int, stop: int) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Return items and which of them are damaged places of the slide. Any thread may do so at any time.
+        """Return the items from `start` to `stop` - 1. Any thread may call this at any time.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range of items.
+
+        Returns
+        -------
+        items : numpy.ndarray
+            (stop - start, T, T, channels) uint8.
+        damaged : numpy.ndarray
+            (stop - start,) bool, which of them could not be read from the slide.
 
         Raises
         ------
         StoreError
-            An item is not what was stored.
+            An item does not have its checksum.
         """
         items = self._array.get(start, stop)
         for number, item in zip(range(start, stop), items, strict=True):
             if checksum(item) != self._ledger.entries[number].checksum:
-                raise self._wrong(number)
+                raise StoreError(
+                    f"{self._array.path}: tile {number} is corrupt (its checksum differs); run the stage that made the "
+                    "store again: it rewrites corrupt tiles"
+                )
         return items, self.damaged(start, stop)
 
-    def wrong_items(self) -> list[int]:
-        """Return the items whose bytes are not what the ledger says; reads all of them."""
+    def corrupt_items(self) -> list[int]:
+        """Return the items that do not have their checksum; reads all items."""
         return [
             number
             for number, entry in sorted(self._ledger.entries.items())
@@ -137,30 +191,46 @@ class StoreReader(Closing):
         ]
 
     def damaged(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Tell which items are damaged places of the slide."""
+        """Tell which of the items from `start` to `stop` - 1 could not be read from the slide.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range of items.
+
+        Returns
+        -------
+        numpy.ndarray
+            (stop - start,) bool.
+        """
         flags = [self._ledger.entries[item].flags for item in range(start, stop)]
         return np.array([bool(flag & DAMAGED) for flag in flags], np.bool_)
 
     @property
     def count(self) -> int:
-        """Items that are there."""
+        """Number of finished items."""
         return len(self._ledger.entries)
 
     def wait_until_complete(self) -> None:
-        """Wait for the end of the store; all that it says is then final."""
+        """Wait until the store is complete and nothing in it changes any more."""
         while not self._finished:
             if not self._poll():
                 self._wait()
         self.check_same()
 
     def check_same(self) -> None:
-        """Raise `StoreError` if the store is no longer the one that was opened."""
+        """Raise `StoreError` if the store was replaced since it was opened."""
         now = read_manifest(self.folder)
         if now is None or now.generation != self.manifest.generation:
-            raise StoreError(f"the store in {self.folder} was replaced while it was read; run this again")
+            raise StoreError(f"the store in {self.folder} was replaced while it was read; run the same command again")
+
+    def awaited(self) -> str:
+        """Return what the reader waits for, for messages."""
+        idle = "" if held(self.folder / WORK) else ", which no stage is writing at the moment"
+        return f"{self._name} in {self.folder} ({self.count} of {self.manifest.n} tiles){idle}"
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the store's files."""
         self._array.close()
         self._ledger.close()
 
@@ -168,14 +238,13 @@ class StoreReader(Closing):
         return all(item in self._ledger.entries for item in range(start, stop))
 
     def _poll(self) -> bool:
-        """Take in what is new; return whether there was anything."""
-        # In this order: a ledger read after `COMPLETE` was seen is final.
+        """Read new records of the ledger; return whether there were any, or the store is complete."""
+        # In this order: what the ledger says after `COMPLETE` was seen is final.
         complete = is_complete(self.folder, self.manifest)
         new = self._ledger.poll()
         if complete and not self._finished:
-            wrong = self._ledger.why_incomplete()
-            if wrong:
-                raise StoreError(f"{wrong}; make the store again")
+            if problem := self._ledger.why_incomplete():
+                raise StoreError(f"{problem}; make the store again")
             self._finished = True
         if new or self._finished:
             self._wait_limit.progress()
@@ -183,30 +252,30 @@ class StoreReader(Closing):
 
     def _wait(self) -> None:
         self.check_same()
-        self._wait_limit.wait(self.lacking)
-
-    def lacking(self) -> str:
-        """Say what is waited for."""
-        idle = "" if held(self.folder / WORK) else ", on which nobody works at the moment"
-        return f"store of {self._kind} in {self.folder} ({self.count} of {self.manifest.n}){idle}"
-
-    def _wrong(self, number: int) -> StoreError:
-        return StoreError(
-            f"{self._array.path}: tile {number} is damaged (its checksum differs); run the stage that made it again: "
-            "it makes good what is wrong"
-        )
+        self._wait_limit.wait(self.awaited)
 
 
-def read_array(folder: Path, facts: ArrayMetadata) -> Array:
-    """Return a small array whole.
+def read_array(folder: Path, array: ArrayMetadata) -> Array:
+    """Return all of a small array.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    array : ArrayMetadata
+        The array, as the manifest describes it.
+
+    Returns
+    -------
+    numpy.ndarray
 
     Raises
     ------
     StoreError
-        It is not what was stored.
+        The file is missing, is not this array, or does not have its checksum.
     """
-    with ArrayReader(folder / facts.file, facts.shape, facts.dtype) as array:
-        content = array.get(0, facts.shape[0])
-    if zlib.crc32(content.data) != facts.crc32:
-        raise StoreError(f"{folder / facts.file} is damaged (its checksum differs); make the store again")
+    with ArrayReader(folder / array.file, array.shape, array.dtype) as file:
+        content = file.get(0, array.shape[0])
+    if zlib.crc32(content.data) != array.crc32:
+        raise StoreError(f"{folder / array.file} is corrupt (its checksum differs); make the store again")
     return content

@@ -1,13 +1,13 @@
-"""The parts of a store of masks: the store itself, or its shards, wherever they lie and as they come.
+"""The stores that together hold the maps of all tiles: one undivided map store, or its shards, wherever they lie.
 
-Shards go together if their number, their content's key and their run are the same. What else is there is refused by who
-does not wait, and left aside by who does, for it may be about to be replaced.
+Shards go together if their number of shards, their key and their run are the same. A stage that does not wait refuses
+other shards. A stage that waits ignores them, for they may be about to be replaced.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os.path import realpath
 from pathlib import Path
@@ -17,163 +17,178 @@ from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.shard import Shard
-from nuclei_segmentation.shared.store.find import belongs_elsewhere, missing, places_of
+from nuclei_segmentation.shared.store.find import Objection, no_store, reason_to_wait, store_folders
 from nuclei_segmentation.shared.store.ledger import FILE as LEDGER
 from nuclei_segmentation.shared.store.ledger import records
 from nuclei_segmentation.shared.store.manifest import Manifest, is_complete, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import shard_folders
 
-Refuse = Callable[[Manifest], str]
-
 
 @dataclass(frozen=True, slots=True)
 class ShardStore:
-    """A store of masks that has all or a share of them."""
+    """A map store with all tiles, or with one shard of them.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    manifest : Manifest
+        Its manifest.
+    """
 
     folder: Path
     manifest: Manifest
 
     @property
     def shard(self) -> Shard:
-        """Which one it is; all masks are shard 0 of 1."""
+        """Which shard it is. An undivided store is shard 0 of 1."""
         return Shard(0, 1) if self.manifest.shard is None else self.manifest.shard.shard
 
     @property
     def first(self) -> int:
-        """Its first tile, among all."""
+        """Id of its first tile."""
         return 0 if self.manifest.shard is None else self.manifest.shard.first
 
     @property
     def group(self) -> tuple[int, str, str]:
-        """What is the same in all parts that go together."""
+        """What shards that go together have in common: the number of shards, the key and the run."""
         return self.shard.count, self.manifest.key, self.manifest.run
 
 
 class ShardSet:
-    """The parts of one store of masks. Who waits has at least one of them, who does not has all.
+    """The map stores that a stage reads. A stage that waits begins with one of them, any other with all of them.
 
     Parameters
     ----------
     settings : Settings
-        Where to look. Who waits and belongs to a run (``NUCLEI_RUN_ID``) takes no store of another run.
+        Say where to look. A stage that waits and belongs to a run (``NUCLEI_RUN_ID``) ignores stores of other runs.
     wait_limit : WaitLimit
-        How long to wait for the first of them.
-    refuse : Refuse
-        Says what is wrong with a store that was found, or nothing.
+        How long to wait for the first store.
+    objection : Objection
+        Returns why a store is not the right one; an empty text if it is.
 
     Attributes
     ----------
-    found : dict of int to ShardStore
-        Those that are there, by the shard's number.
-    one
-        The manifest of any of them: of slide, tiles and model all say the same.
-    count
-        How many there are to be.
+    stores : dict of int to ShardStore
+        The stores found so far, by their shard's number.
+    manifest : Manifest
+        The manifest of one of them. In all of them the slide, the tiles and the model are the same.
+    count : int
+        How many shards there are in total.
 
     Raises
     ------
     InputError
-        There is none, or one is missing, and no waiting.
+        There is no store, or a shard is missing, and the stage does not wait.
     WaitedTooLong
-        None came.
+        No store came.
     StoreError
-        A manifest cannot be understood, a part is not the right one, or is there twice.
+        A manifest is invalid, a store is not the right one, or a shard exists twice.
     """
 
-    def __init__(self, settings: Settings, wait_limit: WaitLimit, refuse: Refuse) -> None:
-        self._settings, self._waits, self._refuse = settings, wait_limit.waits, refuse
-        self._places = places_of(settings, "masks")
-        self._other = ""
-        self.found: dict[int, ShardStore] = {}
+    def __init__(self, settings: Settings, wait_limit: WaitLimit, objection: Objection) -> None:
+        self._settings, self._waits, self._objection = settings, wait_limit.waits, objection
+        self._places = store_folders(settings, "masks")
+        self._ignored = ""  # why a store was ignored, for messages
+        self.stores: dict[int, ShardStore] = {}
         while not self.look():
             if not self._waits:
-                raise InputError(missing(settings, "masks"))
-            wait_limit.wait(lambda: f"store of masks in {self._places[0]} or {self._places[1]}{self._other}")
-        first = next(iter(self.found.values()))
-        self.one, self.count = first.manifest, first.shard.count
-        if not self._waits and len(self.found) < self.count:
-            raise InputError(self._missing(first))
+                raise InputError(no_store(settings, "masks"))
+            wait_limit.wait(lambda: f"map store in {self._places[0]} or {self._places[1]}{self._ignored}")
+        first = next(iter(self.stores.values()))
+        self.manifest, self.count = first.manifest, first.shard.count
+        if not self._waits and len(self.stores) < self.count:
+            raise InputError(self._missing_shards(first))
 
     def look(self) -> bool:
-        """Take in what has come since; return whether there is anything at all."""
-        if self.found and len(self.found) == self.count:
+        """Look for further stores; return whether any store was found so far.
+
+        Raises
+        ------
+        StoreError
+            A manifest is invalid, a store is not the right one, or a shard exists twice.
+        """
+        if self.stores and len(self.stores) == self.count:
             return True
-        known = {part.folder for part in self.found.values()}
-        parts, unreadable = self._fitting(known)
-        like = next(iter(self.found.values())) if self.found else _typical(parts)
-        if like is not None and like.manifest.shard is None:
-            parts = [like]  # of several the first, as of stores of tiles
-        for part in parts:
-            if like is not None and part.group == like.group:
-                twice = self.found.setdefault(part.shard.number, part)
-                if realpath(twice.folder) != realpath(part.folder):
+        known = {store.folder for store in self.stores.values()}
+        candidates, unreadable = self._candidates(known)
+        model = next(iter(self.stores.values())) if self.stores else _most_common(candidates)
+        if model is not None and model.manifest.shard is None:
+            candidates = [model]  # of several undivided stores the first is taken
+        for store in candidates:
+            assert model is not None
+            if store.group == model.group:
+                other = self.stores.setdefault(store.shard.number, store)
+                if realpath(other.folder) != realpath(store.folder):
                     raise StoreError(
-                        f"{_name(part)} is there twice, in {twice.folder} and in {part.folder}; remove one"
+                        f"{_name(store)} exists twice, in {other.folder} and in {store.folder}; remove one"
                     )
-            elif like is not None:
-                wrong = f"{_name(part)} in {part.folder} {_difference(part, like)}"
+            else:
+                reason = f"{_name(store)} in {store.folder} {_difference(store, model)}"
                 if not self._waits:
-                    raise StoreError(wrong)
-                self._other = f" ({wrong})"
-        if unreadable is not None and (like is None or len(self.found) < like.shard.count):
+                    raise StoreError(reason)
+                self._ignored = f" ({reason})"
+        if unreadable is not None and (model is None or len(self.stores) < model.shard.count):
             raise unreadable
-        return bool(self.found)
+        return bool(self.stores)
 
     @property
-    def count_there(self) -> int:
-        """Masks that the ledgers name, of all parts that are there."""
-        return sum(min(part.manifest.n, records(part.folder / LEDGER)) for part in list(self.found.values()))
+    def finished_tiles(self) -> int:
+        """Number of tiles whose maps are finished, in all stores found so far."""
+        return sum(min(store.manifest.n, records(store.folder / LEDGER)) for store in list(self.stores.values()))
 
     def progress(self) -> int:
-        """Return a number that grows whenever a part comes, or anybody works on one."""
-        return len(self.found) + sum(records(part.folder / LEDGER) for part in self.found.values())
+        """Return a number that grows whenever a store is found, or a stage writes to one."""
+        return len(self.stores) + sum(records(store.folder / LEDGER) for store in self.stores.values())
 
     @property
     def complete(self) -> bool:
-        """Whether all are there, and complete."""
-        return len(self.found) == self.count and all(
-            is_complete(part.folder, part.manifest) for part in self.found.values()
+        """Whether all shards are found and complete."""
+        return len(self.stores) == self.count and all(
+            is_complete(store.folder, store.manifest) for store in self.stores.values()
         )
 
     @property
     def folders(self) -> list[Path]:
-        """Where those lie that are there, and what they lie in where that is more."""
-        shards = {part.folder.parent for part in self.found.values() if Shard.named(part.folder.name) is not None}
-        return [*(part.folder for part in self.found.values()), *shards]
+        """The folders of the stores found so far, and those that shard folders lie in."""
+        parents = {store.folder.parent for store in self.stores.values() if Shard.named(store.folder.name) is not None}
+        return [*(store.folder for store in self.stores.values()), *parents]
 
     @property
     def manifests(self) -> list[Manifest]:
-        """Of those that are there."""
-        return [part.manifest for part in self.found.values()]
+        """The manifests of the stores found so far."""
+        return [store.manifest for store in self.stores.values()]
 
-    def lacking(self, number: int) -> str:
-        """Say that a shard is waited for which is not there yet."""
-        return f"masks of shard {Shard(number, self.count)} in {self._places[0]} or {self._places[1]}{self._other}"
+    def awaited(self, number: int) -> str:
+        """Return which shard is waited for, for messages."""
+        return (
+            f"map store of shard {Shard(number, self.count)} in {self._places[0]} or {self._places[1]}{self._ignored}"
+        )
 
-    def _fitting(self, known: set[Path]) -> tuple[list[ShardStore], StoreError | None]:
-        """Return the parts that will do, but for known ones, and what could not be read."""
-        fitting: list[ShardStore] = []
+    def _candidates(self, known: set[Path]) -> tuple[list[ShardStore], StoreError | None]:
+        """Return the map stores that are not known yet and raise no objection, and the first unreadable manifest."""
+        candidates: list[ShardStore] = []
         unreadable = None
-        self._other = ""
+        self._ignored = ""
         for folder in self._folders():
             if folder in known:
                 continue
             try:
                 manifest = read_manifest(folder)
-            except StoreError as error:  # it may be somebody else's file, and the store in the other folder
+            except StoreError as error:  # it may be another program's file, with the store in the other folder
                 unreadable = unreadable or error
                 continue
             if manifest is None or manifest.kind != "masks":
                 continue
-            part = ShardStore(folder, manifest)
-            wrong = self._refuse(manifest) or (belongs_elsewhere(self._settings, manifest) if self._waits else "")
-            if not wrong:
-                fitting.append(part)
+            store = ShardStore(folder, manifest)
+            reason = self._objection(manifest) or (reason_to_wait(self._settings, manifest) if self._waits else "")
+            if not reason:
+                candidates.append(store)
             elif self._waits:
-                self._other = f" ({wrong})"
-            elif not any(one.manifest.shard is None for one in fitting):
-                raise StoreError(f"the store of masks in {folder} does not fit: {wrong}{_again(part)}")
-        return fitting, unreadable
+                self._ignored = f" ({reason})"
+            elif not any(other.manifest.shard is None for other in candidates):
+                raise StoreError(f"the map store in {folder} does not fit: {reason}{_advice(store)}")
+        return candidates, unreadable
 
     def _folders(self) -> Iterator[Path]:
         for place in self._places:
@@ -181,47 +196,48 @@ class ShardSet:
             for _, folder in shard_folders(place):
                 yield folder
 
-    def _missing(self, like: ShardStore) -> str:
-        lacking = [Shard(number, self.count) for number in range(self.count) if number not in self.found]
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    def _missing_shards(self, found: ShardStore) -> str:
+        missing = [Shard(number, self.count) for number in range(self.count) if number not in self.stores]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         return (
-            f"the masks in {like.folder.parent} are in {self.count} shards, of which {lacking[0]}{more} "
-            f"{'are' if more else 'is'} missing; run filter with {SHARD}={lacking[0]} on the same tiles and folder"
+            f"the maps in {found.folder.parent} are in {self.count} shards, of which {missing[0]}{more} "
+            f"{'are' if more else 'is'} missing; run filter with {SHARD}={missing[0]} on the same tiles and folder"
         )
 
 
-def _typical(parts: list[ShardStore]) -> ShardStore | None:
-    """Return one of those parts that most others go with."""
-    whole = [part for part in parts if part.manifest.shard is None]
-    shards = [part for part in parts if part.manifest.shard is not None]
-    if whole and shards:
+def _most_common(stores: list[ShardStore]) -> ShardStore | None:
+    """Return a store of the group that most stores belong to; None if there are no stores."""
+    undivided = [store for store in stores if store.manifest.shard is None]
+    shards = [store for store in stores if store.manifest.shard is not None]
+    if undivided and shards:
         raise StoreError(
-            f"{whole[0].folder} holds all masks, and {shards[0].folder} a shard of them; remove one of the two"
+            f"{undivided[0].folder} holds all maps, and {shards[0].folder} a shard of them; remove one of the two"
         )
-    if whole:
-        return whole[0]
-    groups = Counter(part.group for part in parts)
-    return max(parts, key=lambda part: groups[part.group], default=None)  # of as many, the first
+    if undivided:
+        return undivided[0]
+    groups = Counter(store.group for store in stores)
+    return max(stores, key=lambda store: groups[store.group], default=None)  # of equally large groups, the first
 
 
-def _name(part: ShardStore) -> str:
-    return f"shard {part.shard}" if part.manifest.shard is not None else "the store of masks"
+def _name(store: ShardStore) -> str:
+    return f"shard {store.shard}" if store.manifest.shard is not None else "the map store"
 
 
-def _again(part: ShardStore) -> str:
-    return f"; run filter again with {SHARD}={part.shard}, or remove it" if part.manifest.shard is not None else ""
+def _advice(store: ShardStore) -> str:
+    return f"; run filter again with {SHARD}={store.shard}, or remove it" if store.manifest.shard is not None else ""
 
 
-def _difference(part: ShardStore, like: ShardStore) -> str:
-    """Say why a shard does not go with another."""
-    if part.shard.count != like.shard.count:
+def _difference(store: ShardStore, other: ShardStore) -> str:
+    """Return why a shard does not go with another."""
+    if store.shard.count != other.shard.count:
         return (
-            f"does not go with shard {like.shard} in {like.folder}: all shards must be of one number; remove those of "
-            "the other"
+            f"does not go with shard {other.shard} in {other.folder}: all shards must be of the same division; remove "
+            "those of one of the two"
         )
-    if part.manifest.key != like.manifest.key:
+    if store.manifest.key != other.manifest.key:
         return (
-            f"was made with another model, settings or version than shard {like.shard} in {like.folder}{_again(part)}"
+            f"was made with another model, settings or version than shard {other.shard} in {other.folder}"
+            f"{_advice(store)}"
         )
-    runs = [manifest.run or "(unnamed)" for manifest in (part.manifest, like.manifest)]
-    return f"belongs to run {runs[0]}, shard {like.shard} in {like.folder} to {runs[1]}{_again(part)}"
+    run, other_run = (manifest.run or "(unnamed)" for manifest in (store.manifest, other.manifest))
+    return f"belongs to run {run}, but shard {other.shard} in {other.folder} belongs to run {other_run}{_advice(store)}"

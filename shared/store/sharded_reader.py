@@ -1,4 +1,4 @@
-"""Reads the parts of a store of masks as one, also while they are being made, in whatever order they come."""
+"""Reads the shards of a map store as one, in the order of the tiles, also while they are being made in any order."""
 
 from __future__ import annotations
 
@@ -17,87 +17,111 @@ from nuclei_segmentation.shared.store.shard_set import ShardSet, ShardStore
 
 
 class ShardedReader(Closing):
-    """Open masks, all in one store or in shards. Two shards at most are open at a time, however many there are.
+    """The maps of all tiles, in one store or in shards. At most two shards are open at a time.
 
     Parameters
     ----------
-    parts : ShardSet
+    shards : ShardSet
         The stores.
     wait_limit : WaitLimit
-        How long to wait for what is not there yet.
+        How long to wait for maps that are not finished.
     fastio : Context, optional
-        The FastIO context of NVIDIA's driver, where it runs this stage.
+        The FastIO context, if NVIDIA's driver runs this stage.
 
     Raises
     ------
     InputError
-        One is not complete, and there is no waiting.
+        A store is not complete, and the stage does not wait.
     StoreError
-        The files of one are not what its manifest says.
+        A file of a store is not what its manifest says.
     """
 
-    def __init__(self, parts: ShardSet, wait_limit: WaitLimit, fastio: Context = None) -> None:
-        self._parts, self._wait_limit, self._fastio = parts, wait_limit, fastio
-        self._open: dict[int, StoreReader] = {}
-        self._under_way: dict[int, int] = {}  # number of the part by the first tile of a range that is to be read yet
+    def __init__(self, shards: ShardSet, wait_limit: WaitLimit, fastio: Context = None) -> None:
+        self._shards, self._wait_limit, self._fastio = shards, wait_limit, fastio
+        self._open: dict[int, StoreReader] = {}  # by the shard's number
+        self._pending: dict[int, int] = {}  # shard's number by the first tile of a range that is yet to be read
         self._lock = threading.Lock()
-        self._seen = -1
+        self._progress = -1
         try:
-            for number in sorted(parts.found, reverse=True):  # what is wrong with any of them is told at once
-                self._use(number)
+            for number in sorted(shards.stores, reverse=True):  # what is wrong with any of them is reported at once
+                self._reader(number)
         except BaseException:
             self.close()
             raise
 
     def ranges(self, batch: int) -> Iterator[tuple[int, int]]:
-        """Yield (start, stop) of all tiles in order, at most `batch` at a time, each when its masks are there.
+        """Yield ranges of all tiles, in order, each when its maps are finished.
+
+        Parameters
+        ----------
+        batch : int
+            The most tiles of a range.
+
+        Yields
+        ------
+        start, stop : int
+            The range has the tile ids from `start` to `stop` - 1. Each range must be read, once.
 
         Raises
         ------
-        WaitedTooLong, InputError
-            They do not come.
+        WaitedTooLong
+            The maps do not come.
+        InputError
+            A store is not complete, and the stage does not wait.
         StoreError
-            A store was made again meanwhile, or its ledger is damaged.
+            A store was replaced meanwhile, or its ledger is corrupt.
         """
-        for number in range(self._parts.count):
-            part = self._part(number)
-            reader = self._use(number)
-            for start in range(0, part.manifest.n, batch):
-                stop = min(start + batch, part.manifest.n)
+        for number in range(self._shards.count):
+            shard = self._wait_for_shard(number)
+            reader = self._reader(number)
+            for start in range(0, shard.manifest.n, batch):
+                stop = min(start + batch, shard.manifest.n)
                 while not reader.has(start, stop):
                     reader.check_same()
-                    self._wait(reader.lacking)
+                    self._wait(reader.awaited)
                 with self._lock:
-                    self._under_way[part.first + start] = number
-                yield part.first + start, part.first + stop
+                    self._pending[shard.first + start] = number
+                yield shard.first + start, shard.first + stop
 
     def read(self, start: int, stop: int) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Return masks and which of them are damaged places of the slide: once for each of `ranges`, from any thread.
+        """Return the maps of a range. Any thread may call this, once for each of `ranges`.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range.
+
+        Returns
+        -------
+        maps : numpy.ndarray
+            (stop - start, T, T, channels) uint8.
+        damaged : numpy.ndarray
+            (stop - start,) bool, which tiles could not be read from the slide.
 
         Raises
         ------
         StoreError
-            A mask is not what was stored.
+            The maps of a tile do not have their checksum.
         """
         with self._lock:
-            number = self._under_way[start]
-            reader, first = self._open[number], self._parts.found[number].first
+            number = self._pending[start]
+            reader, first = self._open[number], self._shards.stores[number].first
         try:
             return reader.read(start - first, stop - first)
         finally:
             with self._lock:
-                del self._under_way[start]
+                del self._pending[start]
 
     @property
     def count(self) -> int:
-        """Masks that are there."""
-        return self._parts.count_there
+        """Number of tiles whose maps are finished."""
+        return self._shards.finished_tiles
 
     def wait_until_complete(self) -> None:
-        """Wait for the end of all parts; all that they say is then final."""
-        for number in range(self._parts.count):
-            self._part(number)
-            self._use(number).wait_until_complete()
+        """Wait until all shards are complete and nothing in them changes any more."""
+        for number in range(self._shards.count):
+            self._wait_for_shard(number)
+            self._reader(number).wait_until_complete()
 
     def close(self) -> None:
         """Close all files."""
@@ -105,28 +129,27 @@ class ShardedReader(Closing):
             reader.close()
         self._open.clear()
 
-    def _part(self, number: int) -> ShardStore:
-        """Return a part, when it is there."""
-        while number not in self._parts.found:
-            self._wait(lambda: self._parts.lacking(number))
-        return self._parts.found[number]
+    def _wait_for_shard(self, number: int) -> ShardStore:
+        while number not in self._shards.stores:
+            self._wait(lambda: self._shards.awaited(number))
+        return self._shards.stores[number]
 
-    def _use(self, number: int) -> StoreReader:
-        """Return the reader of a part; closes those that nobody needs any more."""
+    def _reader(self, number: int) -> StoreReader:
+        """Return the reader of a shard; close readers that are no longer needed."""
         with self._lock:
-            needed = {number, *self._under_way.values()}
+            needed = {number, *self._pending.values()}
             for other in set(self._open) - needed:
                 self._open.pop(other).close()
             if number not in self._open:
-                part = self._parts.found[number]
-                self._open[number] = StoreReader(part.folder, part.manifest, self._wait_limit, self._fastio)
+                store = self._shards.stores[number]
+                self._open[number] = StoreReader(store.folder, store.manifest, self._wait_limit, self._fastio)
             return self._open[number]
 
-    def _wait(self, lacking: Callable[[], str]) -> None:
-        """Wait a little; work on any part is progress."""
-        self._parts.look()
-        seen = self._parts.progress()
-        if seen != self._seen:
-            self._seen = seen
+    def _wait(self, awaited: Callable[[], str]) -> None:
+        """Wait a short time. Work on any shard counts as progress."""
+        self._shards.look()
+        progress = self._shards.progress()
+        if progress != self._progress:
+            self._progress = progress
             self._wait_limit.progress()
-        self._wait_limit.wait(lacking)
+        self._wait_limit.wait(awaited)

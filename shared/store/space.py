@@ -1,4 +1,4 @@
-"""Whether an array fits into shared memory. What lies there takes memory, and is charged to the container."""
+"""Checks that an array fits into shared memory, which counts as memory of the container."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from nuclei_segmentation.shared.runtime.resources import free_bytes, human, memo
 from nuclei_segmentation.shared.store.array import SHARED
 
 
-def check_shared(needed: int, ours: int) -> None:
-    """Refuse what would not fit: reserving memory beyond the container's limit would end the process, not fail.
+def check_shared(needed: int, reusable: int) -> None:
+    """Refuse an array that would not fit. Reserving memory beyond the container's limit would kill the process.
 
     Parameters
     ----------
     needed : int
-        Bytes.
-    ours : int
-        Bytes that an older store has there, which goes first.
+        Bytes that the array takes.
+    reusable : int
+        Bytes of an older store, which is removed first.
 
     Raises
     ------
     NoSpace
-        Shared memory, or the memory that this process may use, has less.
+        Shared memory, or the memory that this process may use, has less space.
     """
     advice = "or turn it off (`store: {shm: false}`)"
     if not SHARED.is_dir():
         raise NoSpace(f"there is no shared memory ({SHARED}) here; share it (--ipc=host), {advice}")
-    free = free_bytes(SHARED) + ours
+    free = free_bytes(SHARED) + reusable
     if free < needed:
         raise NoSpace(
             f"{SHARED} has {human(free)} free, the store needs {human(needed)}; enlarge it (--shm-size), {advice}"
         )
     left = memory_left()
-    if left is not None and left + ours < needed:
+    if left is not None and left + reusable < needed:
         raise NoSpace(
-            f"the container may take {human(left + ours)} more of memory, the store in {SHARED} needs {human(needed)}; "
+            f"the container may use {human(left + reusable)} more memory, the store in {SHARED} needs {human(needed)}; "
             f"raise its limit, {advice}"
         )

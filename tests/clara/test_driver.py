@@ -96,7 +96,7 @@ def test_a_stage_in_a_thread_of_the_driver(job: Job, small_slide: Path, tmp_path
     [
         ("never", 17, ["without starting this stage", "clara-pod-manager"]),
         ("no-library", 2, ["libnvclara.so", "NVIDIA_CLARA_NOSYNCLOCK=TRUE"]),
-        ("no-driver", 2, ["has no Driver", "NVIDIA_CLARA_NOSYNCLOCK=TRUE"]),
+        ("no-driver", 2, ["has no class Driver", "NVIDIA_CLARA_NOSYNCLOCK=TRUE"]),
         ("refuses", 2, ["no Pod Manager answers", "NVIDIA_CLARA_NOSYNCLOCK=TRUE"]),
         ("breaks", 70, ["the stage is done", "the Pod Manager has gone"]),
     ],

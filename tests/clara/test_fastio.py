@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclei_segmentation.shared.clara.fastio import FastIOReader, FastIOWriter, _bytes, free_allocation
+from nuclei_segmentation.shared.clara.fastio import FastIOReader, FastIOWriter, _bytes, release_allocation
 from nuclei_segmentation.shared.errors import NucleiError, StoreError
 from nuclei_segmentation.shared.store.manifest import Manifest, _checksum
 from tests.clara.conftest import Job
@@ -212,7 +212,7 @@ def test_memory_that_cannot_be_published_is_an_error() -> None:
 def test_memory_that_cannot_be_had(context: object) -> None:
     with pytest.raises(StoreError, match="shm: false"):
         FastIOReader(context, f"fastio:{NAME}", (4, 6), "uint8")
-    free_allocation(context, f"fastio:{NAME}")
+    release_allocation(context, f"fastio:{NAME}")
 
 
 @pytest.mark.parametrize("wrong", ["truncated", "more"])

@@ -27,7 +27,7 @@ import nuclei_segmentation.operators.segmentation.run
 import nuclei_segmentation.operators.stitch.command  # noqa: F401 - imported once, before the forks
 from nuclei_segmentation.operators.commands import run
 from nuclei_segmentation.operators.stitch.pyramid import space
-from nuclei_segmentation.shared.store import free, ledger, writer
+from nuclei_segmentation.shared.store import ledger, release_shared_memory, writer
 from nuclei_segmentation.shared.store.manifest import is_complete, read_manifest
 
 CALLS = (
@@ -168,7 +168,7 @@ def main() -> None:
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
         if output.exists() and (manifest := read_manifest(output)) is not None:
-            free(manifest)
+            release_shared_memory(manifest)
         if within.exists():
             shutil.rmtree(within)
         if beside is not None:

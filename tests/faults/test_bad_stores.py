@@ -25,7 +25,7 @@ Break = Callable[[Path], None]
 
 @pytest.fixture(scope="module")
 def made(small_slide: Path, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a slide and both stores; nobody changes it."""
+    """A folder with a slide and both stores; no test changes it."""
     root = tmp_path_factory.mktemp("made")
     (root / "slide").mkdir()
     shutil.copy(small_slide, root / "slide")
@@ -192,7 +192,7 @@ def complete_is_deep(folder: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Break, str]] = {
-    "flipped bit": (flipped, "is damaged (its checksum differs)"),
+    "flipped bit": (flipped, "is corrupt (its checksum differs)"),
     "truncated": (truncated, "is truncated"),
     "pickled": (pickled, "is not the array"),
     "other type": (other_type, "is not the array"),
@@ -243,7 +243,7 @@ def test_a_store_of_another_slide_or_of_other_tiles(
     rewrite(inputs / "tiles", slide=replace(other.slide, width=701))
     refused(do("stitch", tmp_path / "out"), 18, "another slide")
     rewrite(inputs / "tiles", slide=other.slide, key="other")
-    refused(do("stitch", tmp_path / "out"), 18, "another store of tiles")
+    refused(do("stitch", tmp_path / "out"), 18, "another tile store")
     (inputs / "slide" / "small.tif").unlink()
     shutil.copy(sample_slide, inputs / "slide")
     refused(do("stitch", tmp_path / "out"), 18, "of another slide, small.tif, not of the cmu_small_region.svs")
@@ -259,12 +259,12 @@ def test_the_input_is_never_the_output(
         return  # that is its own result
     (tmp_path / "config.yaml").write_text((dark_config / "config.yaml").read_text() + f"overwrite: {overwrite}\n")
     before = {path: path.read_bytes() for path in (inputs / kind).iterdir()}
-    refused(do(command, inputs / kind, config=tmp_path), 13, f"store of {kind}")
+    refused(do(command, inputs / kind, config=tmp_path), 13, "tile store" if kind == "tiles" else "map store")
     assert {path: path.read_bytes() for path in (inputs / kind).iterdir()} == before
 
 
 def test_a_store_of_the_other_kind_is_in_the_way(do: Callable[..., Done], inputs: Path) -> None:
-    refused(do("load", inputs / "masks"), 13, "holds a store of masks", "overwrite: true")
+    refused(do("load", inputs / "masks"), 13, "holds a map store", "overwrite: true")
 
 
 @pytest.mark.parametrize("command", ["load", "filter", "stitch"])

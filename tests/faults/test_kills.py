@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nuclei_segmentation.shared.store import free
+from nuclei_segmentation.shared.store import release_shared_memory
 from nuclei_segmentation.shared.store.manifest import read_manifest
 from tests.stages.conftest import ROOT, Run, environment
 
@@ -74,7 +74,7 @@ def options(config: Path, folder: Path) -> list[str]:
 
 @pytest.fixture
 def inputs(run: Run, tiny_slide: Path, config: Path, tmp_path: Path) -> Path:
-    """A folder with the slide, and stores of tiles and masks in its subfolders."""
+    """A folder with the slide, and a tile store and a map store in its subfolders."""
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "slide").symlink_to(tiny_slide)
@@ -107,7 +107,7 @@ def test_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
         for kind in ("tiles", "masks"):
             manifest = read_manifest(inputs / kind)
             assert manifest is not None
-            free(manifest)
+            release_shared_memory(manifest)
     assert found["tiles"] == 6
     assert found["resumed"] == 6
     assert found["steps"] > 20
@@ -117,7 +117,7 @@ def given_back(inputs: Path) -> None:
     for folder in inputs.rglob("manifest.json"):
         manifest = read_manifest(folder.parent)
         assert manifest is not None
-        free(manifest)
+        release_shared_memory(manifest)
 
 
 def test_a_shard_of_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_shard_that_replaces_another_division(run: Run, inputs: Path, config: 
 def test_stitch_of_shards(run: Run, inputs: Path, config: Path, tmp_path: Path) -> None:
     whole = read_manifest(inputs / "masks")
     assert whole is not None
-    free(whole)
+    release_shared_memory(whole)
     shutil.rmtree(inputs / "masks")
     for number in range(2):
         variables = {"NVIDIA_CLARA_NOSYNCLOCK": "1", "NUCLEI_SHARD": f"{number}/2"}

@@ -143,7 +143,7 @@ def test_shards_made_in_folders_of_their_own_and_put_together(do: Do, inputs: Pa
         (inputs / "masks" / shard.name).symlink_to(shard)
     good(do("stitch"))
     assert content(tmp_path / "out") == content(made / "out")
-    refused(do("filter", text="overwrite: true\n"), 13, "shard-0-of-3 holds", "it is a link: delete that")
+    refused(do("filter", text="overwrite: true\n"), 13, "shard-0-of-3 holds", "it is a link: remove the link")
     assert all((inputs / "masks" / f"shard-{number}-of-3" / COMPLETE).exists() for number in range(3))
 
 
@@ -183,17 +183,17 @@ def test_a_wrong_tile_is_named_with_its_shard_which_alone_is_made_good(
     array = bytearray((shard / "masks.npy").read_bytes())
     array[-5] ^= 1
     (shard / "masks.npy").write_bytes(array)
-    refused(do("stitch"), 18, f"{shard / 'masks.npy'}: tile {manifest(shard).n - 1} is damaged")
+    refused(do("stitch"), 18, f"{shard / 'masks.npy'}: tile {manifest(shard).n - 1} is corrupt")
     assert "1 tiles to infer" in good(do("filter", "2/3")).err
     good(do("stitch"))
     assert content(tmp_path / "out") == content(made / "out")
 
 
 def test_a_missing_shard(do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path]) -> None:
-    refused(do("stitch"), 10, "no store of masks", f"-v <folder that filter wrote>:{inputs}/masks:ro")
+    refused(do("stitch"), 10, "no map store", f"-v <folder that filter wrote>:{inputs}/masks:ro")
     masks = in_shards(3)
     shutil.rmtree(masks / "shard-1-of-3")
-    words = f"the masks in {masks} are in 3 shards, of which 1/3 is missing; run filter with NUCLEI_SHARD=1/3"
+    words = f"the maps in {masks} are in 3 shards, of which 1/3 is missing; run filter with NUCLEI_SHARD=1/3"
     refused(do("stitch"), 10, words)
     shutil.rmtree(masks / "shard-0-of-3")
     refused(do("stitch"), 10, "of which 0/3 and 1 more are missing; run filter with NUCLEI_SHARD=0/3")
@@ -250,14 +250,14 @@ def with_an_undivided_one(masks: Path) -> None:
 
 AGAIN = "run filter again with NUCLEI_SHARD=1/3"
 MIXED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
-    "another run": (of_another_run, ["shard 1/3 in", "belongs to run yesterday", "to (unnamed)", AGAIN]),
+    "another run": (of_another_run, ["shard 1/3 in", "belongs to run yesterday", "to run (unnamed)", AGAIN]),
     "another model": (with_another_model, ["shard 1/3 in", "another model, settings or version", AGAIN]),
-    "other tiles": (of_other_tiles, ["shard-1-of-3 does not fit", "another store of tiles", AGAIN]),
+    "other tiles": (of_other_tiles, ["shard-1-of-3 does not fit", "another tile store", AGAIN]),
     "another slide": (of_another_slide, ["shard-1-of-3", "does not fit", AGAIN]),
-    "twice": (twice, ["shard 1/3 is there twice", "remove one"]),
+    "twice": (twice, ["shard 1/3 exists twice", "remove one"]),
     "two numbers": (of_another_number, ["shard-0-of-2 does not fit", "or remove it"]),
     "another range": (with_a_range_of_its_own, ["shard-1-of-3", '"shard" and "n" do not fit']),
-    "undivided as well": (with_an_undivided_one, ["holds all masks", "a shard of them; remove one of the two"]),
+    "undivided as well": (with_an_undivided_one, ["holds all maps", "a shard of them; remove one of the two"]),
 }
 
 
@@ -277,10 +277,10 @@ def test_sound_shards_of_two_numbers_are_not_mixed(
     masks = in_shards(3)
     good(do("filter", "1/2", write=tmp_path / "elsewhere"))
     shutil.move(tmp_path / "elsewhere" / "shard-1-of-2", masks)
-    refused(do("stitch"), 18, "shard 1/2 in", "does not go with shard 0/3", "remove those of the other")
+    refused(do("stitch"), 18, "shard 1/2 in", "does not go with shard 0/3", "remove those of one of the two")
     shutil.rmtree(masks / "shard-0-of-3")
     shutil.rmtree(masks / "shard-2-of-3")
-    refused(do("stitch"), 18, "all shards must be of one number")
+    refused(do("stitch"), 18, "all shards must be of the same division")
 
 
 def test_another_division_in_the_same_folder_is_refused_or_replaced(
@@ -288,7 +288,7 @@ def test_another_division_in_the_same_folder_is_refused_or_replaced(
 ) -> None:
     masks = in_shards(2)
     before = {folder: content(folder) for folder in masks.iterdir()}
-    for shard, words in (("2/3", "does not go with shard 2/3"), ("", "does not go with an undivided one")):
+    for shard, words in (("2/3", "conflicts with shard 2/3"), ("", "conflicts with a store of all tiles")):
         refused(do("filter", shard), 13, f"{masks / 'shard-0-of-2'} holds a store that {words}", "overwrite: true")
     assert {folder: content(folder) for folder in masks.iterdir()} == before
     (masks / "shard-0-of-2" / "notes.txt").write_text("somebody's")
@@ -302,7 +302,7 @@ def test_another_division_in_the_same_folder_is_refused_or_replaced(
     good(do("filter", text="overwrite: true\n"))
     assert not any(path.exists() for path in arrays), "shared memory was not given back"
     assert sorted(path.name for path in masks.iterdir() if path.is_dir()) == ["shard-0-of-2"]
-    refused(do("filter", "0/1"), 13, f"{masks} holds a store that does not go with shard 0/1")
+    refused(do("filter", "0/1"), 13, f"{masks} holds a store that conflicts with shard 0/1")
     assert not (masks / "shard-0-of-1").exists()
     good(do("filter", "0/1", text="overwrite: true\n"))
     assert sorted(names(masks)) == ["shard-0-of-1", "shard-0-of-2"]
@@ -317,17 +317,19 @@ def test_a_folder_that_bears_another_shards_name(do: Do, in_shards: Callable[[in
     (masks / "shard-1-of-2").rename(masks / "shard-0-of-2")
     (masks / "x").rename(masks / "shard-1-of-2")
     good(do("stitch"))
-    refused(do("filter", "0/2"), 13, "holds another store of masks")
+    refused(do("filter", "0/2"), 13, "holds another map store")
 
 
 def test_the_image_needs_another_folder(do: Do, in_shards: Callable[[int], Path]) -> None:
     masks = in_shards(2)
     for write in (masks, masks / "shard-0-of-2"):
-        refused(do("stitch", write=write), 13, "holds the store of masks that is read")
+        refused(do("stitch", write=write), 13, "holds the map store to read")
     other = Path(shutil.copytree(masks, masks.parent / "other"))
     for command in ("stitch", "segmentation"):
-        refused(do(command, write=other), 13, f"{other} holds a store of masks; the image needs a folder of its own")
-    refused(do("load", write=other), 13, f"{other / 'shard-0-of-2'} holds a store that does not go with an undivided")
+        refused(do(command, write=other), 13, f"{other} holds a map store; the image needs a folder of its own")
+    refused(
+        do("load", write=other), 13, f"{other / 'shard-0-of-2'} holds a store that conflicts with a store of all tiles"
+    )
 
 
 def test_who_does_the_whole_is_not_divided(do: Do, inputs: Path, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_who_waits_for_a_shard_says_for_which(divided: Divided, stages: Stages, 
     divided.start("1/3")
     divided.end("1/3")
     done = run(*stages.arguments("stitch"))
-    refused(done, 17, f"store of masks in {divided.folder('0/3')}", "on which nobody works at the moment")
+    refused(done, 17, f"map store in {divided.folder('0/3')}", "which no stage is writing at the moment")
 
 
 def test_two_of_one_shard_or_of_two_divisions_the_second_is_refused(divided: Divided, stages: Stages, run: Run) -> None:

@@ -161,7 +161,7 @@ def test_who_waits_for_the_dead_says_so_gives_up_and_goes_on_later(stages: Stage
         done = stages.end(stage)
         refused(done, 17, "without any progress", "store of ", "wait.limit")
         assert "waiting for the store of " in done.err
-        assert "on which nobody works at the moment" in done.err
+        assert "which no stage is writing at the moment" in done.err
         assert "NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off" in done.err
     assert not (stages.output("filter") / COMPLETE).exists()
     kept = stages.records("filter")
@@ -233,13 +233,13 @@ def test_without_a_name_for_the_run_stitch_tells_by_the_slide(
 @pytest.mark.parametrize("value", ["TRUE", "1", "yes", "On"])
 def test_told_not_to_wait_it_fails_at_once_and_says_what_to_mount(run: Run, stages: Stages, value: str) -> None:
     done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
-    refused(done, 10, "no store of tiles", f"-v <folder that load wrote>:{stages.inputs}/tiles:ro")
+    refused(done, 10, "no tile store", f"-v <folder that load wrote>:{stages.inputs}/tiles:ro")
     if value == "TRUE":
         done = run(*stages.arguments("stitch"), NVIDIA_CLARA_NOSYNCLOCK=value)
-        refused(done, 10, "no store of tiles", "-v <folder that load wrote>")
+        refused(done, 10, "no tile store", "-v <folder that load wrote>")
         assert run(*stages.arguments("load"), NVIDIA_CLARA_NOSYNCLOCK=value).code == 0
         done = run(*stages.arguments("stitch"), NVIDIA_CLARA_NOSYNCLOCK=value)
-        refused(done, 10, "no store of masks", f"-v <folder that filter wrote>:{stages.inputs}/masks:ro")
+        refused(done, 10, "no map store", f"-v <folder that filter wrote>:{stages.inputs}/masks:ro")
         (stages.output("load") / COMPLETE).unlink()
         done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
         refused(done, 10, "not complete", "NVIDIA_CLARA_NOSYNCLOCK")
@@ -249,7 +249,7 @@ def test_told_not_to_wait_it_fails_at_once_and_says_what_to_mount(run: Run, stag
 def test_any_other_value_means_waiting(run: Run, stages: Stages, value: str) -> None:
     stages.setting("wait: {limit: 1}\n")
     done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
-    refused(done, 17, "store of tiles", str(stages.inputs / "tiles"))
+    refused(done, 17, "tile store", str(stages.inputs / "tiles"))
 
 
 def test_load_and_segmentation_never_wait(run: Run, stages: Stages, tmp_path: Path) -> None:

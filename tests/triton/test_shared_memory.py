@@ -55,7 +55,7 @@ def expected(settings_for):
 
 @pytest.fixture
 def store():
-    """A store of tiles as another stage would leave it: a NumPy file in shared memory."""
+    """A tile store as another stage would leave it: a NumPy file in shared memory."""
     path = SHM / f"test-nuclei-{uuid.uuid4().hex}-tiles.npy"
     tiles = np.lib.format.open_memmap(path, "w+", np.uint8, (COUNT, SIZE, SIZE, 3))
     tiles[:] = random_tiles(COUNT)

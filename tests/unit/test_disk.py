@@ -28,6 +28,6 @@ def test_system_errors_get_their_names(tmp_path: Path, number: int, kind: type[N
 
 
 def test_the_figures_are_given_also_where_the_folder_is_not_there(tmp_path: Path) -> None:
-    told = str(explain(OSError(errno.ENOSPC, "x"), tmp_path / "none" / "there", 5 << 20))
-    assert "5.0 MiB needed" in told
-    assert "free" in told
+    message = str(explain(OSError(errno.ENOSPC, "x"), tmp_path / "none" / "there", 5 << 20))
+    assert "5.0 MiB needed" in message
+    assert "free" in message

@@ -34,13 +34,13 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 def wait(wait_limit: WaitLimit, seconds: float, time: Time) -> None:
     end = time.now + seconds
     while time.now < end:
-        wait_limit.wait(lambda: "store of tiles")
+        wait_limit.wait(lambda: "tile store")
 
 
 def test_it_ends_when_nothing_happens_for_so_long(time: Time) -> None:
     wait_limit = WaitLimit(300)
     wait(wait_limit, 299, time)
-    with pytest.raises(WaitedTooLong, match=r"5 min 00 s without any progress for the store of tiles; .*wait\.limit"):
+    with pytest.raises(WaitedTooLong, match=r"5 min 00 s without any progress for the tile store; .*wait\.limit"):
         wait(wait_limit, 2, time)
 
 
@@ -63,7 +63,7 @@ def test_a_machine_that_slept_did_not_wait(time: Time, monkeypatch: pytest.Monke
     wait_limit = WaitLimit(300)
     monkeypatch.setattr(time, "sleep", lambda seconds: setattr(time, "now", time.now + 3600))
     for _ in range(10):
-        wait_limit.wait(lambda: "store of tiles")
+        wait_limit.wait(lambda: "tile store")
 
 
 def test_every_ten_seconds_it_says_for_what_and_how_to_turn_it_off(
@@ -74,7 +74,7 @@ def test_every_ten_seconds_it_says_for_what_and_how_to_turn_it_off(
         wait(wait_limit, 9, time)
         assert not caplog.messages
         wait(wait_limit, 26, time)
-    assert caplog.messages == ["waiting for the store of tiles (NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off)"] * 3
+    assert caplog.messages == ["waiting for the tile store (NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off)"] * 3
 
 
 def test_who_does_not_wait_says_so() -> None:

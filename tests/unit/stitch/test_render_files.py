@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from nuclei_segmentation.operators.stitch.render_files import META, publish
+from nuclei_segmentation.operators.stitch.render_files import publish
+from nuclei_segmentation.shared.clara.config_meta import META
 from nuclei_segmentation.shared.clara.render_config import RENDER, RENDER_LIMIT
 from nuclei_segmentation.shared.errors import InputError, NoSpace, OutputError
 from nuclei_segmentation.shared.slides.inputs import IMAGE
@@ -133,7 +134,7 @@ def test_a_failing_disk_is_reported_and_never_leaves_a_result_that_claims_to_be_
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
 ) -> None:
     work, output = folders
-    for number in range(1, 8):
+    for number in range(1, 12):
         (work / IMAGE).write_bytes(b"new image")
 
         def stop(count: int, number: int = number) -> None:
@@ -147,7 +148,7 @@ def test_a_failing_disk_is_reported_and_never_leaves_a_result_that_claims_to_be_
         assert not (output / META).exists()
 
 
-def test_the_order_is_files_forced_then_old_meta_gone_then_renames_then_meta(
+def test_the_order_is_files_synced_then_old_meta_gone_then_renames_then_meta(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, output = folders
@@ -156,4 +157,5 @@ def test_the_order_is_files_forced_then_old_meta_gone_then_renames_then_meta(
     monkeypatch.setattr(Path, "rename", lambda path, to: (seen.append(path.name), rename(path, to))[1])
     monkeypatch.setattr(os, "fsync", lambda number: seen.append(Path(f"/proc/self/fd/{number}").readlink().name))
     publish(work, output, name="m", run="r", damaged=0, render_config=None)
-    assert seen == [RENDER, META, IMAGE, ".run", "output", RENDER, IMAGE, "output", META, "output"]
+    made = [name for file in (RENDER, META) for name in (f"{file}.part", f"{file}.part", ".run")]
+    assert seen == [*made, IMAGE, "output", RENDER, IMAGE, "output", META, "output"]

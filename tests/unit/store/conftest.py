@@ -19,7 +19,7 @@ from nuclei_segmentation.shared.store import (
     StoreFolder,
     StoreReader,
     StoreWriter,
-    free,
+    release_shared_memory,
 )
 from nuclei_segmentation.shared.store.manifest import read_manifest
 
@@ -117,7 +117,7 @@ def ours(tmp_path: Path) -> Iterator[None]:
     for path in tmp_path.rglob("manifest.json"):
         manifest = read_manifest(path.parent)
         if manifest is not None:
-            free(manifest)
+            release_shared_memory(manifest)
 
 
 @pytest.fixture(params=["disk", "shared memory"])

@@ -163,7 +163,7 @@ def test_damaged_places_travel_along(maker: Maker) -> None:
 
 def test_an_incomplete_store_is_refused_by_who_does_not_wait(maker: Maker) -> None:
     maker.make(items=range(3))
-    with pytest.raises(InputError, match=r"not complete \(3 of 5\).*NVIDIA_CLARA_NOSYNCLOCK"):
+    with pytest.raises(InputError, match=r"not complete \(3 of 5 tiles\).*NVIDIA_CLARA_NOSYNCLOCK"):
         maker.reader()
     with maker.reader(WaitLimit(5)) as reader:
         assert [reader.has(item, item + 1) for item in range(5)] == [True] * 3 + [False] * 2
@@ -191,10 +191,10 @@ def test_any_flipped_bit_is_refused_or_changes_nothing(maker: Maker, name: str) 
         broken[place] ^= 1 << place % 8
         path.write_bytes(broken)
         try:
-            read, told = maker.content(), None
+            read, message = maker.content(), None
         except StoreError as error:
-            read, told = b"", str(error)
-        assert read == before if told is None else str(path) in told or str(maker.folder / "ledger") in told
+            read, message = b"", str(error)
+        assert read == before if message is None else str(path) in message or str(maker.folder / "ledger") in message
     path.write_bytes(content)
     assert maker.content() == before
 
@@ -223,7 +223,7 @@ def test_a_wrong_tile_is_named_and_alone_made_again(maker: Maker) -> None:
     content[128 + 2 * 768 + 100] ^= 4
     with maker.array.open("r+b") as file:
         file.write(content)
-    with pytest.raises(StoreError, match=f"{re.escape(str(maker.array))}: tile 2 is damaged"):
+    with pytest.raises(StoreError, match=f"{re.escape(str(maker.array))}: tile 2 is corrupt"):
         maker.content()
     assert maker.make() == 1
     assert maker.content() == before

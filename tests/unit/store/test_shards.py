@@ -21,7 +21,7 @@ from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import Manifest, ShardedReader, ShardMetadata, ShardSet, StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, read_manifest
-from nuclei_segmentation.shared.store.shard_folders import rivals, shard_folders
+from nuclei_segmentation.shared.store.shard_folders import conflicting_stores, shard_folders
 from tests.unit.store.conftest import Maker, manifest_of, value
 from tests.unit.store.test_conformance import schema
 
@@ -71,18 +71,18 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path, ours: None) -> Callab
     return makers
 
 
-def parts_in(folder: Path, limit: float | None = None) -> tuple[ShardSet, WaitLimit]:
+def shard_set_in(folder: Path, limit: float | None = None) -> tuple[ShardSet, WaitLimit]:
     wait_limit = WaitLimit(limit)
     return ShardSet(Settings(input_path=folder), wait_limit, lambda _: ""), wait_limit
 
 
-def read_all(whole: ShardedReader, batch: int) -> None:
+def read_all(reader: ShardedReader, batch: int) -> None:
     """Read all masks, ranges ahead of what is read as stitch does, and compare them."""
-    asked = list(whole.ranges(batch))
+    asked = list(reader.ranges(batch))
     assert [item for span in asked for item in range(*span)] == list(range(TOTAL))
     assert all(stop - start <= batch for start, stop in asked)
     for start, stop in reversed(asked):
-        items, damaged = whole.read(start, stop)
+        items, damaged = reader.read(start, stop)
         for item in range(start, stop):
             np.testing.assert_array_equal(items[item - start], value(item, 2))
             assert damaged[item - start] == (item == 3)
@@ -97,12 +97,12 @@ def test_shards_are_read_as_one(
         maker.put(maker.own, finish=True)
         document = json.loads((tmp_path / maker.shard.folder / FILE).read_bytes())
         jsonschema.validate(document, schema(), jsonschema.Draft202012Validator)
-    parts, wait_limit = parts_in(tmp_path)
-    assert parts.complete
-    with ShardedReader(parts, wait_limit) as whole:
-        assert whole.count == TOTAL
-        read_all(whole, batch)
-        whole.wait_until_complete()
+    shard_set, wait_limit = shard_set_in(tmp_path)
+    assert shard_set.complete
+    with ShardedReader(shard_set, wait_limit) as reader:
+        assert reader.count == TOTAL
+        read_all(reader, batch)
+        reader.wait_until_complete()
 
 
 def open_files() -> int:
@@ -115,10 +115,10 @@ def test_few_files_are_open_however_many_shards_there_are(
     for maker in shards(40):
         maker.put(maker.own, finish=True)
     before = open_files()
-    parts, wait_limit = parts_in(tmp_path)
-    with ShardedReader(parts, wait_limit) as whole:
-        for span in whole.ranges(1):
-            whole.read(*span)
+    shard_set, wait_limit = shard_set_in(tmp_path)
+    with ShardedReader(shard_set, wait_limit) as reader:
+        for span in reader.ranges(1):
+            reader.read(*span)
             assert open_files() - before <= 6
     assert open_files() == before
 
@@ -153,11 +153,11 @@ def test_work_on_any_shard_is_progress(
                 yield
 
     monkeypatch.setattr(waiting, "time", Clock(steps()))
-    parts, wait_limit = parts_in(tmp_path, 3.5)
-    with ShardedReader(parts, wait_limit) as whole:
-        read_all(whole, 2)
-        whole.wait_until_complete()
-    assert parts.complete
+    shard_set, wait_limit = shard_set_in(tmp_path, 3.5)
+    with ShardedReader(shard_set, wait_limit) as reader:
+        read_all(reader, 2)
+        reader.wait_until_complete()
+    assert shard_set.complete
     assert wait_limit.waited >= 3, "no longer than four steps at a time, but often"
 
 
@@ -167,19 +167,19 @@ def test_without_any_work_it_gives_up_and_names_the_shard(
     makers = shards(2)
     makers[0].put(makers[0].own, finish=True)
     monkeypatch.setattr(waiting, "time", Clock(iter(())))
-    parts, wait_limit = parts_in(tmp_path, 5)
+    shard_set, wait_limit = shard_set_in(tmp_path, 5)
     with (
-        ShardedReader(parts, wait_limit) as whole,
-        pytest.raises(WaitedTooLong, match=f"masks of shard 1/2 in {tmp_path}"),
+        ShardedReader(shard_set, wait_limit) as reader,
+        pytest.raises(WaitedTooLong, match=f"map store of shard 1/2 in {tmp_path}"),
     ):
-        list(whole.ranges(1))
+        list(reader.ranges(1))
     makers[1].put(makers[1].own, finish=True)
     (tmp_path / makers[0].shard.folder / COMPLETE).unlink()
-    parts, wait_limit = parts_in(tmp_path, 5)
-    with ShardedReader(parts, wait_limit) as whole:
-        read_all(whole, 1)
+    shard_set, wait_limit = shard_set_in(tmp_path, 5)
+    with ShardedReader(shard_set, wait_limit) as reader:
+        read_all(reader, 1)
         with pytest.raises(WaitedTooLong, match="shard-0-of-2"):
-            whole.wait_until_complete()
+            reader.wait_until_complete()
 
 
 def test_who_waits_leaves_a_shard_aside_that_does_not_go_with_the_others(
@@ -199,12 +199,12 @@ def test_who_waits_leaves_a_shard_aside_that_does_not_go_with_the_others(
         yield
 
     monkeypatch.setattr(waiting, "time", Clock(steps()))
-    parts, wait_limit = parts_in(tmp_path, 60)
-    assert sorted(parts.found) == [1, 2]
-    assert "shard 0/3 in" in parts.lacking(0)
-    assert "another model" in parts.lacking(0)
-    with ShardedReader(parts, wait_limit) as whole:
-        read_all(whole, 2)
+    shard_set, wait_limit = shard_set_in(tmp_path, 60)
+    assert sorted(shard_set.stores) == [1, 2]
+    assert "shard 0/3 in" in shard_set.awaited(0)
+    assert "another model" in shard_set.awaited(0)
+    with ShardedReader(shard_set, wait_limit) as reader:
+        read_all(reader, 2)
 
 
 @given(
@@ -245,7 +245,7 @@ def test_stores_of_version_1_0_had_no_shards(on_disk: Maker) -> None:
 def test_tiles_have_no_shards(on_disk: Maker) -> None:
     on_disk.make()
     on_disk.rewrite(shard=ShardMetadata(0, 1, 0, 5))
-    with pytest.raises(StoreError, match='"shard" is 0 of 1, in a store of tiles'):
+    with pytest.raises(StoreError, match='"shard" is 0 of 1, in a tile store'):
         on_disk.content()
 
 
@@ -256,12 +256,12 @@ def test_what_may_not_lie_beside_what(tmp_path: Path) -> None:
     for folder in folders[:3]:
         (folder / FILE).touch()
     assert [folder for _, folder in shard_folders(tmp_path)] == folders
-    assert rivals(tmp_path, None) == folders[:3], "of an empty folder nobody takes notice"
-    assert rivals(tmp_path, Shard(1, 2)) == folders[2:3]
-    assert rivals(tmp_path, Shard(0, 4)) == folders[:3]
+    assert conflicting_stores(tmp_path, None) == folders[:3], "of an empty folder nobody takes notice"
+    assert conflicting_stores(tmp_path, Shard(1, 2)) == folders[2:3]
+    assert conflicting_stores(tmp_path, Shard(0, 4)) == folders[:3]
     (tmp_path / ".run").mkdir()
-    assert rivals(tmp_path, Shard(1, 3)) == [tmp_path, *folders[:2]]
-    assert rivals(tmp_path, None) == folders[:3]
+    assert conflicting_stores(tmp_path, Shard(1, 3)) == [tmp_path, *folders[:2]]
+    assert conflicting_stores(tmp_path, None) == folders[:3]
 
 
 def test_what_a_dead_run_left_without_any_work_is_not_in_the_way(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import NoSpace, OutputError, StoreError
 from nuclei_segmentation.shared.runtime import resources
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
-from nuclei_segmentation.shared.store import StoreFolder, free, writer
+from nuclei_segmentation.shared.store import StoreFolder, release_shared_memory, writer
 from nuclei_segmentation.shared.store.clean import NAMES
 from nuclei_segmentation.shared.store.manifest import read_manifest
 from tests.unit.store.conftest import Maker
@@ -105,10 +105,10 @@ def test_other_files_in_the_folder_stay(maker: Maker) -> None:
 def test_another_store_is_kept_unless_it_may_be_replaced(maker: Maker) -> None:
     maker.make()
     before, old = maker.content(), maker.array
-    with pytest.raises(OutputError, match=r"another store of tiles \(of a\.svs\)"):
+    with pytest.raises(OutputError, match=r"another tile store \(of a\.svs\)"):
         maker.make(key="other")
     kind = Maker(maker.folder, maker.shared, kind="masks")
-    with pytest.raises(OutputError, match="holds a store of tiles"):
+    with pytest.raises(OutputError, match="holds a tile store"):
         kind.make()
     assert maker.content() == before
     assert kind.make(overwrite=True) == 5
@@ -177,7 +177,7 @@ def test_shared_memory_that_would_not_fit_is_refused_beforehand(
     Maker(maker.folder, shared=True).make(overwrite=True)
     assert maker.content() == before
     other = Maker(tmp_path / "other", shared=True)
-    with pytest.raises(NoSpace, match=r"may take 1\.3 KiB more of memory, the store in /dev/shm needs 3\.8 KiB"):
+    with pytest.raises(NoSpace, match=r"may use 1\.3 KiB more memory, the store in /dev/shm needs 3\.8 KiB"):
         other.make()
     assert not list(other.folder.iterdir())
     (groups / "memory.max").write_text("max\n")
@@ -209,6 +209,6 @@ def test_only_what_is_its_own_is_given_back(tmp_path: Path, ours: None) -> None:
     shutil.copytree(two.folder, tmp_path / "copy", dirs_exist_ok=True)
     manifest = read_manifest(two.folder)
     assert manifest is not None
-    free(manifest)
+    release_shared_memory(manifest)
     assert not other.exists()
     assert two.make() == 5, "what was given back is made again"

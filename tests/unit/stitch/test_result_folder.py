@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from nuclei_segmentation.operators.stitch.render_files import META
-from nuclei_segmentation.operators.stitch.workfolder import WorkFolder
+from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
+from nuclei_segmentation.shared.clara.config_meta import META
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import OutputError
+from nuclei_segmentation.shared.runtime.output_folder import WORK
 from nuclei_segmentation.shared.slides.inputs import IMAGE
-from nuclei_segmentation.shared.store.manifest import WORK as FOLDER
 
 
 def finish(folder: Path, key: str) -> None:
@@ -24,45 +24,45 @@ def finish(folder: Path, key: str) -> None:
 
 
 def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "a" / "b") as work:
-        assert work.claim("one", overwrite=False)
-        assert work.path.is_dir()
+    with ResultFolder(tmp_path / "a" / "b") as folder:
+        assert folder.claim("one", overwrite=False)
+        assert folder.work.is_dir()
 
 
 def test_the_same_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path) as work:
-        work.claim("one", overwrite=False)
-        (work.path / "maps").write_bytes(b"kept")
-    with WorkFolder(tmp_path) as work:
-        assert work.claim("one", overwrite=False)
-        assert (work.path / "maps").read_bytes() == b"kept"
+    with ResultFolder(tmp_path) as folder:
+        folder.claim("one", overwrite=False)
+        (folder.work / "maps").write_bytes(b"kept")
+    with ResultFolder(tmp_path) as folder:
+        assert folder.claim("one", overwrite=False)
+        assert (folder.work / "maps").read_bytes() == b"kept"
 
 
 def test_an_unfinished_run_with_another_key_is_refused_unless_overwrite(tmp_path: Path) -> None:
-    with WorkFolder(tmp_path) as work:
-        work.claim("one", overwrite=False)
-        (work.path / "maps").write_bytes(b"kept")
-    with WorkFolder(tmp_path) as work, pytest.raises(OutputError, match="unfinished run"):
-        work.claim("two", overwrite=False)
-    assert (tmp_path / FOLDER / "maps").exists()
-    with WorkFolder(tmp_path) as work:
-        assert work.claim("two", overwrite=True)
-        assert not (work.path / "maps").exists()
+    with ResultFolder(tmp_path) as folder:
+        folder.claim("one", overwrite=False)
+        (folder.work / "maps").write_bytes(b"kept")
+    with ResultFolder(tmp_path) as folder, pytest.raises(OutputError, match="unfinished run"):
+        folder.claim("two", overwrite=False)
+    assert (tmp_path / WORK / "maps").exists()
+    with ResultFolder(tmp_path) as folder:
+        assert folder.claim("two", overwrite=True)
+        assert not (folder.work / "maps").exists()
 
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     finish(tmp_path, "one")
-    with WorkFolder(tmp_path) as work:
-        assert not work.claim("one", overwrite=False)
-        work.close(remove=True)
+    with ResultFolder(tmp_path) as folder:
+        assert not folder.claim("one", overwrite=False)
+        folder.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE]
 
 
 def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> None:
     finish(tmp_path, "one")
     (tmp_path / IMAGE).unlink()
-    with WorkFolder(tmp_path) as work:
-        assert work.claim("one", overwrite=False)
+    with ResultFolder(tmp_path) as folder:
+        assert folder.claim("one", overwrite=False)
 
 
 @pytest.mark.parametrize("meta", ['{"run": "other"}', "{}", "[]", "not json", None])
@@ -71,39 +71,39 @@ def test_another_result_is_refused_and_untouched_unless_overwrite(tmp_path: Path
     if meta is not None:
         (tmp_path / META).write_text(meta)
     before = sorted(tmp_path.iterdir())
-    with WorkFolder(tmp_path) as work, pytest.raises(OutputError, match="another result"):
-        work.claim("one", overwrite=False)
+    with ResultFolder(tmp_path) as folder, pytest.raises(OutputError, match="another result"):
+        folder.claim("one", overwrite=False)
     assert sorted(tmp_path.iterdir()) == before
-    with WorkFolder(tmp_path) as work:
-        assert work.claim("one", overwrite=True)
+    with ResultFolder(tmp_path) as folder:
+        assert folder.claim("one", overwrite=True)
     assert (tmp_path / IMAGE).read_bytes() == b"somebody's"
 
 
 def test_a_second_run_is_refused_while_the_first_lives_and_welcome_when_it_is_dead(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from nuclei_segmentation.operators.stitch.workfolder import WorkFolder\n"
-        f"work = WorkFolder(Path({str(tmp_path)!r})); work.claim('one', overwrite=False)\n"
+        "from nuclei_segmentation.operators.stitch.result_folder import ResultFolder\n"
+        f"folder = ResultFolder(Path({str(tmp_path)!r})); folder.claim('one', overwrite=False)\n"
         "print('held', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
         with pytest.raises(OutputError, match=f"in use by another run .process {first.pid} on"):
-            WorkFolder(tmp_path)
+            ResultFolder(tmp_path)
         first.kill()
-    with WorkFolder(tmp_path) as work:
-        assert work.claim("one", overwrite=False)
+    with ResultFolder(tmp_path) as folder:
+        assert folder.claim("one", overwrite=False)
 
 
 def test_an_output_that_is_a_file_or_below_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match="cannot write"):
-            WorkFolder(path)
+            ResultFolder(path)
 
 
 @pytest.mark.parametrize("path", ["/proc/nuclei", "/sys/kernel/nuclei"])
 def test_an_output_where_even_root_may_not_write(path: str) -> None:
     with pytest.raises(OutputError, match=f"cannot write {path}"):
-        WorkFolder(Path(path))
+        ResultFolder(Path(path))
