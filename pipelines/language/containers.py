@@ -51,7 +51,7 @@ def read_requests(cursor: Cursor | None) -> Requests:
     Source: page *requests*: whole numbers; memory in MB, which we take as 2**20 bytes: it became Mi in
     Kubernetes.
     """
-    fields = cursor.fields("requests", _REQUESTS) if cursor is not None else None
+    fields = cursor.fields("`requests`", _REQUESTS) if cursor is not None else None
     if fields is None:
         return Requests()
     cpu = fields["cpu"].integer("a number of cores", 1, MAX_CORES) if "cpu" in fields else None
@@ -100,7 +100,7 @@ def read_connections(cursor: Cursor | None) -> tuple[Connection, ...]:
     and path, known from a published definition only. The grammar makes the port optional, NVIDIA's sizing tool does
     not: we warn.
     """
-    groups = cursor.fields("connections", tuple(_CONNECTIONS)) if cursor is not None else None
+    groups = cursor.fields("`connections`", tuple(_CONNECTIONS)) if cursor is not None else None
     if groups is None:
         return ()
     connections: list[Connection] = []

@@ -265,7 +265,7 @@ class Cursor:
         assert isinstance(self.node, Scalar)
         expected = f"use a whole number from {low} to {high}"
         if not self.node.plain and not templates.has_placeholder(self.node.text):
-            self.error("bad-value", f"{shown(text)} is a text, not {what}", f"{expected}, without quotes")
+            self.error("bad-value", f"{shown(text)} is text, not {what}", f"{expected}, without quotes")
             return None
         if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
             self.error("bad-value", f"{shown(text)} is not valid as {what}", expected)
@@ -337,6 +337,6 @@ def refuse_duplicate(seen: dict[str, Place], identity: str, cursor: Cursor, what
     """
     if identity in seen:
         first = seen[identity].line_for(cursor.document.name)
-        cursor.error("duplicate", f"{what} appears twice", f"use another one than in {first}")
+        cursor.error("duplicate", f"{what} appears twice", f"change or remove it: {first} has it already")
     else:
         seen[identity] = cursor.place

@@ -24,11 +24,11 @@ TYPE_KEYS = ("type", "element-type", "shape")
 
 _MAX_DIMENSION = 2**40
 _RULES = {
-    "stream": (("element-type", "path"), ("shape",), "a stream consists of files: it has element-type and path"),
-    "array": (("element-type", "shape"), ("path",), "an array is in shared memory: it has element-type and shape"),
-    "string": ((), ("element-type", "shape", "path"), "a string is in shared memory: it has only a type"),
+    "stream": (("element-type", "path"), ("shape",), "a stream consists of files and has element-type and path"),
+    "array": (("element-type", "shape"), ("path",), "an array is in shared memory and has element-type and shape"),
+    "string": ((), ("element-type", "shape", "path"), "a string is in shared memory and has only a type"),
 }
-_PRIMITIVE = ((), ("element-type", "shape", "path"), "a single value is in shared memory: it has only a type")
+_PRIMITIVE = ((), ("element-type", "shape", "path"), "a single value is in shared memory and has only a type")
 """By type: what it must have, what it must not have, why. Source: pages *types*, *input*, *output*."""
 
 
@@ -86,7 +86,7 @@ def _array(element: Cursor, shape: Cursor) -> DataType | None:
         text = None
     items = shape.items("the numbers of a shape")
     if shape.empty_list:
-        shape.error("type", "the shape has no dimensions", "give a list of numbers; -1 or 0 means any size")
+        shape.error("type", "the shape has no dimensions", "give a list of numbers, with -1 or 0 for any size")
     sizes = [item.integer("a dimension (-1 or 0 means any size)", -1, _MAX_DIMENSION) for item in items]
     if text is None or not sizes or None in sizes:
         return None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from nuclei_segmentation.pipelines.language.findings import Findings, Place, shown
 from nuclei_segmentation.pipelines.language.model import Input, Operator, Output
 from nuclei_segmentation.pipelines.language.operators import Draft
-from nuclei_segmentation.pipelines.language.suggestions import MAX_COMPARED, listed, suggest
+from nuclei_segmentation.pipelines.language.suggestions import MAX_COMPARED, one_of, suggest
 
 
 def join(drafts: Sequence[Draft], findings: Findings) -> tuple[Operator, ...]:
@@ -32,7 +32,7 @@ def join(drafts: Sequence[Draft], findings: Findings) -> tuple[Operator, ...]:
         if first is not draft:
             place = _place(draft.operator, "name", draft.place)
             findings.add(place, "duplicate", f"operator {shown(draft.name)} appears twice (case does not matter)",
-                         f"use another name than in {first.place.line_for(place.file)}")  # fmt: skip
+                         f"rename or remove it: {first.place.line_for(place.file)} has it already")  # fmt: skip
     all_named = not any(draft.pending for draft in drafts)
     joined = [_joined(draft, by_name, findings, all_named) for draft in drafts]
     upstream = [_upstream(draft, by_name) for draft in drafts]
@@ -62,7 +62,7 @@ def _with_source(item: Input, reader: Draft, by_name: dict[str, Draft], findings
         return item
     if source is None:
         names = [draft.name for draft in list(by_name.values())[:MAX_COMPARED]]
-        otherwise = f"use one of {listed(names)}" if names else "give an operator this name"
+        otherwise = f"use {one_of(names)}" if names else "give an operator this name"
         findings.add(place, "unknown-operator", f"there is no operator {shown(item.source)}",
                      suggest(item.source, names, otherwise))  # fmt: skip
         return item
@@ -91,14 +91,14 @@ def _find_output(item: Input, source: Draft, place: Place, findings: Findings) -
         if output.name.lower() == item.name.lower():
             return output
     if item.name:
-        expected = "remove `name`: that output has none"
+        expected = "remove `name`: its output has no name"
         if names:
-            expected = suggest(item.name, names, f"use one of {listed(names)}")
+            expected = suggest(item.name, names, f"use {one_of(names)}")
         findings.add(_place(item, "name", place), "unknown-output",
                      f"operator {source.name} has no output {shown(item.name)}", expected)  # fmt: skip
     elif item.type is None and "type" not in item.places:
         findings.add(place, "unknown-output", f"the outputs of operator {source.name} have names",
-                     f"add `name: ...` here: one of {listed(names)}")  # fmt: skip
+                     f"add `name: ...` here: {one_of(names)}")  # fmt: skip
     return None
 
 

@@ -69,7 +69,11 @@ def _input(cursor: Cursor, paths: dict[str, Place], typed: bool) -> Input | None
     source = fields["from"].text("an operator name", blank) if "from" in fields else ""
     name = _name(fields)
     if typed and source and "name" not in fields:
-        cursor.error("missing", "`from` without `name`", f"add the name of the output of {shown(source)} to read")
+        cursor.error(
+            "missing",
+            "`from` needs `name` next to it in a typed pipeline",
+            f"add the name of the output of {shown(source)} to read",
+        )
     data_type = read_data_type(cursor, fields) if typed else None
     if not typed:
         refuse_types(fields)

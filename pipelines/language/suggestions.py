@@ -27,7 +27,7 @@ _EQUIVALENTS = {
 """Keys that other languages have, or that belong elsewhere, and what this language has instead."""
 
 _UNSUPPORTED = {
-    "shared-memory": "remove it: shared memory cannot be requested by itself; it counts as memory",
+    "shared-memory": "remove it: shared memory counts as memory, and cannot be requested by itself",
     "metadata": "remove it: metadata is given when a job is created",
     "priority": "remove it: the priority is given when a job is created",
     "timeout": "remove it: it is not documented how a definition sets its time limit",
@@ -70,6 +70,11 @@ def suggest_key(key: str, known: Sequence[str]) -> str:
     equivalent = _EQUIVALENTS.get(plain)
     otherwise = f"did you mean {equivalent}?" if equivalent else f"it may have {', '.join(known)}"
     return suggest(plain, known, otherwise)
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return a choice among names for a message: ``one of a, b``, or the only one."""
+    return names[0] if len(names) == 1 else f"one of {listed(names)}"
 
 
 def listed(names: Sequence[str]) -> str:

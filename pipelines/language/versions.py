@@ -71,7 +71,7 @@ def read_orchestrator(cursor: Cursor | None, version: Version) -> str:
         cursor.error("orchestrator", "Argo does not run typed pipelines (0.5.0 and later)",
                      "use Clara, or remove `orchestrator`")  # fmt: skip
     elif version < CLARA and text == "Clara":
-        cursor.warn("orchestrator", "Clara did not run pipelines before 0.4.0: Argo did",
+        cursor.warn("orchestrator", "before api-version 0.4.0, Argo ran the pipelines",
                     "use api-version 0.4.0, or remove `orchestrator`")  # fmt: skip
     return text
 
