@@ -29,13 +29,13 @@ print(json.dumps({"packages": found, "models": whole("/app/models")}))
 HEAD = """\
 # Images
 
-`make images` builds one container image for each operator, from the Dockerfile in the operator's folder. An image holds the
-packages that its operator imports ([dependencies](dependencies.md)): compiled, with their licences, without their own
-tests. It holds no compiler, no address of a package index and no cache. `make images-table` writes this page. Sizes are in
-MB of 10^6 bytes, as the container engine reports them.
+`make images` builds one container image for each operator, from the Dockerfile in the operator's folder. An image holds
+the packages that its operator imports ([dependencies](dependencies.md)): compiled, with their licences, without their own
+tests. It holds no compiler, no address of a package index and no cache. `make images-table` writes this page. Sizes are
+in MB of 10^6 bytes, as the container engine reports them.
 
-The base image for these figures is Debian 12 with its own Python 3.11, built by `tests/containers/setup.sh`. The image of
-the same name on Docker Hub has another size. To use another base image, set
+The base image for these figures is Debian 12 with its own Python 3.11, built by `tests/containers/setup.sh`. The image
+of the same name on Docker Hub has another size. To use another base image, set
 `BUILD_OPTIONS="--build-arg PYTHON_IMAGE=..."`; it must have `bash` and Python 3.11 to 3.13 with `venv` and `pip`.
 """
 

@@ -65,7 +65,7 @@ REFUSED = {
         "parameters: {A: o}\n" + (ONE % "x").replace("name: o", "name: ${{A}}"), ["-p", "A=a b"], 1, "'a b' is not",
     ),
     "missing value": (
-        "parameters: {A: }\n" + (ONE % "x").replace("image: a", "image: '${{A}}'"), [], 1, "A has no value and no default",
+        "parameters: {A: }\n" + (ONE % "x").replace("image: a", "image: '${{A}}'"), [], 1, "A has no value and no",
     ),
     "missing port": (
         "parameters: {A: }\n" + ONE % "x" + "  requests: {cpu: '${{A}}'}\n", [], 1, "no value and no default",
