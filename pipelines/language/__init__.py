@@ -1,1 +1,1 @@
-"""The language of definitions: reads files, says what is wrong with them, and resolves them to a `model.Pipeline`."""
+"""The definition language: reads files, reports what is wrong with them, and resolves them to a `model.Pipeline`."""

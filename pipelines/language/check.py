@@ -1,4 +1,4 @@
-"""The command ``check``: says everything that is wrong with definitions."""
+"""The command ``check``: reports everything that is wrong with definitions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from nuclei_segmentation.pipelines.language.reader import Definition, Report
 
 CLEAN, ERRORS, USAGE = 0, 1, 2
-"""Exit codes: nothing wrong but warnings; errors; the command line is wrong or a file cannot be read."""
+"""Exit codes: no errors, though perhaps warnings; errors; the command line is wrong or a file cannot be read."""
 
 
 def check(files: Sequence[Path], *, as_json: bool, lenient: bool) -> int:
-    """Check definitions, print what is found, and return the exit code.
+    """Check definitions, print the findings, and return the exit code.
 
     Parameters
     ----------
     files : Sequence of pathlib.Path
-        Of definitions.
+        The definitions.
     as_json : bool
-        Print one object a file, each on a line: `described`.
+        Whether to print a JSON object for each file, on a line of its own, as `described` returns it.
     lenient : bool
-        Names that the language does not know are warnings.
+        Whether unknown keys are warnings.
     """
     reports = []
     for file in files:
@@ -43,20 +43,19 @@ def check(files: Sequence[Path], *, as_json: bool, lenient: bool) -> int:
 
 
 def summary(reports: Sequence[Report]) -> str:
-    """Return one line on all files."""
-    errors = sum(report.errors for report in reports)
-    warnings = sum(report.warnings for report in reports)
-    files, wrong, doubtful = (_count(len(reports), "file"), _count(errors, "error"), _count(warnings, "warning"))
-    return f"checked {files}: {wrong}, {doubtful}"
+    """Return one line about all files."""
+    errors = _count(sum(report.errors for report in reports), "error")
+    warnings = _count(sum(report.warnings for report in reports), "warning")
+    return f"checked {_count(len(reports), 'file')}: {errors}, {warnings}"
 
 
 def described(report: Report) -> dict[str, Any]:
-    """Return what ``--json`` prints of a file; docs/pipelines.md describes it.
+    """Return the object that ``--json`` prints for a file. docs/pipelines.md describes it.
 
     ``file``, ``valid``, ``errors``, ``warnings``, ``findings`` (``file``, ``line``, ``column``, ``path``, ``severity``,
-    ``code``, ``message``, ``expected``), ``pipeline`` (null if there are errors): ``name``, ``api-version``,
-    ``orchestrator``, ``parameters``, ``operators`` in the order in which they can run, each with ``name``, ``image``
-    and ``upstream``.
+    ``code``, ``message``, ``expected``), ``pipeline`` (null if there are errors, or if an operator needs a value that
+    has no default): ``name``, ``api-version``, ``orchestrator``, ``parameters``, ``operators`` in the order in which
+    they can run, each with ``name``, ``image`` and ``upstream``.
     """
     pipeline = report.pipeline
     return {
@@ -80,14 +79,18 @@ def described(report: Report) -> dict[str, Any]:
             "name": pipeline.name,
             "api-version": pipeline.api_version,
             "orchestrator": pipeline.orchestrator,
-            "parameters": {one.name: one.default for one in pipeline.parameters},
+            "parameters": {parameter.name: parameter.default for parameter in pipeline.parameters},
             "operators": [
-                {"name": one.name, "image": one.container.reference, "upstream": list(one.upstream)}
-                for one in pipeline.operators
+                {
+                    "name": operator.name,
+                    "image": operator.container.reference,
+                    "upstream": list(operator.upstream),
+                }
+                for operator in pipeline.operators
             ],
         },
     }
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,10 +1,10 @@
-"""Containers, what they ask for, and the services and models that operators use."""
+"""Containers, what they request, and the services and models that operators use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nuclei_segmentation.pipelines.language.cursor import Cursor, once, required
+from nuclei_segmentation.pipelines.language.cursor import Cursor, refuse_duplicate, required
 from nuclei_segmentation.pipelines.language.findings import Place, shown
 from nuclei_segmentation.pipelines.language.model import MIB, Connection, Container, Model, Requests
 from nuclei_segmentation.pipelines.language.names import (
@@ -18,25 +18,26 @@ from nuclei_segmentation.pipelines.language.names import (
 
 _CONTAINER = ("image", "tag", "command")
 _REQUESTS = ("cpu", "memory", "gpu")
-_CONNECTIONS = ("http", "volume")
+_CONNECTIONS = {"http": ("port", "an HTTP connection"), "volume": ("path", "a volume connection")}
+"""What a connection of each kind needs besides its name, and its name for messages."""
 
-MOST_CORES, MOST_GPUS, MOST_MEMORY = 4096, 1024, 64 * MIB
+MAX_CORES, MAX_GPUS, MAX_MEMORY = 4096, 1024, 64 * MIB
 """More than any machine has; memory in MB."""
 PORTS = (1024, 65535)
 
 
-def container(here: Cursor) -> Container | None:
-    """Return a container; None if it has no image that can be read.
+def read_container(cursor: Cursor) -> Container | None:
+    """Return a container; None if it has no image, or a part that cannot be read.
 
     Source: page *container*: image required, tag ``latest`` unless given, command an array. Tags are text even where
     they look like numbers: ``18.04``.
     """
-    fields = here.fields("a container", _CONTAINER)
+    fields = cursor.fields("a container", _CONTAINER)
     if fields is None:
         return None
-    at = required(here, fields, "image", "a container")
-    image = at.text("an image's name", bad_image) if at is not None else None
-    tag = fields["tag"].text("an image's tag", bad_tag) if "tag" in fields else "latest"
+    field = required(cursor, fields, "image", "a container")
+    image = field.text("an image name", bad_image) if field is not None else None
+    tag = fields["tag"].text("an image tag", bad_tag) if "tag" in fields else "latest"
     words = fields["command"].items("the words of a command") if "command" in fields else []
     command = [word.text("a word of the command") for word in words]
     if image is None or tag is None or None in command:
@@ -44,18 +45,18 @@ def container(here: Cursor) -> Container | None:
     return Container(image, tag, tuple(word for word in command if word is not None))
 
 
-def requests(here: Cursor | None) -> Requests:
-    """Return what is requested; what is not stated has the defaults of 0.8.1.
+def read_requests(cursor: Cursor | None) -> Requests:
+    """Return what is requested; the rest has the defaults of Clara 0.8.1.
 
-    Source: page *requests*: whole numbers; memory in MB, which we take as 2**20 bytes, since Kubernetes' Mi is what
-    it became.
+    Source: page *requests*: whole numbers; memory in MB, which we take as 2**20 bytes: it became Mi in
+    Kubernetes.
     """
-    fields = here.fields("requests", _REQUESTS) if here is not None else None
+    fields = cursor.fields("`requests`", _REQUESTS) if cursor is not None else None
     if fields is None:
         return Requests()
-    cpu = fields["cpu"].whole("a number of cores", 1, MOST_CORES) if "cpu" in fields else None
-    memory = fields["memory"].whole("a number of megabytes", 1, MOST_MEMORY) if "memory" in fields else None
-    gpu = fields["gpu"].whole("a number of GPUs", 0, MOST_GPUS) if "gpu" in fields else None
+    cpu = fields["cpu"].integer("a number of cores", 1, MAX_CORES) if "cpu" in fields else None
+    memory = fields["memory"].integer("a number of megabytes", 1, MAX_MEMORY) if "memory" in fields else None
+    gpu = fields["gpu"].integer("a number of GPUs", 0, MAX_GPUS) if "gpu" in fields else None
     default = Requests()
     return Requests(
         default.cpu_millis if cpu is None else cpu * 1000,
@@ -65,57 +66,59 @@ def requests(here: Cursor | None) -> Requests:
     )
 
 
-def variables(here: Cursor | None) -> Mapping[str, str]:
-    """Return environment variables; numbers are taken as they are written, nothing as an empty text."""
+def read_variables(cursor: Cursor | None) -> Mapping[str, str]:
+    """Return environment variables. Numbers keep the form in which they are written; a null value is an empty text."""
     found: dict[str, str] = {}
-    for name, value in here.pairs("variables") if here is not None else []:
-        if wrong := bad_variable(name):
-            value.reading.findings.add(value.key_place, "bad-name", f"{shown(name)} is no variable's name", wrong)
-        text = "" if value.null else value.text("a variable's value")
+    for name, value in cursor.pairs("variables") if cursor is not None else []:
+        if expected := bad_variable(name):
+            value.key_finding("bad-name", f"{shown(name)} is not valid as the name of a variable", expected)
+        text = "" if value.null else value.text("the value of a variable")
         if text is not None:
             found[name] = text
     return found
 
 
-def models(here: Cursor | None) -> tuple[Model, ...]:
+def read_models(cursor: Cursor | None) -> tuple[Model, ...]:
     """Return the models that Triton must load. Source: the model repository's pages: a list of names."""
-    found: dict[str, Place] = {}
-    names: list[Model] = []
-    for item in here.items("models") if here is not None else []:
+    seen: dict[str, Place] = {}
+    models: list[Model] = []
+    for item in cursor.items("models") if cursor is not None else []:
         fields = item.fields("a model", ("name",))
-        at = required(item, fields, "name", "a model") if fields is not None else None
-        name = at.text("a model's name", bad_name) if at is not None else None
-        if at is None or name is None:
+        field = required(item, fields, "name", "a model") if fields is not None else None
+        name = field.text("a model name", bad_name) if field is not None else None
+        if field is None or name is None:
             continue
-        once(found, name.lower(), at, f"model {shown(name)}")
-        names.append(Model(name))
-    return tuple(names)
+        refuse_duplicate(seen, name.lower(), field, f"model {shown(name)}")
+        models.append(Model(name))
+    return tuple(models)
 
 
-def connections(here: Cursor | None) -> tuple[Connection, ...]:
-    """Return how a service is reached.
+def read_connections(cursor: Cursor | None) -> tuple[Connection, ...]:
+    """Return the connections by which operators reach a service.
 
     Source: pages *service* and *connections*: ``http`` with name and port from 1024 to 65535; ``volume`` with name
-    and path, known from a published definition only. The grammar lets the port away, NVIDIA's sizing tool does not:
-    we warn.
+    and path, known from a published definition only. The grammar makes the port optional, NVIDIA's sizing tool does
+    not: we warn.
     """
-    fields = here.fields("connections", _CONNECTIONS) if here is not None else None
-    found: list[Connection] = []
-    taken: dict[str, Place] = {}
-    for kind, needs in (("http", "port"), ("volume", "path")):
-        for item in fields[kind].items(f"{kind} connections") if fields is not None and kind in fields else []:
-            parts = item.fields(f"a connection by {kind}", ("name", needs))
-            at = required(item, parts, "name", "a connection") if parts is not None else None
-            name = at.text("a connection's name", bad_connection) if at is not None else None
+    groups = cursor.fields("`connections`", tuple(_CONNECTIONS)) if cursor is not None else None
+    if groups is None:
+        return ()
+    connections: list[Connection] = []
+    seen: dict[str, Place] = {}
+    for kind, (needed, what) in _CONNECTIONS.items():
+        for item in groups[kind].items(f"{kind} connections") if kind in groups else []:
+            fields = item.fields(what, ("name", needed))
+            field = required(item, fields, "name", what) if fields is not None else None
+            name = field.text("a connection name", bad_connection) if field is not None else None
             port = path = None
-            if parts is not None and needs not in parts:
-                item.warn("connection", f"a connection by {kind} without {needs}", f"add `{needs}: ...`: tools need it")
-            elif parts is not None and kind == "http":
-                port = parts["port"].whole("a port", *PORTS)
-            elif parts is not None:
-                path = parts["path"].text("a path in the container", bad_path)
-            if at is None or name is None:
+            if fields is not None and needed not in fields:
+                item.warn("connection", f"{what} without `{needed}`", f"add `{needed}: ...`: NVIDIA's tools need it")
+            elif fields is not None and kind == "http":
+                port = fields["port"].integer("a port", *PORTS)
+            elif fields is not None:
+                path = fields["path"].text("a path in the container", bad_path)
+            if field is None or name is None:
                 continue
-            once(taken, name.lower(), at, f"connection {shown(name)}")
-            found.append(Connection(kind, name, port, path))
-    return tuple(found)
+            refuse_duplicate(seen, name.lower(), field, f"connection {shown(name)}")
+            connections.append(Connection(kind, name, port, path))
+    return tuple(connections)

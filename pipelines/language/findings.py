@@ -8,8 +8,8 @@ from typing import Literal
 
 from nuclei_segmentation.shared.errors import UsageError
 
-MOST = 1000
-"""Findings of one check that are kept; a file with more is not a definition with mistakes, but something else."""
+MAX_FINDINGS = 1000
+"""Findings of one check that are kept. A file with more is something other than a definition with mistakes."""
 
 Severity = Literal["error", "warning"]
 Code = Literal[
@@ -18,7 +18,7 @@ Code = Literal[
     "placeholder", "services", "several-documents", "tag", "too-deep", "type", "type-mismatch", "undeclared",
     "unknown-key", "unknown-operator", "unknown-output", "wrong-kind", "yaml",
 ]  # fmt: skip
-"""A word for each kind of finding, which stays the same from version to version."""
+"""A word for each kind of finding. It stays the same from version to version."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,17 +28,21 @@ class Place:
     Attributes
     ----------
     file : str
-        As the user named it, or as an import of it is named.
+        The file's name as the user gave it, or as an import gives it.
     line, column : int
-        From 1, in characters; lines end as editors see them.
+        Both count from 1, the column in characters. Lines end as in editors.
     path : str
-        In the document, ``operators[0].input[1].from``; ``document`` is the whole of it.
+        The path in the document, for example ``operators[0].input[1].from``. ``document`` is the root.
     """
 
     file: str
     line: int
     column: int
     path: str
+
+    def line_for(self, file: str) -> str:
+        """Return the line for a message about a place in `file`: ``line 7``, or ``line 7 of other.yaml``."""
+        return f"line {self.line}" if self.file == file else f"line {self.line} of {self.file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,15 @@ class Finding:
     Attributes
     ----------
     place : Place
-        Where.
-    severity : Severity
-        An error, or a warning that leaves the definition usable.
-    code : Code
-        Of which kind.
+        Where it is.
+    severity : {"error", "warning"}
+        A warning leaves the definition usable.
+    code : str
+        The kind of finding, a `Code`.
     message : str
         What is wrong.
     expected : str
-        What would be right.
+        What would be right, or what to do.
     """
 
     place: Place
@@ -71,29 +75,43 @@ class Finding:
 
 
 class Findings:
-    """Collects findings, each once; at most `MOST`."""
+    """Collects findings: each once, and at most `MAX_FINDINGS`."""
 
     def __init__(self) -> None:
         self._found: dict[Finding, None] = {}
 
     def add(self, place: Place, code: Code, message: str, expected: str, severity: Severity = "error") -> None:
-        """Note a finding."""
+        """Add a finding, unless there are enough.
+
+        Parameters
+        ----------
+        place : Place
+            Where it is.
+        code : str
+            The kind of finding, a `Code`.
+        message : str
+            What is wrong.
+        expected : str
+            What would be right, or what to do.
+        severity : {"error", "warning"}, optional
+            A warning leaves the definition usable.
+        """
         if not self.full:
             self._found[Finding(place, severity, code, message, expected)] = None
 
     @property
     def full(self) -> bool:
-        """Whether no more are taken."""
-        return len(self._found) >= MOST
+        """Whether further findings are dropped."""
+        return len(self._found) >= MAX_FINDINGS
 
     @property
     def errors(self) -> int:
-        """How many are errors."""
+        """The number of errors."""
         return sum(1 for finding in self._found if finding.severity == "error")
 
     def sorted(self, first: str) -> tuple[Finding, ...]:
-        """Return all by place, those of the file `first` before those of the files that it imports."""
-        return tuple(sorted(self._found, key=lambda one: (one.place.file != first, one.place)))
+        """Return all findings by place: those of the file `first`, then those of the files that it imports."""
+        return tuple(sorted(self._found, key=lambda finding: (finding.place.file != first, finding.place)))
 
 
 class DefinitionError(UsageError):
@@ -102,7 +120,7 @@ class DefinitionError(UsageError):
     Parameters
     ----------
     findings : Iterable of Finding
-        All of them, warnings too.
+        All findings, warnings included. The message has the errors only.
     """
 
     def __init__(self, findings: Iterable[Finding]) -> None:
@@ -111,12 +129,22 @@ class DefinitionError(UsageError):
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """Return a value as it may stand in a message: in quotes, on one line, not endless, nothing a terminal obeys."""
+    """Return a value for a message: in quotes, on one line, shortened, without characters that control a terminal.
+
+    Parameters
+    ----------
+    text : str
+        The value.
+    limit : int, optional
+        The most characters to show.
+    """
     return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
 def harmless(text: str) -> str:
-    """Return a text on one line, with what a terminal would obey written as an escape."""
+    """Return a text on one line, with characters that control a terminal written as escapes."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import heapq
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,155 +9,154 @@ from dataclasses import replace
 from nuclei_segmentation.pipelines.language.findings import Findings, Place, shown
 from nuclei_segmentation.pipelines.language.model import Input, Operator, Output
 from nuclei_segmentation.pipelines.language.operators import Draft
+from nuclei_segmentation.pipelines.language.suggestions import MAX_COMPARED, one_of, suggest
 
 
 def join(drafts: Sequence[Draft], findings: Findings) -> tuple[Operator, ...]:
-    """Return the operators in topological order; those that could not be read are left out.
+    """Return the operators in topological order, without those that could not be read.
 
     Source: pages *pipelines*, *operator*, *names*: names are unique whatever their case, and the graph has no cycle.
 
     Parameters
     ----------
     drafts : Sequence of Draft
-        In the order of the file.
+        The operators in the order of the file.
     findings : Findings
-        Takes what is wrong.
+        Collects what is wrong.
     """
     by_name: dict[str, Draft] = {}
-    for one in drafts:
-        if not one.name:
+    for draft in drafts:
+        if not draft.name:
             continue
-        first = by_name.setdefault(one.name.lower(), one)
-        if first is not one:
-            place = _at(one.operator, "name", one.place)
-            findings.add(place, "duplicate", f"operator {shown(one.name)} stands twice (case does not matter)",
-                         f"another name than that of line {first.place.line}")  # fmt: skip
-    known = not any(one.pending for one in drafts)
-    joined = [_joined(one, by_name, findings, known) for one in drafts]
-    edges = [_upstream(one, by_name) for one in drafts]
-    order = _order(drafts, edges, findings)
+        first = by_name.setdefault(draft.name.lower(), draft)
+        if first is not draft:
+            place = _place(draft.operator, "name", draft.place)
+            findings.add(place, "duplicate", f"operator {shown(draft.name)} appears twice (case does not matter)",
+                         f"rename or remove it: {first.place.line_for(place.file)} has it already")  # fmt: skip
+    all_named = not any(draft.pending for draft in drafts)
+    joined = [_joined(draft, by_name, findings, all_named) for draft in drafts]
+    upstream = [_upstream(draft, by_name) for draft in drafts]
+    order = _order(drafts, upstream, findings)
     return tuple(operator for operator in (joined[number] for number in order) if operator is not None)
 
 
-def _at(thing: Operator | Input | Output | None, part: str, other: Place) -> Place:
-    return other if thing is None else thing.places.get(part, thing.places.get("", other))
+def _place(thing: Operator | Input | Output | None, key: str, default: Place) -> Place:
+    return default if thing is None else thing.places.get(key, thing.places.get("", default))
 
 
-def _joined(one: Draft, by_name: dict[str, Draft], findings: Findings, known: bool) -> Operator | None:
-    inputs = tuple(_source(item, one, by_name, findings, known) for item in one.interface.inputs)
-    return None if one.operator is None else replace(one.operator, inputs=inputs)
+def _joined(draft: Draft, by_name: dict[str, Draft], findings: Findings, all_named: bool) -> Operator | None:
+    inputs = tuple(_with_source(item, draft, by_name, findings, all_named) for item in draft.interface.inputs)
+    return None if draft.operator is None else replace(draft.operator, inputs=inputs)
 
 
-def _source(item: Input, reader: Draft, by_name: dict[str, Draft], findings: Findings, known: bool) -> Input:
+def _with_source(item: Input, reader: Draft, by_name: dict[str, Draft], findings: Findings, all_named: bool) -> Input:
     """Return an input with its source found. Source: page *input*; types must be those of the output that is read.
 
-    `known` says that all operators have their names, so that one which is not found does not exist.
+    An operator that is not found does not exist only if `all_named`: no name waits for the value of a parameter.
     """
     if item.source is None or findings.full:
         return item
-    place = _at(item, "from", reader.place)
+    place = _place(item, "from", reader.place)
     source = by_name.get(item.source.lower())
-    if source is None and not known:
+    if source is None and not all_named:
         return item
     if source is None:
-        names = [one.name for one in list(by_name.values())[:200]]
-        findings.add(place, "unknown-operator", f"there is no operator {shown(item.source)}", _near(item.source, names))
+        names = [draft.name for draft in list(by_name.values())[:MAX_COMPARED]]
+        otherwise = f"use {one_of(names)}" if names else "give an operator this name"
+        findings.add(place, "unknown-operator", f"there is no operator {shown(item.source)}",
+                     suggest(item.source, names, otherwise))  # fmt: skip
         return item
     item = replace(item, source=source.name)
     if not source.interface.sound:
         return item
-    outputs = source.interface.outputs
-    if not outputs:
-        findings.add(place, "unknown-output", f"operator {source.name} has no output", "give it one, or remove this")
+    if not source.interface.outputs:
+        findings.add(place, "unknown-output", f"operator {source.name} has no output",
+                     "add an output to it, or remove this input")  # fmt: skip
         return item
-    output = _output(item, source, place, findings)
+    output = _find_output(item, source, place, findings)
     if output is None:
         return item
     if item.type is not None and output.type is not None and item.type != output.type:
-        findings.add(_at(item, "type", place), "type-mismatch",
-                     f"read as {item.type}, but written as {output.type}",
-                     f"the same as in line {_at(output, 'type', place).line}")  # fmt: skip
+        type_place = _place(item, "type", place)
+        written = _place(output, "type", place).line_for(type_place.file)
+        findings.add(type_place, "type-mismatch", f"read as {item.type}, but written as {output.type}",
+                     f"use the same type as in {written}")  # fmt: skip
     return replace(item, output=output.name)
 
 
-def _output(item: Input, source: Draft, place: Place, findings: Findings) -> Output | None:
+def _find_output(item: Input, source: Draft, place: Place, findings: Findings) -> Output | None:
     outputs = source.interface.outputs
-    names = [one.name for one in outputs[:200] if one.name]
-    for one in outputs:
-        if one.name.lower() == item.name.lower():
-            return one
+    names = [output.name for output in outputs[:MAX_COMPARED] if output.name]
+    for output in outputs:
+        if output.name.lower() == item.name.lower():
+            return output
     if item.name:
-        right = _near(item.name, names) if names else "leave `name` out: that output has none"
-        at = _at(item, "name", place)
-        findings.add(at, "unknown-output", f"operator {source.name} has no output {shown(item.name)}", right)
+        expected = "remove `name`: its output has no name"
+        if names:
+            expected = suggest(item.name, names, f"use {one_of(names)}")
+        findings.add(_place(item, "name", place), "unknown-output",
+                     f"operator {source.name} has no output {shown(item.name)}", expected)  # fmt: skip
     elif item.type is None and "type" not in item.places:
-        findings.add(place, "unknown-output", f"operator {source.name} names its outputs",
-                     f"add `name: ...` here, one of {', '.join(names[:8])}")  # fmt: skip
+        findings.add(place, "unknown-output", f"the outputs of operator {source.name} have names",
+                     f"add `name: ...` here: {one_of(names)}")  # fmt: skip
     return None
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), [one.lower() for one in known], n=1)
-    if near:
-        return f"did you mean {next(one for one in known if one.lower() == near[0])}?"
-    return f"one of {', '.join(known[:8])}" + (", ..." if len(known) > 8 else "")
-
-
-def _upstream(one: Draft, by_name: dict[str, Draft]) -> dict[str, Input]:
-    """Return the names, in lower case, of the operators that one reads from, with the first input that does."""
+def _upstream(draft: Draft, by_name: dict[str, Draft]) -> dict[str, Input]:
+    """Return the lower-case names of the operators that a draft reads from, each with the first input that does."""
     found: dict[str, Input] = {}
-    for item in one.interface.inputs:
+    for item in draft.interface.inputs:
         if item.source is not None and item.source.lower() in by_name:
             found.setdefault(item.source.lower(), item)
     return found
 
 
-def _order(drafts: Sequence[Draft], edges: Sequence[dict[str, Input]], findings: Findings) -> list[int]:
-    """Return numbers of drafts, each behind those that it reads from; note every cycle once."""
-    number: dict[str, int] = {}
-    for index, one in enumerate(drafts):
-        number.setdefault(one.name.lower(), index)
-    waits = [{number[name] for name in upstream} for upstream in edges]
+def _order(drafts: Sequence[Draft], upstream: Sequence[dict[str, Input]], findings: Findings) -> list[int]:
+    """Return the drafts' numbers, each after those that it reads from. Every cycle is added to the findings once."""
+    by_name: dict[str, int] = {}
+    for number, draft in enumerate(drafts):
+        by_name.setdefault(draft.name.lower(), number)
+    pending = [{by_name[name] for name in sources} for sources in upstream]
     readers: list[list[int]] = [[] for _ in drafts]
-    for index, sources in enumerate(waits):
+    for number, sources in enumerate(pending):
         for source in sources:
-            readers[source].append(index)
+            readers[source].append(number)
     order: list[int] = []
-    ready = [index for index, sources in enumerate(waits) if not sources]
-    done = set(ready)
+    ready = [number for number, sources in enumerate(pending) if not sources]
+    reached = set(ready)
     while True:
         while ready:
-            index = heapq.heappop(ready)
-            order.append(index)
-            for reader in readers[index]:
-                waits[reader].discard(index)
-                if not waits[reader] and reader not in done:
-                    done.add(reader)
+            number = heapq.heappop(ready)
+            order.append(number)
+            for reader in readers[number]:
+                pending[reader].discard(number)
+                if not pending[reader] and reader not in reached:
+                    reached.add(reader)
                     heapq.heappush(ready, reader)
-        rest = [index for index in range(len(drafts)) if index not in done]
+        rest = [number for number in range(len(drafts)) if number not in reached]
         if not rest:
             return order
-        cycle = _cycle(rest[0], waits)
+        cycle = _cycle(rest[0], pending)
         first = min(cycle)
-        turn = cycle[cycle.index(first) :] + cycle[: cycle.index(first)]
-        names = " -> ".join(drafts[index].name for index in reversed([*turn, first]))
-        item = edges[first][drafts[turn[1 % len(turn)]].name.lower()]
-        findings.add(_at(item, "from", drafts[first].place), "cycle", f"operators wait for each other: {names}",
+        rotated = cycle[cycle.index(first) :] + cycle[: cycle.index(first)]
+        names = " -> ".join(drafts[number].name for number in reversed([*rotated, first]))
+        item = upstream[first][drafts[rotated[1 % len(rotated)]].name.lower()]
+        findings.add(_place(item, "from", drafts[first].place), "cycle", f"operators wait for each other: {names}",
                      "remove one of these inputs")  # fmt: skip
-        for index in cycle:  # so that other cycles are found too
-            waits[index] -= set(cycle)
-        ready = [index for index in cycle if not waits[index]]
+        for number in cycle:  # taken apart, so that other cycles are found too
+            pending[number] -= set(cycle)
+        ready = [number for number in cycle if not pending[number]]
         heapq.heapify(ready)
-        done.update(ready)
+        reached.update(ready)
 
 
-def _cycle(start: int, waits: Sequence[set[int]]) -> list[int]:
-    """Return operators of which each waits for the next, and the last for the first."""
+def _cycle(start: int, pending: Sequence[set[int]]) -> list[int]:
+    """Return the numbers of operators each of which reads from the next, and the last from the first."""
     seen: dict[int, int] = {}
     walk: list[int] = []
-    here = start
-    while here not in seen:
-        seen[here] = len(walk)
-        walk.append(here)
-        here = min(waits[here])
-    return walk[seen[here] :]
+    number = start
+    while number not in seen:
+        seen[number] = len(walk)
+        walk.append(number)
+        number = min(pending[number])
+    return walk[seen[number] :]

@@ -1,7 +1,8 @@
 """A pipeline that was read: what a program that runs or translates it needs.
 
-All names are as written; they are compared without case. Every text has its parameters' values in place. `places` say
-where the parts of an object stand, for messages; they do not count when objects are compared.
+All names are as written; they are compared without case. Placeholders have been replaced by values. `places` are the
+places of an object's values by key, and of the object itself under ''. They are for messages, and are ignored when
+objects are compared.
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ from nuclei_segmentation.pipelines.language.findings import Place
 Places = Mapping[str, Place]
 MIB = 1024 * 1024
 DYNAMIC = -1
-"""In a shape: known when the data are there. What is written as 0 or -1."""
+"""A dimension of any size, written as 0 or -1. Its size is known only when the data exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A value that may be given when the pipeline is run; `default` is None where one must be given."""
+    """A value that may be given when the pipeline is run.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    default : str or None
+        None if a value must be given.
+    """
 
     name: str
     default: str | None
@@ -27,14 +36,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """Where an operator or a service was taken from.
+    """Where an operator or a service was imported from.
 
     Attributes
     ----------
     file : str
-        Path of the file.
+        The path of the file.
     arguments : Mapping of str to str or None
-        That its placeholders were given.
+        The values of its parameters, by name; None where a value is not known yet.
     """
 
     file: str
@@ -43,7 +52,17 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """An image and what it runs; without `command`, its own entry point."""
+    """An image and what it runs.
+
+    Attributes
+    ----------
+    image : str
+        The image's name, perhaps with its registry.
+    tag : str
+        The image's tag.
+    command : tuple of str
+        The words of the command. Empty: the image's entry point.
+    """
 
     image: str
     tag: str
@@ -57,18 +76,18 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What must be free before an operator starts, and what it may take.
+    """What must be free before an operator starts, and the most that it may use.
 
     Attributes
     ----------
     cpu_millis : int
         Thousandths of a logical core.
     memory_bytes : int
-        More ends the operator.
+        An operator that uses more is ended.
     gpu : int
-        Devices for itself alone.
+        GPUs for the operator alone.
     given : frozenset of str
-        Which of ``cpu``, ``memory`` and ``gpu`` the definition states; the rest are Clara's defaults.
+        Those of ``cpu``, ``memory`` and ``gpu`` that the definition states. The others have Clara's defaults.
     """
 
     cpu_millis: int = 2000
@@ -84,11 +103,11 @@ class DataType:
     Attributes
     ----------
     kind : str
-        ``stream`` (files in a folder) or ``array`` (shared memory); strings and primitives are arrays.
+        ``stream`` (files in a folder) or ``array`` (shared memory). Strings and primitives are arrays.
     element : str
-        Of a stream, free text; of an array, a type's long name such as ``uint8``.
+        For a stream, free text; for an array, the long name of a type, such as ``uint8``.
     shape : tuple of int
-        Of an array; `DYNAMIC` where it is open.
+        The dimensions of an array; `DYNAMIC` for one of any size. Empty for a stream.
     """
 
     kind: str
@@ -106,11 +125,13 @@ class Output:
     Attributes
     ----------
     name : str
-        '' for the only output of an operator, if it has none.
+        '' for an operator's only output, if it has no name.
     path : str or None
-        Folder in the container; None for shared memory.
+        The folder in the container; None for shared memory.
     type : DataType or None
         None in an untyped pipeline.
+    places : Mapping of str to Place
+        The places of its values.
     """
 
     name: str
@@ -126,15 +147,17 @@ class Input:
     Attributes
     ----------
     source : str or None
-        Name of the operator that it comes from, as that operator writes it; None: the pipeline's payload.
+        The name of the operator that it reads from, as that operator writes it. None: the pipeline's payload.
     output : str
-        The output of that operator; '' for its unnamed one.
+        The output of that operator; '' for one without a name.
     name : str
         As written here: the output's name, or a name for what comes from the payload.
     path : str or None
-        Folder in the container; None for shared memory.
+        The folder in the container; None for shared memory.
     type : DataType or None
         None in an untyped pipeline.
+    places : Mapping of str to Place
+        The places of its values.
     """
 
     source: str | None
@@ -154,11 +177,11 @@ class Connection:
     kind : str
         ``http`` or ``volume``.
     name : str
-        Environment variable of the operator that holds the address ``host:port``, or the folder.
+        The operator's environment variable that holds the address ``host:port``, or the folder.
     port : int or None
-        Of ``http``: where the service listens; None if that is not said.
+        For ``http``: the port on which the service listens, if it is given.
     path : str or None
-        Of ``volume``: folder in the container, if said.
+        For ``volume``: the folder in the container, if it is given.
     """
 
     kind: str
@@ -169,7 +192,27 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A container that runs while operators use it. Equal image, tag and command: the same service."""
+    """A container that runs while operators use it.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its operator.
+    container : Container
+        What it runs.
+    connections : tuple of Connection
+        How operators reach it.
+    variables : Mapping of str to str
+        Its environment variables.
+    requests : Requests
+        What it needs.
+    description : str
+        '' if there is none.
+    imported : Import or None
+        Where it was imported from, if it was.
+    places : Mapping of str to Place
+        The places of its values.
+    """
 
     name: str
     container: Container
@@ -182,20 +225,52 @@ class Service:
 
     @property
     def identity(self) -> Container:
-        """What makes two services the same one."""
+        """Services with the same image, tag and command are one service, whatever their names."""
         return self.container
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that Triton must have loaded before the operator starts."""
+    """A model that Triton must have loaded before the operator starts.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the model repository.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One container of the pipeline."""
+    """One container of the pipeline.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the pipeline.
+    container : Container
+        What it runs.
+    inputs : tuple of Input
+        What it reads, in the order of the file.
+    outputs : tuple of Output
+        What it writes, in the order of the file.
+    variables : Mapping of str to str
+        Its environment variables.
+    requests : Requests
+        What it needs.
+    models : tuple of Model
+        The models that Triton loads for it.
+    services : tuple of Service
+        The services that it uses.
+    description : str
+        '' if there is none.
+    imported : Import or None
+        Where it was imported from, if it was.
+    places : Mapping of str to Place
+        The places of its values.
+    """
 
     name: str
     container: Container
@@ -211,20 +286,32 @@ class Operator:
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """Names of the operators that must have ended before this one starts, each once."""
+        """The names of the operators that must end before this one starts, each once."""
         return tuple(dict.fromkeys(item.source for item in self.inputs if item.source is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A whole definition.
+    """A complete definition.
 
     Attributes
     ----------
+    name : str
+        Its name.
+    api_version : str
+        The version of the language, such as ``0.4.0``.
+    orchestrator : str
+        ``Clara`` or ``Argo``.
     operators : tuple of Operator
         In topological order; where that leaves a choice, in the order of the file.
+    parameters : tuple of Parameter
+        The parameters that the file declares.
     arguments : Mapping of str to str
-        Every parameter with the value that is used.
+        The values that are used, by the parameter's name.
+    pull_secrets : tuple of str
+        The names of the secrets with which images are pulled.
+    description : str
+        '' if there is none.
     """
 
     name: str
@@ -251,8 +338,8 @@ class Pipeline:
         """The services of all operators, each once (by identity), as the first operator has it."""
         found: dict[Container, Service] = {}
         for operator in self.operators:
-            for one in operator.services:
-                found.setdefault(one.identity, one)
+            for service in operator.services:
+                found.setdefault(service.identity, service)
         return tuple(found.values())
 
     def operator(self, name: str) -> Operator:
@@ -261,9 +348,9 @@ class Pipeline:
         Raises
         ------
         KeyError
-            There is none.
+            No operator has this name.
         """
-        for one in self.operators:
-            if one.name.lower() == name.lower():
-                return one
+        for operator in self.operators:
+            if operator.name.lower() == name.lower():
+                return operator
         raise KeyError(name)

@@ -1,4 +1,7 @@
-"""Names, paths, images: what a single text must look like."""
+"""Rules for single texts: names, paths, images.
+
+Each function returns what would be right if the text is wrong, and '' if it is right.
+"""
 
 from __future__ import annotations
 
@@ -15,62 +18,64 @@ IMAGE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*")
 
 
 def bad_name(text: str) -> str:
-    """Return what is wrong with the name of an operator, output, service, model or parameter; '' if nothing.
+    """Check the name of an operator, output, service, model or parameter.
 
     Source: reference page *names*: 1 to 255 of letters, digits, ``-``, ``_``; case does not matter.
     """
-    return "" if NAME.fullmatch(text) else "1 to 255 letters, digits, '-' and '_'"
+    return "" if NAME.fullmatch(text) else "use 1 to 255 letters, digits, '-' and '_'"
 
 
-def no_text(text: str) -> str:
-    """Return that a text is missing, where it is; '' if there is one."""
-    return "" if text.strip() else "a word"
+def blank(text: str) -> str:
+    """Check that a text is more than spaces."""
+    return "" if text.strip() else "give a text that is not blank"
 
 
 def bad_variable(text: str) -> str:
-    """Return what is wrong with the name of an environment variable; '' if nothing. What Kubernetes takes."""
-    return "" if VARIABLE.fullmatch(text) else "letters, digits, '_', '-' and '.', no digit first"
+    """Check the name of an environment variable, by the rule of Kubernetes."""
+    return "" if VARIABLE.fullmatch(text) else "use letters, digits, '_', '-' and '.', with no digit first"
 
 
 def bad_connection(text: str) -> str:
-    """Return what is wrong with the name of a connection; '' if nothing.
+    """Check the name of a connection.
 
     Source: pages *connections* and *names*: it becomes an environment variable, so it must be one that shells can read.
     """
-    return "" if CONNECTION.fullmatch(text) else "letters, digits and '_', no digit first: it becomes a variable"
+    if CONNECTION.fullmatch(text):
+        return ""
+    return "use letters, digits and '_', with no digit first: it becomes the name of an environment variable"
 
 
 def bad_path(text: str) -> str:
-    """Return what is wrong with a path in a container; '' if nothing.
+    """Check a path in a container.
 
-    Source: pages *input* and *output*: rooted, local to the container. Parts ``..`` and colons are refused by us: the
-    former lead elsewhere, the latter end a path in ``docker run -v``.
+    Source: pages *input* and *output*: rooted, local to the container. Ours: no part ``..``, which leads elsewhere, and
+    no colon, which ends a path in ``docker run -v``.
     """
     if not text.startswith("/"):
-        return "a path from the container's root: it starts with '/'"
+        return "use an absolute path: it must start with '/'"
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if not parts:
-        return "a folder below the container's root, not the root itself"
+        return "use a folder below the container's root, not the root itself"
     if ".." in parts or ":" in text or not text.isprintable():
-        return "a path without '..', ':' and control characters"
+        return "use a path without '..', ':' and control characters"
     return ""
 
 
 def bad_image(text: str) -> str:
-    """Return what is wrong with an image's name; '' if nothing.
+    """Check the name of an image.
 
-    Source: page *container*: the name alone. That the registry may stand before it is what published definitions do.
+    Source: page *container*: the name alone. Published definitions put the registry in front of it.
     """
     if "@" in text:
-        return "the image's name, with a tag under `tag`; digests have no place in a definition"
+        return "give the image's name without a digest, and a tag under `tag`"
     _, _, last = text.rpartition("/")
     if ":" in last:
-        return f"the image's name alone, and its tag as `tag: {last.partition(':')[2]}`"
+        return f"give the image's name alone, and its tag as `tag: {last.partition(':')[2]}`"
     if len(text) > 255 or not IMAGE.fullmatch(text):
-        return "a name such as nuclei/load or nvcr.io/nvidia/tritonserver: lower case, parts joined by '/'"
+        return "use a name such as nuclei/load or nvcr.io/nvidia/tritonserver: lower case, parts separated by '/'"
     return ""
 
 
 def bad_tag(text: str) -> str:
-    """Return what is wrong with an image's tag; '' if nothing."""
-    return "" if TAG.fullmatch(text) else "up to 128 letters, digits, '_', '.' and '-'"
+    """Check the tag of an image."""
+    return "" if TAG.fullmatch(text) else "use 1 to 128 letters, digits, '_', '.' and '-', with no '.' or '-' first"

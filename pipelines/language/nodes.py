@@ -1,4 +1,4 @@
-"""A YAML document as a tree of nodes that know where they stand."""
+"""A YAML document as a tree of nodes that know their places in the file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _NULLS = ("", "~", "null", "Null", "NULL")
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A single value, as it was written: ``18.04`` is text, and no number yet.
+    """A single value, as it was written: ``18.04`` is a text, not a number.
 
     Attributes
     ----------
     text : str
-        Without quotes and escapes.
+        The value without quotes and escapes.
     start, end : int
-        Characters of the file.
+        The first character in the file, and the one after the last.
     plain : bool
-        Without quotes: only then an empty one is null.
+        Whether it was written without quotes. Only a plain empty value is null.
     broken : bool
-        Already reported; nothing more needs to be said of it.
+        Whether a finding has been added for it already, so that nothing more needs to be said.
     """
 
     text: str
@@ -35,13 +35,21 @@ class Scalar:
 
     @property
     def null(self) -> bool:
-        """Whether it says that there is no value."""
+        """Whether it stands for no value."""
         return self.plain and self.text in _NULLS
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A list."""
+    """A list.
+
+    Attributes
+    ----------
+    items : tuple of Node
+        Its items.
+    start, end : int
+        The first character in the file, and the one after the last.
+    """
 
     items: tuple[Node, ...]
     start: int
@@ -50,7 +58,15 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Names with values; each name once."""
+    """Keys with values.
+
+    Attributes
+    ----------
+    entries : dict of str to (Scalar, Node)
+        The node of the key and that of its value, by the key's text.
+    start, end : int
+        The first character in the file, and the one after the last.
+    """
 
     entries: dict[str, tuple[Scalar, Node]]
     start: int
@@ -67,11 +83,11 @@ class Document:
     Attributes
     ----------
     name : str
-        As it is shown.
+        The file's name in findings.
     text : str
-        All of it.
+        The whole text.
     root : Node or None
-        None where the file is no YAML at all.
+        None where the file is not valid YAML.
     """
 
     name: str
@@ -81,7 +97,15 @@ class Document:
 
     @staticmethod
     def of(name: str, text: str) -> Document:
-        """Return a document without nodes yet."""
+        """Return a document that has no nodes yet.
+
+        Parameters
+        ----------
+        name : str
+            The file's name in findings.
+        text : str
+            The whole text.
+        """
         starts = [0]
         for index, letter in enumerate(text):
             if letter == "\n" or (letter == "\r" and text[index + 1 : index + 2] != "\n"):
@@ -93,14 +117,30 @@ class Document:
         return Document(self.name, self.text, root, self._starts)
 
     def place(self, index: int, path: str) -> Place:
-        """Return the place of a character of the file."""
+        """Return the place of a character.
+
+        Parameters
+        ----------
+        index : int
+            The character in the text, from 0.
+        path : str
+            The path in the document; '' for the root.
+        """
         index = max(0, min(index, len(self.text)))
         line = bisect_right(self._starts, index) - 1
         return Place(self.name, line + 1, index - self._starts[line] + 1, path or ROOT_PATH)
 
 
 def child(path: str, key: str | int) -> str:
-    """Return the path of a part of what stands at `path`."""
+    """Return the path of an item or of a key's value.
+
+    Parameters
+    ----------
+    path : str
+        The path of the list or mapping.
+    key : str or int
+        The key, or the item's number from 0.
+    """
     if isinstance(key, int):
         return f"{path}[{key}]"
     name = key if len(key) <= 60 else f"{key[:57]}..."

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nuclei_segmentation.pipelines.language import versions
-from nuclei_segmentation.pipelines.language.containers import connections, container, models, requests, variables
-from nuclei_segmentation.pipelines.language.cursor import Cursor, once, required
+from nuclei_segmentation.pipelines.language.containers import (
+    read_connections,
+    read_container,
+    read_models,
+    read_requests,
+    read_variables,
+)
+from nuclei_segmentation.pipelines.language.cursor import Cursor, refuse_duplicate, required
 from nuclei_segmentation.pipelines.language.findings import Place, shown
 from nuclei_segmentation.pipelines.language.imports import Imports
-from nuclei_segmentation.pipelines.language.interface import Interface, interface
+from nuclei_segmentation.pipelines.language.interface import Interface, read_interface
 from nuclei_segmentation.pipelines.language.model import Container, Operator, Service
 from nuclei_segmentation.pipelines.language.names import bad_name
+from nuclei_segmentation.pipelines.language.versions import MODELS, TYPED, Version, read_version, version_text
 
 _SERVICE = ("name", "description", "api-version", "container", "connections", "requests", "variables", "import")
 _OPERATOR = (
     "name", "description", "api-version", "container", "requests", "input", "output", "variables", "parameters",
     "models", "services", "import",
 )  # fmt: skip
-_SERVICES_DEPRECATED: versions.Version = (0, 7, 0)
+_SERVICES_DEPRECATED: Version = (0, 7, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +35,15 @@ class Draft:
     Attributes
     ----------
     name : str
-        As written; '' if it has none.
+        The name as written; '' if it has none.
     operator : Operator or None
         None if something that it needs is missing or wrong.
     interface : Interface
         What it reads and writes.
     place : Place
-        Of the operator.
+        The place of the operator.
     pending : bool
-        The name is a parameter's value that is not there yet.
+        Whether the name is the value of a parameter that has none yet.
     """
 
     name: str
@@ -47,95 +53,104 @@ class Draft:
     pending: bool = False
 
 
-def draft(here: Cursor, imports: Imports) -> Draft | None:
-    """Return what can be said of an operator by itself; None if nothing.
+def read_operator(cursor: Cursor, imports: Imports) -> Draft:
+    """Return what an operator says of itself, without a look at the others.
 
     Parameters
     ----------
-    here : Cursor
-        Where it stands in the pipeline.
+    cursor : Cursor
+        The operator in the pipeline.
     imports : Imports
         Follows its imports.
     """
-    flat = imports.flatten(here, "an operator", _OPERATOR)
+    flat = imports.flatten(cursor, "an operator", _OPERATOR)
     if flat is None:
-        name = here.under("name")
-        known = name.text("an operator's name") if name is not None and not name.null else None
-        return Draft(known or "", None, Interface((), (), False), here.place)
-    there, fields, taken = flat
-    version, reading = imports.version, here.reading
-    name_text = _name(here, fields, "an operator")
-    if taken is None and "api-version" in fields:
-        own = versions.api_version(fields["api-version"])
-        if own is not None and own != version:
-            fields["api-version"].error(
-                "api-version", "not the pipeline's version", f"{versions.show(version)}, or none"
-            )
-    faces = interface(fields, typed=version >= versions.TYPED)
-    box = _container(there, fields, "an operator")
-    if "models" in fields and version < versions.MODELS:
-        at = fields["models"]
-        reading.findings.add(at.key_place, "models", "`models` before api-version 0.6.0",
-                             "documented from 0.6.0 on; NVIDIA's tools took it at 0.4.0 too", "warning")  # fmt: skip
-    if "services" in fields and version >= _SERVICES_DEPRECATED:
-        at = fields["services"]
-        reading.findings.add(at.key_place, "services", "`services` is deprecated since 0.7.1",
-                             "name Triton's models under `models`", "warning")  # fmt: skip
-    environment = {**_misplaced(fields.get("container")), **variables(fields.get("variables"))}
-    description = fields["description"].text("a description") if "description" in fields else ""
-    wanted, loaded = requests(fields.get("requests")), models(fields.get("models"))
-    helpers = _services(fields.get("services"), imports)
-    operator = None
-    if name_text and box is not None:
-        operator = Operator(
-            name_text, box, faces.inputs, faces.outputs, environment, wanted, loaded, helpers, description or "", taken,
-            {name: value.place for name, value in fields.items()} | {"": here.place},
+        field = cursor.peek("name")
+        name = field.text("an operator name") if field is not None and not field.null else None
+        return Draft(name or "", None, Interface((), (), False), cursor.place)
+    fields = flat.fields
+    name = _name(cursor, fields, "an operator")
+    if flat.imported is None:
+        _check_version(fields, imports.version)
+    interface = read_interface(fields, typed=imports.version >= TYPED)
+    container = _container(flat.source, fields, "an operator")
+    if "models" in fields and imports.version < MODELS:
+        fields["models"].key_finding(
+            "models", "`models` before api-version 0.6.0",
+            "it is documented from 0.6.0 on, but NVIDIA's tools accept it at 0.4.0 too", "warning",
         )  # fmt: skip
-    pending = not name_text and "name" in fields and fields["name"].pending
-    return Draft(name_text, operator, faces, here.place, pending)
+    if "services" in fields and imports.version >= _SERVICES_DEPRECATED:
+        fields["services"].key_finding("services", "`services` is deprecated since 0.7.1",
+                                       "list Triton's models under `models`", "warning")  # fmt: skip
+    variables = _variables(fields)
+    description = fields["description"].text("a description") if "description" in fields else ""
+    requests, models = read_requests(fields.get("requests")), read_models(fields.get("models"))
+    services = _services(fields.get("services"), imports)
+    operator = None
+    if name and container is not None:
+        operator = Operator(
+            name, container, interface.inputs, interface.outputs, variables, requests, models, services,
+            description or "", flat.imported,
+            {key: value.place for key, value in fields.items()} | {"": cursor.place},
+        )  # fmt: skip
+    pending = not name and "name" in fields and fields["name"].pending
+    return Draft(name, operator, interface, cursor.place, pending)
 
 
-def _services(here: Cursor | None, imports: Imports) -> tuple[Service, ...]:
+def _services(cursor: Cursor | None, imports: Imports) -> tuple[Service, ...]:
     """Source: page *service*. Names are unique in their operator; other operators may use them again."""
-    found: list[Service] = []
-    taken: dict[str, Place] = {}
-    for item in here.items("services") if here is not None else []:
+    services: list[Service] = []
+    names: dict[str, Place] = {}
+    for item in cursor.items("services") if cursor is not None else []:
         flat = imports.flatten(item, "a service", _SERVICE)
         if flat is None:
             continue
-        there, fields, origin = flat
+        fields = flat.fields
         name = _name(item, fields, "a service")
         if name:
-            once(taken, name.lower(), fields["name"], f"service {shown(name)}")
-        if origin is None and "api-version" in fields:
-            versions.api_version(fields["api-version"])
-        box = _container(there, fields, "a service")
-        ways = connections(fields.get("connections"))
-        if not ways and "connections" not in fields:
-            item.warn("connection", "a service without connections", "add `connections`: operators cannot reach it")
-        environment = {**_misplaced(fields.get("container")), **variables(fields.get("variables"))}
-        wanted = requests(fields.get("requests"))
-        text = fields["description"].text("a description") if "description" in fields else ""
-        if name and box is not None:
+            refuse_duplicate(names, name.lower(), fields["name"], f"service {shown(name)}")
+        if flat.imported is None and "api-version" in fields:
+            read_version(fields["api-version"])
+        container = _container(flat.source, fields, "a service")
+        connections = read_connections(fields.get("connections"))
+        if not connections and "connections" not in fields:
+            item.warn("connection", "a service without `connections`",
+                      "add `connections: ...`: without them operators cannot reach it")  # fmt: skip
+        variables = _variables(fields)
+        requests = read_requests(fields.get("requests"))
+        description = fields["description"].text("a description") if "description" in fields else ""
+        if name and container is not None:
             places = {key: value.place for key, value in fields.items()} | {"": item.place}
-            found.append(Service(name, box, ways, environment, wanted, text or "", origin, places))
-    return tuple(found)
+            services.append(
+                Service(name, container, connections, variables, requests, description or "", flat.imported, places)
+            )
+    return tuple(services)
 
 
-def _name(here: Cursor, fields: Mapping[str, Cursor], what: str) -> str:
-    at = required(here, fields, "name", what)
-    name = at.text(f"{what}'s name") if at is not None else None
-    if at is not None and name is not None and (wrong := bad_name(name)):
-        at.error("bad-name", f"{shown(name)} is not {what}'s name", wrong)
+def _check_version(fields: Mapping[str, Cursor], expected: Version) -> None:
+    field = fields.get("api-version")
+    version = read_version(field) if field is not None else None
+    if field is not None and version is not None and version != expected:
+        field.error("api-version", "this is not the pipeline's api-version",
+                    f"use {version_text(expected)}, or remove it")  # fmt: skip
+
+
+def _name(parent: Cursor, fields: Mapping[str, Cursor], what: str) -> str:
+    field = required(parent, fields, "name", what)
+    name = field.text(f"{what} name") if field is not None else None
+    if field is not None and name is not None and (expected := bad_name(name)):
+        field.error("bad-name", f"{shown(name)} is not valid as {what} name", expected)
     return name or ""
 
 
-def _container(there: Cursor, fields: Mapping[str, Cursor], what: str) -> Container | None:
-    at = required(there, fields, "container", what)
-    return container(at) if at is not None else None
+def _container(parent: Cursor, fields: Mapping[str, Cursor], what: str) -> Container | None:
+    field = required(parent, fields, "container", what)
+    return read_container(field) if field is not None else None
 
 
-def _misplaced(here: Cursor | None) -> Mapping[str, str]:
-    """Return variables that stand in the container, as in published definitions; when reading leniently, they count."""
-    at = here.under("variables") if here is not None and here.reading.lenient else None
-    return variables(at) if at is not None and not at.null else {}
+def _variables(fields: Mapping[str, Cursor]) -> Mapping[str, str]:
+    """Return the variables, with those in the container if the check is lenient: published definitions have them."""
+    container = fields.get("container")
+    misplaced = container.peek("variables") if container is not None and container.context.lenient else None
+    inner = read_variables(misplaced) if misplaced is not None and not misplaced.null else {}
+    return {**inner, **read_variables(fields.get("variables"))}

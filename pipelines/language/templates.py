@@ -1,35 +1,35 @@
 """Placeholders: ``${{ NAME }}`` stands for the value of a parameter.
 
 Source: reference page *template*. Values given for the job come first, then the defaults under `parameters`; a value
-whose name is no declared parameter is refused. Ours, since it is documented nowhere: a placeholder that nothing
-declares is an error; values are put into texts after the YAML was read, so they can add no structure; a value is not
-searched for further placeholders; an operator's own `parameters` hide those of its pipeline; an imported document
+whose name is not a declared parameter is refused. Ours, since it is documented nowhere: a placeholder whose name is not
+declared is an error; values are inserted into texts after the YAML was parsed, so they can add no structure; a value is
+not searched for further placeholders; an operator's own `parameters` hide those of its pipeline; an imported document
 sees only its own.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from nuclei_segmentation.pipelines.language.findings import Code, shown
 from nuclei_segmentation.pipelines.language.names import NAME
+from nuclei_segmentation.pipelines.language.suggestions import MAX_COMPARED, listed, suggest
 
 OPEN, CLOSE = "${{", "}}"
-LARGEST = 1024 * 1024
-"""Most characters that the values of one definition may grow to."""
+MAX_INSERTED = 1024 * 1024
+"""Characters that all placeholders of one definition may insert."""
 
-_MOST_PROBLEMS = 100
-"""Of one text; who has more knows by then."""
+_MAX_PROBLEMS = 100
+"""Problems of one text that are reported."""
 
 
 class Budget:
-    """How much may still be put into placeholders."""
+    """How many characters placeholders may still insert."""
 
     def __init__(self) -> None:
-        self.left = LARGEST
+        self.left = MAX_INSERTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Scope:
     Attributes
     ----------
     values : Mapping of str to str or None
-        By name; None where a parameter has no value yet.
+        The values by name; None where a parameter has no value yet.
     outer : Scope or None
-        Of the document around it.
+        The scope around this one.
     budget : Budget
         Shared by all scopes of a definition.
     """
@@ -73,7 +73,19 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a placeholder, and which one of its text it is, from 0."""
+    """What is wrong with a placeholder.
+
+    Attributes
+    ----------
+    number : int
+        Which placeholder of its text it is, from 0.
+    code : str
+        The kind of finding, a `Code`.
+    message : str
+        What is wrong.
+    expected : str
+        What would be right, or what to do.
+    """
 
     number: int
     code: Code
@@ -83,14 +95,22 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """A text with its values in place of placeholders; None where a value is not known yet."""
+    """A text with values in place of its placeholders.
+
+    Attributes
+    ----------
+    text : str or None
+        None where a value is not known yet, or a placeholder is wrong.
+    problems : tuple of Problem
+        What is wrong with the placeholders.
+    """
 
     text: str | None
     problems: tuple[Problem, ...] = ()
 
 
 def has_placeholder(text: str) -> bool:
-    """Whether a text has any."""
+    """Whether a text has a placeholder."""
     return OPEN in text
 
 
@@ -100,23 +120,22 @@ def expand(text: str, scope: Scope, *, complete: bool) -> Expanded:
     Parameters
     ----------
     text : str
-        As it was written.
+        The text as it was written.
     scope : Scope
         The parameters.
     complete : bool
-        Whether a parameter without value is an error.
+        Whether a parameter without a value is an error.
     """
     parts: list[str] = []
     problems: list[Problem] = []
     unknown = False
     end = number = 0
-    while (start := text.find(OPEN, end)) >= 0 and len(problems) < _MOST_PROBLEMS:
+    while (start := text.find(OPEN, end)) >= 0 and len(problems) < _MAX_PROBLEMS:
         parts.append(text[end:start])
         close = text.find(CLOSE, start)
         if close < 0:
-            problems.append(
-                Problem(number, "placeholder", "a placeholder without end", f"write {OPEN} NAME {CLOSE}, or no {OPEN}")
-            )
+            expected = f"write {OPEN} NAME {CLOSE}, or remove {OPEN}"
+            problems.append(Problem(number, "placeholder", f"the placeholder has no {CLOSE}", expected))
             unknown = True
             break
         name, end = text[start + len(OPEN) : close].strip(), close + len(CLOSE)
@@ -127,7 +146,7 @@ def expand(text: str, scope: Scope, *, complete: bool) -> Expanded:
         parts.append(value or "")
         scope.budget.left -= len(value or "")
         if scope.budget.left < 0:
-            message = f"the values grow beyond {LARGEST} characters"
+            message = f"the placeholders of the definition insert more than {MAX_INSERTED} characters"
             return Expanded(None, (Problem(number, "placeholder", message, "give shorter values"),))
         number += 1
     return Expanded(None if unknown else "".join([*parts, text[end:]]), tuple(problems))
@@ -135,21 +154,14 @@ def expand(text: str, scope: Scope, *, complete: bool) -> Expanded:
 
 def _value(name: str, number: int, scope: Scope, complete: bool) -> tuple[Problem | None, str | None]:
     if not NAME.fullmatch(name):
-        expected = f"{OPEN} NAME {CLOSE}, the name of letters, digits, '-' and '_'"
-        return Problem(number, "placeholder", f"{shown(name)} is no parameter's name", expected), None
+        expected = f"write {OPEN} NAME {CLOSE}, with a name of letters, digits, '-' and '_'"
+        return Problem(number, "placeholder", f"{shown(name)} is not valid as a parameter name", expected), None
     if not scope.has(name):
-        return Problem(number, "undeclared", f"no parameter {name} is declared", nearest(name, scope)), None
+        declared = sorted(set(islice(scope.names(), MAX_COMPARED)))
+        otherwise = f"declared: {listed(declared)}" if declared else "declare it under `parameters`"
+        expected = suggest(name, declared, otherwise)
+        return Problem(number, "undeclared", f"parameter {name} is not declared", expected), None
     value = scope.value(name)
     if value is None and complete:
-        return Problem(number, "no-value", f"parameter {name} has neither value nor default", "give it a value"), None
+        return Problem(number, "no-value", f"parameter {name} has no value and no default", "give it a value"), None
     return None, value
-
-
-def nearest(name: str, scope: Scope) -> str:
-    """Return what may have been meant by a name."""
-    declared = sorted(set(islice(scope.names(), 200)))
-    near = difflib.get_close_matches(name.upper(), [one.upper() for one in declared], n=1)
-    if near:
-        return f"did you mean {next(one for one in declared if one.upper() == near[0])}?"
-    listed = ", ".join(declared[:8]) + (", ..." if len(declared) > 8 else "")
-    return f"declared: {listed}" if declared else "declare it under `parameters`"

@@ -1,8 +1,8 @@
-"""Reads YAML text into nodes. Nothing is constructed, and what a definition has no use for is refused.
+"""Reads YAML text into nodes. Nothing is constructed, and what no definition needs is refused.
 
-Refused are aliases (whose bombs grow a few bytes to gigabytes), tags (which name types of programs), names that stand
-twice, names that are no words, a second document, and nesting deeper than any definition. All but broken syntax
-leaves the rest readable, so that its errors are found in the same pass.
+Refused are aliases (a few bytes of them can expand to gigabytes), tags (they name types of programs), duplicate keys,
+keys that are lists or mappings, a second document, and nesting deeper than in any definition. Only broken syntax and
+deep nesting end the reading; after anything else the rest is read too, so that its errors are found in the same pass.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import yaml
 from nuclei_segmentation.pipelines.language.findings import Code, Findings
 from nuclei_segmentation.pipelines.language.nodes import Document, Mapping, Node, Scalar, Sequence, child
 
-DEEPEST = 32
+MAX_DEPTH = 32
 """Levels of nesting; definitions have up to eight."""
-
-_NO_ALIAS = "write the value out: definitions have no aliases"
 
 
 class _Stop(Exception):
-    """The rest of the document cannot be read; that has been noted."""
+    """The rest of the document cannot be read. A finding says why."""
 
 
 def parse(document: Document, findings: Findings) -> Document:
-    """Return the document with its nodes, as far as it can be read.
+    """Return the document with its nodes; without, if it cannot be read.
 
     Parameters
     ----------
     document : Document
-        With its text.
+        The document with its text.
     findings : Findings
-        Takes what is wrong.
+        Collects what is wrong.
     """
     builder = _Builder(document, findings)
     try:
@@ -40,25 +38,25 @@ def parse(document: Document, findings: Findings) -> Document:
     except _Stop:
         return document
     except yaml.reader.ReaderError as error:
-        builder.say(error.position, "", "yaml", "a character that YAML does not allow", "remove it")
+        builder.error(error.position, "", "yaml", "YAML does not allow this character", "remove it")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        at = builder.index if mark is None else mark.index
-        builder.say(at, "", "yaml", f"this is not YAML: {what}", _remedy(document.text, at))
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        index = builder.index if mark is None else mark.index
+        builder.error(index, "", "yaml", f"this is not valid YAML: {problem}", _remedy(document.text, index))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        what = type(error).__name__
-        builder.say(builder.index, "", "yaml", f"this is not YAML ({what})", "correct the syntax here or just behind")
+        problem = f"this is not valid YAML ({type(error).__name__})"
+        builder.error(builder.index, "", "yaml", problem, "correct the syntax here or just after")
     else:
         return document.with_root(root)
     return document
 
 
-def _remedy(text: str, at: int) -> str:
-    if text[at : at + 1] == "\t":
+def _remedy(text: str, index: int) -> str:
+    if text[index : index + 1] == "\t":
         return "indent with spaces, not tabs"
-    if "${{" in text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]:
-        return "inside {...} or [...] a placeholder needs quotes"
+    if "${{" in text[text.rfind("\n", 0, index) + 1 :].partition("\n")[0]:
+        return "put the placeholder in quotes: inside {...} or [...] it needs them"
     return "correct the syntax here or just before"
 
 
@@ -79,8 +77,8 @@ class _Builder:
         self._events: Iterator[yaml.Event] = iter(())
         self.index = 0
 
-    def say(self, index: int, path: str, code: Code, message: str, expected: str) -> None:
-        """Note an error."""
+    def error(self, index: int, path: str, code: Code, message: str, expected: str) -> None:
+        """Add an error at a character of the text."""
         self._findings.add(self._document.place(index, path), code, message, expected)
 
     def document(self) -> Node:
@@ -93,7 +91,8 @@ class _Builder:
         self._next()
         after = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
-            self.say(self.index, "", "several-documents", "a second document", "a file holds one definition")
+            self.error(self.index, "", "several-documents", "a second document starts here",
+                       "keep each definition in a file of its own")  # fmt: skip
         return root
 
     def _next(self) -> yaml.Event:
@@ -103,14 +102,15 @@ class _Builder:
 
     def _node(self, event: yaml.Event, path: str, depth: int) -> Node:
         start = _start(event)
-        if depth > DEEPEST:
-            self.say(start, path, "too-deep", f"nested deeper than {DEEPEST} levels", "definitions have up to eight")
+        if depth > MAX_DEPTH:
+            self.error(start, path, "too-deep", f"nested deeper than {MAX_DEPTH} levels",
+                       "a definition needs up to eight")  # fmt: skip
             raise _Stop
         if isinstance(event, yaml.AliasEvent):
-            self.say(start, path, "alias", "an alias", _NO_ALIAS)
+            self.error(start, path, "alias", "aliases are not supported", "write the value out")
             return Scalar("", start, _end(event), broken=True)
         if getattr(event, "tag", None) is not None:
-            self.say(start, path, "tag", "a tag", "write the value without: definitions have no tags")
+            self.error(start, path, "tag", "tags are not supported", "write the value without its tag")
         if isinstance(event, yaml.ScalarEvent):
             plain = event.style is None and event.tag is None
             return Scalar(event.value, start, _end(event), plain)
@@ -129,20 +129,20 @@ class _Builder:
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key = self._node(event, path, depth + 1)
             if not isinstance(key, Scalar):
-                self.say(key.start, path, "bad-key", "a name that is no word", "a word before the colon")
+                self.error(key.start, path, "bad-key", "a key cannot be a list or a mapping",
+                           "write a word before the colon")  # fmt: skip
                 self._node(self._next(), path, depth + 1)
                 continue
-            here = child(path, key.text)
-            value = self._node(self._next(), here, depth + 1)
+            key_path = child(path, key.text)
+            value = self._node(self._next(), key_path, depth + 1)
             if key.broken:
                 continue
             if key.text == "<<" and key.plain:
-                self.say(key.start, here, "merge-key", "a merge key", _NO_ALIAS)
+                self.error(key.start, key_path, "merge-key", "merge keys are not supported", "write the values out")
             elif key.text in entries:
-                first = self._document.place(entries[key.text][0].start, here)
-                self.say(
-                    key.start, here, "duplicate-key", "this name stands twice", f"line {first.line} has it already"
-                )
+                first = self._document.place(entries[key.text][0].start, key_path)
+                self.error(key.start, key_path, "duplicate-key", "duplicate key",
+                           f"remove one of the two: line {first.line} has the same key")  # fmt: skip
             else:
                 entries[key.text] = (key, value)
         return Mapping(entries, start, self.index)

@@ -60,15 +60,15 @@ REFUSED = {
         ONE % "x" + "  variables: {V: '{{=1}}'}\n", [], 1, "error: operators[0].variables: '{{' begins",
     ),
     "expression in a value": ("parameters: {A: '{{x}}'}\n" + ONE % '"${{A}}"', [], 2, "parameter A: '{{' in '{{x}}'"),
-    "undeclared": (ONE % "x", ["-p", "B=1"], 1, "no parameter 'B' is declared"),
+    "undeclared": (ONE % "x", ["-p", "B=1"], 1, "parameter 'B' is not declared"),
     "value that does not fit": (
         "parameters: {A: o}\n" + (ONE % "x").replace("name: o", "name: ${{A}}"), ["-p", "A=a b"], 1, "'a b' is not",
     ),
     "missing value": (
-        "parameters: {A: }\n" + (ONE % "x").replace("image: a", "image: '${{A}}'"), [], 1, "A has neither value nor",
+        "parameters: {A: }\n" + (ONE % "x").replace("image: a", "image: '${{A}}'"), [], 1, "A has no value and no",
     ),
     "missing port": (
-        "parameters: {A: }\n" + ONE % "x" + "  requests: {cpu: '${{A}}'}\n", [], 1, "neither value nor default",
+        "parameters: {A: }\n" + ONE % "x" + "  requests: {cpu: '${{A}}'}\n", [], 1, "no value and no default",
     ),
     "models of nobody": (ONE % "x", ["--triton-image", "a:1"], 2, "whose operators list `models`; this one has none"),
     "nobody of that name": (ONE % "x", ["--unrestricted", "p"], 2, "--unrestricted p: there is no such operator"),

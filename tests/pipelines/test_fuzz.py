@@ -1,4 +1,4 @@
-"""Whatever is done to a definition: findings with places inside the file, or a pipeline; never a traceback."""
+"""Any change of a definition gives findings with places inside the file, or a pipeline; never a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_segmentation.pipelines import Definition, Report
+from nuclei_segmentation.pipelines import Definition
 from nuclei_segmentation.pipelines.language.check import described
 
 DEFINITIONS = sorted((Path(__file__).parents[2] / "pipelines").glob("*.yaml"))
@@ -41,55 +41,55 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "p.yaml"
 
 
-def sane(file: Path, content: bytes) -> Report:
+def check_sanely(file: Path, content: bytes) -> None:
+    """Check a definition and assert what holds for any report."""
     file.write_bytes(content)
     for lenient in (False, True):
         report = Definition(file, lenient).check()
         lines = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        for one in report.findings:
-            assert one.place.file == str(file)
-            assert 1 <= one.place.line <= len(lines), one
-            assert 1 <= one.place.column <= len(lines[one.place.line - 1]) + 1, one
-            assert str(one).isprintable()
-            assert one.place.path
-            assert one.message
-            assert one.expected
+        for finding in report.findings:
+            assert finding.place.file == str(file)
+            assert 1 <= finding.place.line <= len(lines), finding
+            assert 1 <= finding.place.column <= len(lines[finding.place.line - 1]) + 1, finding
+            assert str(finding).isprintable()
+            assert finding.place.path
+            assert finding.message
+            assert finding.expected
         described(report)
         if report.pipeline is None:
-            assert report.errors or any(one.default is None for one in report.parameters)
+            assert report.errors or any(parameter.default is None for parameter in report.parameters)
         else:
-            done: set[str] = set()
+            earlier: set[str] = set()
             for operator in report.pipeline.operators:
-                assert set(operator.upstream) <= done
-                done.add(operator.name)
-    return report
+                assert set(operator.upstream) <= earlier
+                earlier.add(operator.name)
 
 
 @given(data=st.data())
-def test_texts(file: Path, data: st.DataObject) -> None:
+def test_changed_texts(file: Path, data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(TEXTS))
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
         end = min(len(text), start + data.draw(st.sampled_from([0, 0, 1, 2, 5, 30, 200])))
         text = text[:start] + data.draw(PIECES) + text[end:]
-    sane(file, text.encode("utf-8", "surrogatepass"))
+    check_sanely(file, text.encode("utf-8", "surrogatepass"))
 
 
 @given(data=st.data())
-def test_lines(file: Path, data: st.DataObject) -> None:
+def test_changed_lines(file: Path, data: st.DataObject) -> None:
     lines = data.draw(st.sampled_from(TEXTS)).split("\n")
     for _ in range(data.draw(st.integers(1, 5))):
-        here, there = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
-        what = data.draw(st.sampled_from(["swap", "drop", "copy", "indent", "outdent"]))
-        if what == "swap":
-            lines[here], lines[there] = lines[there], lines[here]
-        elif what == "drop" and len(lines) > 1:
-            del lines[here]
-        elif what == "copy":
-            lines.insert(there, lines[here])
+        first, second = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        change = data.draw(st.sampled_from(["swap", "drop", "copy", "indent", "outdent"]))
+        if change == "swap":
+            lines[first], lines[second] = lines[second], lines[first]
+        elif change == "drop" and len(lines) > 1:
+            del lines[first]
+        elif change == "copy":
+            lines.insert(second, lines[first])
         else:
-            lines[here] = f"  {lines[here]}" if what == "indent" else lines[here].removeprefix("  ")
-    sane(file, "\n".join(lines).encode())
+            lines[first] = f"  {lines[first]}" if change == "indent" else lines[first].removeprefix("  ")
+    check_sanely(file, "\n".join(lines).encode())
 
 
 def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -101,17 +101,17 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-def test_values(file: Path, data: st.DataObject) -> None:
+def test_changed_values(file: Path, data: st.DataObject) -> None:
     document = yaml.safe_load(data.draw(st.sampled_from(TEXTS)))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from(_places(document)))
         parent = document
         for key in place[:-1]:
             parent = parent[key]
-        what = data.draw(st.sampled_from(["replace", "remove", "add"]))
-        if what == "replace":
+        change = data.draw(st.sampled_from(["replace", "remove", "add"]))
+        if change == "replace":
             parent[place[-1]] = data.draw(ANYTHING)
-        elif what == "remove" and len(parent) > 1:
+        elif change == "remove" and len(parent) > 1:
             del parent[place[-1]]
         elif isinstance(parent, dict):
             parent[data.draw(KEYS)] = data.draw(ANYTHING)
@@ -119,14 +119,16 @@ def test_values(file: Path, data: st.DataObject) -> None:
             parent.append(data.draw(ANYTHING))
         if not _places(document):
             break
-    sane(file, yaml.safe_dump(document, allow_unicode=data.draw(st.booleans())).encode("utf-8", "surrogatepass"))
+    check_sanely(
+        file, yaml.safe_dump(document, allow_unicode=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
+    )
 
 
 @given(document=ANYTHING)
-def test_documents(file: Path, document: object) -> None:
-    sane(file, yaml.safe_dump(document).encode("utf-8", "surrogatepass"))
+def test_any_document(file: Path, document: object) -> None:
+    check_sanely(file, yaml.safe_dump(document).encode("utf-8", "surrogatepass"))
 
 
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_bytes(file: Path, content: bytes) -> None:
-    sane(file, content)
+def test_any_bytes(file: Path, content: bytes) -> None:
+    check_sanely(file, content)

@@ -1,4 +1,4 @@
-"""Operators in order, cycles, and who reads from whom."""
+"""The order of operators, cycles, and which operator reads from which."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_a_diamond_in_every_order_of_the_file(check: Check) -> None:
         assert pipeline.operator("BOTTOM").upstream == ("left", "right")
 
 
-def test_a_choice_of_order_is_that_of_the_file(check: Check) -> None:
+def test_where_the_graph_leaves_a_choice_the_order_is_that_of_the_file(check: Check) -> None:
     pipeline = check(HEAD + node("c", "b") + node("z") + node("b") + node("a")).pipeline
     assert pipeline is not None
     assert [one.name for one in pipeline.operators] == ["z", "b", "c", "a"]
 
 
-def test_operators_apart_from_all_others_stay(check: Check) -> None:
+def test_operators_that_are_not_joined_to_others_are_kept(check: Check) -> None:
     pipeline = check(HEAD + node("a") + node("b", "a") + node("alone")).pipeline
     assert pipeline is not None
     assert {one.name for one in pipeline.operators} == {"a", "b", "alone"}
@@ -105,15 +105,15 @@ def test_any_graph_is_put_in_order_or_has_a_cycle(edges: list[set[int]]) -> None
     findings = Findings()
     order = [one.name for one in join(drafts(edges), findings)]
     assert sorted(order) == sorted(f"o{number}" for number in range(len(edges)))
-    kept = all(
+    ordered = all(
         order.index(f"o{source}") < order.index(f"o{number}")
         for number, sources in enumerate(edges)
         for source in sources
     )
-    assert kept == (findings.errors == 0)
+    assert ordered == (findings.errors == 0)
 
 
-def test_a_long_chain_and_a_wide_fan_are_no_trouble() -> None:
+def test_a_long_chain_a_wide_fan_and_many_cycles() -> None:
     findings = Findings()
     chain = [set(), *({number} for number in range(2999))]
     assert len(join(drafts(chain), findings)) == 3000

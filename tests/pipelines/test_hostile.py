@@ -1,4 +1,4 @@
-"""Documents that mean harm, or are no documents: a finding, soon, and never a traceback."""
+"""Documents that mean harm, or are not documents: a finding, soon, and never a traceback."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from nuclei_segmentation.pipelines import Definition, Report
 from nuclei_segmentation.pipelines.language.files import LARGEST
-from nuclei_segmentation.pipelines.language.findings import MOST
+from nuclei_segmentation.pipelines.language.findings import MAX_FINDINGS
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 BOMB = "x0: &x0 [x, x]\n" + "".join(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]\n" for n in range(1, 30))
 
 
-def of(tmp_path: Path, content: bytes) -> Report:
+def checked(tmp_path: Path, content: bytes) -> Report:
     path = tmp_path / "p.yaml"
     path.write_bytes(content)
     return Definition(path).check()
@@ -45,7 +45,7 @@ def of(tmp_path: Path, content: bytes) -> Report:
         (f"---\n{HERE}", "missing"),
     ],
 )
-def test_refused_where_it_stands(check: Check, text: str, code: str) -> None:
+def test_what_is_refused_is_found_at_its_place(check: Check, text: str, code: str) -> None:
     plain, line, column = marked(text)
     report = check(plain)
     assert (code, line, column) in found(report) or code == "yaml"
@@ -54,7 +54,7 @@ def test_refused_where_it_stands(check: Check, text: str, code: str) -> None:
     assert not report.unreadable
 
 
-def test_yaml_mistakes_are_placed_by_lines_as_editors_count_them(check: Check) -> None:
+def test_lines_are_counted_as_in_editors(check: Check) -> None:
     """To YAML, U+2028 and U+0085 end a line; to an editor they do not."""
     report = check("api-version: 0.4.0\r\ndescription: 'a\u2028b\u0085c'\nname: x\roperators: []\nbad: 1\n")
     assert found(report) == [("missing", 4, 12), ("unknown-key", 5, 1)]
@@ -62,7 +62,7 @@ def test_yaml_mistakes_are_placed_by_lines_as_editors_count_them(check: Check) -
 
 def test_a_placeholder_in_braces_needs_quotes(check: Check) -> None:
     report = check("api-version: 0.4.0\nname: x\nparameters: {A: ${{B}}}\n")
-    assert report.findings[0].expected == "inside {...} or [...] a placeholder needs quotes"
+    assert report.findings[0].expected == "put the placeholder in quotes: inside {...} or [...] it needs them"
 
 
 def test_nothing_is_executed(check: Check, tmp_path: Path) -> None:
@@ -92,24 +92,24 @@ def test_deep_nesting(check: Check, text: str) -> None:
     b"%YAML 9.9\n---\na: b", b"\x1f\x8b\x08\x00", b"II*\x00" + bytes(range(256)), b"!<!> x", b"%TAG ! x\n---\na",
     b"a: b\n...\nc: d", b"'", b'"\\', b"|\n\t", b"@", b"`", b"- - -\n-", b"? ? ?",
 ])  # fmt: skip
-def test_what_is_no_yaml(tmp_path: Path, content: bytes) -> None:
-    report = of(tmp_path, content)
+def test_what_is_not_yaml(tmp_path: Path, content: bytes) -> None:
+    report = checked(tmp_path, content)
     assert report.errors
     assert all(one.place.line >= 1 and one.place.column >= 1 for one in report.findings)
 
 
-def test_bad_encoding_is_placed(tmp_path: Path) -> None:
-    (finding,) = of(tmp_path, "api-version: 0.4.0\nname: ä".encode() + b"\xff\n").findings
+def test_bad_encoding_is_found_at_its_place(tmp_path: Path) -> None:
+    (finding,) = checked(tmp_path, "api-version: 0.4.0\nname: ä".encode() + b"\xff\n").findings
     assert (finding.code, finding.place.line, finding.place.column) == ("encoding", 2, 8)
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_fine(tmp_path: Path) -> None:
     text = "api-version: 0.4.0\nname: x\noperators:\n- name: a\n  container: {image: a}\n"
-    assert of(tmp_path, b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()).findings == ()
+    assert checked(tmp_path, b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()).findings == ()
 
 
 def test_huge_files_are_not_read(tmp_path: Path) -> None:
-    (finding,) = of(tmp_path, b"#" * (LARGEST + 1)).findings
+    (finding,) = checked(tmp_path, b"#" * (LARGEST + 1)).findings
     assert finding.code == "file"
     with (tmp_path / "sparse.yaml").open("wb") as file:
         file.truncate(1 << 40)
@@ -117,15 +117,15 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nowhere.yaml", "/dev/zero", "/dev/tty", "/proc/self/mem", "x" * 5000, "/"])
-def test_what_cannot_be_read_is_said(tmp_path: Path, path: str) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path, path: str) -> None:
     report = Definition(tmp_path / path).check()
     assert report.unreadable
     assert [one.code for one in report.findings] == ["file"]
 
 
 HEAD = "api-version: 0.4.0\nname: x\noperators:\n"
-PLENTY = {
-    "unknown names": HEAD + "- {" + ", ".join(f"operaror{n}: 1" for n in range(12_000)) + "}",
+MANY_MISTAKES = {
+    "unknown keys": HEAD + "- {" + ", ".join(f"operaror{n}: 1" for n in range(12_000)) + "}",
     "operators": HEAD + "".join(f"- {{name: o{n}, input: [{{from: p{n}, path: /x}}]}}\n" for n in range(4_500)),
     "duplicates": HEAD + "- {" + ", ".join("name: 1" for n in range(20_000)) + "}",
     "placeholders": HEAD + "- {name: '" + "${{ a }}" * 25_000 + "'}",
@@ -142,17 +142,17 @@ PLENTY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", PLENTY)
-def test_plenty_of_mistakes_end_soon(check: Check, kind: str) -> None:
+@pytest.mark.parametrize("kind", MANY_MISTAKES)
+def test_checking_many_mistakes_ends_soon(check: Check, kind: str) -> None:
     start = time.perf_counter()
-    report = check(PLENTY[kind])
+    report = check(MANY_MISTAKES[kind])
     assert report.errors
-    assert len(report.findings) <= MOST
+    assert len(report.findings) <= MAX_FINDINGS
     assert all(len(str(one)) < 5_000 for one in report.findings)
-    assert time.perf_counter() - start < 60, "a guard against what grows without bound, not a promise of speed"
+    assert time.perf_counter() - start < 60, "this guards against unbounded growth; it does not promise speed"
 
 
-def test_nothing_reaches_the_terminal_that_it_would_obey(check: Check) -> None:
+def test_no_control_characters_reach_the_terminal(check: Check) -> None:
     text = HEAD + '- name: "\\e[2J\\n\\ud800"\n  "\\e]0;": 1\n  container: {image: "\\e[31m"}\n'
     text += '  input: [{from: "\\r", path: /x}]\n'
     lines = [str(one) for one in check(text).findings]
@@ -162,7 +162,7 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(check: Check) -> None:
     assert all(line.isprintable() for line in lines)
 
 
-def test_what_is_an_alias_is_not_complained_of_twice(check: Check) -> None:
+def test_an_alias_is_reported_once(check: Check) -> None:
     text = "api-version: 0.4.0\nname: x\ndescription: &d x\noperators:\n- name: *d\n  container: *d\n  input: *d\n"
     text += (
         "  output: [*d, {path: *d, name: o}]\n  requests: {cpu: *d}\n  variables: {A: *d}\n  models: [*d, {name: *d}]\n"

@@ -68,7 +68,7 @@ def test_files_with_arguments(check: Check) -> None:
     assert consumer.imported.file.endswith("parts/consumer.yaml")
 
 
-def test_what_stands_beside_an_import_replaces_what_the_file_has(check: Check) -> None:
+def test_keys_next_to_an_import_replace_those_of_the_file(check: Check) -> None:
     text = ROOT.replace("path: producer.yaml", "path: producer.yaml\n    variables: {A: 1}\n    requests: {gpu: 1}")
     pipeline = check(text, {**FILES, "producer.yaml": PRODUCER + "variables: {A: 2, B: 3}\n"}).pipeline
     assert pipeline is not None
@@ -114,12 +114,12 @@ def test_arguments_may_use_the_importers_parameters(tmp_path: Path) -> None:
             "path: parts", f"{HERE}path: parts"), "no-value"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_an_import(check: Check, tmp_path: Path, text: str, code: str) -> None:
+def test_a_wrong_import(check: Check, tmp_path: Path, text: str, code: str) -> None:
     (tmp_path / "link.yaml").symlink_to("/etc/hostname")
     os.mkfifo(tmp_path / "pipe")
     plain, line, column = marked(text)
     report = check(plain, FILES)
-    findings = [one for one in found(report) if one[0] not in ("unknown-key",)]
+    findings = [one for one in found(report) if one[0] != "unknown-key"]
     assert findings == [(code, line, column)]
     assert not report.unreadable, "the definition itself can be read"
 
@@ -160,7 +160,7 @@ def test_a_chain_of_imports_and_a_cycle_in_one(check: Check) -> None:
     assert [one.code for one in report.findings] == ["import-cycle"]
 
 
-def test_a_file_that_is_imported_often_is_complained_of_once(check: Check) -> None:
+def test_a_mistake_in_a_file_that_is_imported_twice_is_reported_once(check: Check) -> None:
     text = ROOT + "  - name: again\n    import: {path: producer.yaml}\n"
     report = check(text, {**FILES, "producer.yaml": PRODUCER + "nothing: 1\n"})
     assert [one.code for one in report.findings] == ["unknown-key"]
@@ -171,7 +171,7 @@ def test_the_same_service_twice_in_one_operator(check: Check) -> None:
     assert [one.code for one in check(ROOT, {**FILES, "parts/consumer.yaml": consumer}).findings] == ["duplicate"]
 
 
-def test_imports_end(check: Check) -> None:
+def test_too_many_imports(check: Check) -> None:
     many = "".join(f"- name: x{number}\n  import: {{path: producer.yaml}}\n" for number in range(300))
     report = check("api-version: 0.2.0\nname: s\noperators:\n" + many, FILES)
     assert {one.code for one in report.findings} == {"import"}

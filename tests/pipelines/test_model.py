@@ -1,4 +1,4 @@
-"""What a definition becomes: the objects that runners and exporters take."""
+"""The objects that a definition becomes, for runners and exporters."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_operator(pipeline: Pipeline) -> None:
     assert reader.places["container"].line == 9
 
 
-def test_what_is_not_stated_has_claras_defaults(pipeline: Pipeline) -> None:
+def test_requests_have_claras_defaults(pipeline: Pipeline) -> None:
     writer = pipeline.operator("writer")
     assert writer.container.reference == "writer:latest"
     assert writer.requests == Requests(2000, 1024 * 2**20, 0)
@@ -90,7 +90,7 @@ def test_what_is_not_stated_has_claras_defaults(pipeline: Pipeline) -> None:
     assert writer.outputs == ()
 
 
-def test_inputs_know_the_output_they_read(pipeline: Pipeline) -> None:
+def test_inputs_name_the_output_that_they_read(pipeline: Pipeline) -> None:
     assert [(one.source, one.output) for one in pipeline.operator("writer").inputs] == [
         ("reader", "volume"), ("reader", "label"), ("reader", "count"),
     ]  # fmt: skip
@@ -108,7 +108,7 @@ def test_models_and_services(pipeline: Pipeline) -> None:
     )
 
 
-def test_equal_services_of_several_operators_are_one(check: Check) -> None:
+def test_equal_services_of_several_operators_are_one_service(check: Check) -> None:
     def operator(name: str, service: str) -> str:
         return (
             f"- name: {name}\n  container: {{image: a}}\n  services:\n  - name: {service}\n"
@@ -124,7 +124,7 @@ def test_equal_services_of_several_operators_are_one(check: Check) -> None:
     assert [one.name for one in pipeline.services] == ["tone", "s"]
 
 
-def test_nothing_can_be_changed(pipeline: Pipeline) -> None:
+def test_a_pipeline_cannot_be_changed(pipeline: Pipeline) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         pipeline.name = "other"  # type: ignore[misc]
     with pytest.raises(KeyError):

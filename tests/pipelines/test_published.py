@@ -1,6 +1,6 @@
-"""Definitions of the shapes that NVIDIA and others have published: they are read, and what is odd in them is said.
+"""Definitions like those that NVIDIA and others have published can be read, and their oddities are reported.
 
-They are rebuilt from the facts, with names of our own: three stages in a chain with a variable and a GPU; models at
+They are rebuilt with names of our own: three stages in a chain with a variable and a GPU; models at
 0.4.0; a Triton service; a DICOM test whose file starts like a shell script; a lung pipeline with variables in the
 container and a volume; a split with many named outputs; a genome assembly made of placeholders; the pathology sample.
 """
@@ -181,7 +181,7 @@ operators:
 
 
 @pytest.mark.parametrize("text", [CHAIN, SERVICE, DICOM, SPLIT, GENOME, PATHOLOGY])
-def test_clean(check: Check, text: str) -> None:
+def test_no_findings(check: Check, text: str) -> None:
     report = check(text)
     assert report.findings == ()
     assert report.pipeline is not None
@@ -196,7 +196,7 @@ def test_order_and_values(check: Check) -> None:
 
 
 def test_models_before_their_version_are_a_warning(check: Check) -> None:
-    """The documents say 0.6.0; NVIDIA's own tool tests them at 0.4.0."""
+    """The documentation says 0.6.0; NVIDIA's own tool tests them at 0.4.0."""
     report = check(CHAIN + "  models:\n  # change this line\n  - name: segmentation_ct_spleen_v1\n")
     assert [(one.code, one.severity) for one in report.findings] == [("models", "warning")]
     assert report.pipeline is not None
@@ -222,7 +222,7 @@ LUNG = (
 )
 
 
-def test_names_that_are_not_in_the_language_pass_leniently(check: Check) -> None:
+def test_unknown_keys_are_accepted_by_a_lenient_check(check: Check) -> None:
     text = LUNG.replace("tag: 19.08-py3", "tag: 19.08-py3\n      hostVolumePath: /clara/common/models/    ")
     assert [one.code for one in check(text).findings] == ["unknown-key", "unknown-key"]
     report = check(text, lenient=True)

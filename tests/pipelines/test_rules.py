@@ -1,4 +1,4 @@
-"""Each rule of the language: a definition that keeps it, one that breaks it, and where exactly."""
+"""Each rule of the language: a definition that keeps it, one that breaks it, and the place of the finding."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ operators:
 
 
 def root(text: str) -> str:
-    """A pipeline with something at its top level."""
+    """Return a pipeline with more keys at its top level, in place of its version."""
     return text + UNTYPED.split("\n", 1)[1]
 
 
 def operator(text: str, base: str = UNTYPED) -> str:
-    """A pipeline whose operator has something more."""
+    """Return a pipeline whose operator has more keys."""
     return base + textwrap.indent(textwrap.dedent(text), "  ")
 
 
 def second(text: str, base: str = UNTYPED) -> str:
-    """A pipeline with an operator `two` more."""
+    """Return a pipeline with a second operator, `two`."""
     return f"{base}- name: two\n  container: {{image: a/two}}\n" + textwrap.indent(textwrap.dedent(text), "  ")
 
 
-def box(text: str) -> str:
+def container(text: str) -> str:
+    """Return a pipeline whose operator has this container."""
     return UNTYPED.replace("{image: a/one}", text)
 
 
 def service(text: str) -> str:
+    """Return a pipeline whose operator has a service with more keys."""
     return operator(f"""\
     services:
     - name: triton
@@ -60,7 +62,7 @@ def service(text: str) -> str:
 
 
 def output(text: str) -> str:
-    """A typed pipeline whose operator has this output."""
+    """Return a typed pipeline whose operator has this output."""
     return TYPED.replace("{name: out, type: array, element-type: uint8, shape: [-1, 3]}", text)
 
 
@@ -115,16 +117,17 @@ RULES = {
                              operator(f"{HERE}inputs: 1\n")),
     # containers
     "container": ("missing", UNTYPED, f"{UNTYPED}- {HERE}name: two\n"),
-    "container-kind": ("wrong-kind", UNTYPED, box(f"{HERE}a/one")),
-    "image": ("missing", UNTYPED, box(f"{HERE}{{tag: '1'}}")),
-    "image-form": ("bad-value", box("{image: nvcr.io/nvidia/x_y-z}"), box(f"{{image: {HERE}Nuclei/load}}")),
-    "image-tag": ("bad-value", box("{image: 'host:5000/load'}"), box(f"{{image: {HERE}'load:1'}}")),
-    "image-digest": ("bad-value", UNTYPED, box(f"{{image: {HERE}'load@sha256:00'}}")),
-    "tag": ("bad-value", box("{image: a, tag: 18.04}"), box(f"{{image: a, tag: {HERE}'a b'}}")),
-    "command": ("wrong-kind", box("{image: a, command: [x, 1, '']}"), box(f"{{image: a, command: {HERE}x y}}")),
-    "command-word": ("wrong-kind", UNTYPED, box(f"{{image: a, command: [x, {HERE}[y]]}}")),
-    "command-null": ("missing", UNTYPED, box(f"{{image: a, command: [x, {HERE}~]}}")),
-    "unknown-container-key": ("unknown-key", UNTYPED, box(f"{{image: a, {HERE}hostVolumePath: /x}}")),
+    "container-kind": ("wrong-kind", UNTYPED, container(f"{HERE}a/one")),
+    "image": ("missing", UNTYPED, container(f"{HERE}{{tag: '1'}}")),
+    "image-form": ("bad-value", container("{image: nvcr.io/nvidia/x_y-z}"), container(f"{{image: {HERE}Nuclei/load}}")),
+    "image-tag": ("bad-value", container("{image: 'host:5000/load'}"), container(f"{{image: {HERE}'load:1'}}")),
+    "image-digest": ("bad-value", UNTYPED, container(f"{{image: {HERE}'load@sha256:00'}}")),
+    "tag": ("bad-value", container("{image: a, tag: 18.04}"), container(f"{{image: a, tag: {HERE}'a b'}}")),
+    "command": ("wrong-kind", container("{image: a, command: [x, 1, '']}"),
+                container(f"{{image: a, command: {HERE}x y}}")),
+    "command-word": ("wrong-kind", UNTYPED, container(f"{{image: a, command: [x, {HERE}[y]]}}")),
+    "command-null": ("missing", UNTYPED, container(f"{{image: a, command: [x, {HERE}~]}}")),
+    "unknown-container-key": ("unknown-key", UNTYPED, container(f"{{image: a, {HERE}hostVolumePath: /x}}")),
     # requests
     "cpu": ("bad-value", operator("requests: {cpu: 1}\n"), operator(f"requests: {{cpu: {HERE}0}}\n")),
     "cpu-whole": ("bad-value", operator("requests: {cpu: 16}\n"), operator(f"requests: {{cpu: {HERE}1.5}}\n")),
@@ -286,12 +289,12 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_kept(check: Check, rule: str) -> None:
+def test_a_kept_rule(check: Check, rule: str) -> None:
     assert found(check(RULES[rule][1])) == []
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_broken(check: Check, rule: str) -> None:
+def test_a_broken_rule(check: Check, rule: str) -> None:
     code, _, broken = RULES[rule]
     text, line, column = marked(broken)
     report = check(text)
@@ -317,9 +320,9 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize("rule", WARNINGS)
-def test_doubtful(check: Check, rule: str) -> None:
-    code, doubtful = WARNINGS[rule]
-    text, line, column = marked(doubtful)
+def test_a_warning(check: Check, rule: str) -> None:
+    code, text_with_mark = WARNINGS[rule]
+    text, line, column = marked(text_with_mark)
     report = check(text)
     assert found(report) == [(code, line, column)]
     assert report.findings[0].severity == "warning"
@@ -332,7 +335,7 @@ SUGGESTIONS = {
     "env": (operator("env: {}\n"), "did you mean variables?"),
     "command": (operator("command: []\n"), "did you mean container.command?"),
     "format": (output("{name: out, type: string, format: dicom}"), "did you mean element-type?"),
-    "hostVolumePath": (box("{image: a, hostVolumePath: x}"), "it may have image, tag, command"),
+    "hostVolumePath": (container("{image: a, hostVolumePath: x}"), "it may have image, tag, command"),
     "from": (second("input: [{from: ome, path: /i}]\n"), "did you mean one?"),
     "type": (output("{name: out, type: flaot32}"), "did you mean float32?"),
     "orchestrator": (root("api-version: 0.4.0\norchestrator: clara\n"), "did you mean Clara?"),
@@ -340,19 +343,19 @@ SUGGESTIONS = {
 
 
 @pytest.mark.parametrize("word", SUGGESTIONS)
-def test_suggestions(check: Check, word: str) -> None:
+def test_a_suggestion(check: Check, word: str) -> None:
     text, expected = SUGGESTIONS[word]
     (finding,) = check(text).findings
     assert finding.expected == expected
 
 
-def test_unknown_names_are_warnings_when_reading_leniently(check: Check) -> None:
-    text = box("{image: a, hostVolumePath: x, variables: {A: 1}}")
+def test_unknown_keys_are_warnings_if_the_check_is_lenient(check: Check) -> None:
+    text = container("{image: a, hostVolumePath: x, variables: {A: 1}}")
     assert [one.severity for one in check(text).findings] == ["error", "error"]
     report = check(text, lenient=True)
     assert [one.severity for one in report.findings] == ["warning", "warning"]
     assert report.pipeline is not None
-    assert report.pipeline.operators[0].variables == {"A": "1"}, "published files have them here, and they count"
+    assert report.pipeline.operators[0].variables == {"A": "1"}, "published files have variables here"
 
 
 def test_every_error_in_one_pass(check: Check) -> None:
@@ -375,25 +378,25 @@ operators:
 
 
 @pytest.mark.parametrize("version", ["api-version: 0.8.0", "api-version: x", "api-version:", "name: rule"])
-def test_without_a_version_the_rest_is_checked_by_what_it_looks_like(check: Check, version: str) -> None:
+def test_without_a_version_types_decide_how_the_rest_is_checked(check: Check, version: str) -> None:
     for text in (UNTYPED, TYPED):
         text = text.replace(text.split("\n", 1)[0], version).replace("name: rule\nname: rule", "name: rule")
         assert len(found(check(text))) == 1
 
 
 def test_one_mistake_is_one_finding(check: Check) -> None:
-    """What follows from a mistake is not complained of."""
+    """Consequences of a mistake are not reported."""
     text = UNTYPED.replace("- path: /output", "- {path: output, name: [x]}") + second(
         "input: [{from: one, path: /i}]\n", ""
     )
     assert [code for code, _, _ in found(check(text))] == ["bad-value", "wrong-kind"]
 
 
-def test_a_finding_is_one_line_that_says_all(check: Check) -> None:
+def test_a_finding_is_one_line(check: Check) -> None:
     report = check(UNTYPED.replace("path: /input", "path: input"))
     line = str(report.findings[0])
     assert re.fullmatch(
-        r".*pipeline\.yaml:7:11: error: operators\[0\]\.input\[0\]\.path: 'input' is not a path in the container; "
-        r"a path from the container's root: it starts with '/'",
+        r".*pipeline\.yaml:7:11: error: operators\[0\]\.input\[0\]\.path: 'input' is not valid as a path in "
+        r"the container; use an absolute path: it must start with '/'",
         line,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nuclei_segmentation.pipelines import Definition, DefinitionError, Pipeline
-from nuclei_segmentation.pipelines.language.templates import LARGEST, Scope, expand
+from nuclei_segmentation.pipelines.language.templates import MAX_INSERTED, Scope, expand
 from tests.pipelines.conftest import HERE, Check, found, marked
 
 TEXT = """\
@@ -45,7 +45,7 @@ def test_defaults_and_given_values(definition: Definition) -> None:
     assert pipeline.arguments == {"IMAGE": "a/one", "TAG": "18.04", "CORES": "4", "MUST": "yes"}
 
 
-def test_a_check_does_not_ask_for_values_that_come_later(definition: Definition) -> None:
+def test_a_check_needs_no_values(definition: Definition) -> None:
     report = definition.check()
     assert report.findings == ()
     assert {one.name: one.default for one in report.parameters}["MUST"] is None
@@ -59,23 +59,23 @@ def test_a_parameter_without_value_is_refused_where_it_is_used(definition: Defin
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("IMAGES", "did you mean IMAGE?"), ("X", "declared: IMAGE, TAG, CORES, MUST")]
+    ("name", "expected"), [("IMAGES", "did you mean IMAGE?"), ("X", "declared: IMAGE, TAG, CORES, MUST")]
 )
-def test_an_argument_that_is_not_declared_is_refused(definition: Definition, name: str, near: str) -> None:
+def test_an_argument_that_is_not_declared_is_refused(definition: Definition, name: str, expected: str) -> None:
     with pytest.raises(DefinitionError) as error:
         definition.resolve({"MUST": "", name: "1"})
     (finding,) = error.value.findings
     assert finding.code == "undeclared"
-    assert finding.expected == near
+    assert finding.expected == expected
     assert error.value.exit_code == 2
 
 
-def test_a_value_that_does_not_fit_is_refused_where_it_is_used(definition: Definition) -> None:
-    with pytest.raises(DefinitionError, match=r"operators\[0\].requests.cpu: 'many' is not a number of cores"):
+def test_a_value_that_is_not_valid_is_refused_where_it_is_used(definition: Definition) -> None:
+    with pytest.raises(DefinitionError, match=r"operators\[0\].requests.cpu: 'many' is not valid as a number of cores"):
         definition.resolve({"MUST": "", "CORES": "many"})
 
 
-def test_values_add_no_structure_and_are_not_searched(definition: Definition) -> None:
+def test_values_add_no_structure_and_are_not_expanded_again(definition: Definition) -> None:
     nasty = "x, y]\n  - {a: &b !!python/none ${{TAG}}"
     pipeline = definition.resolve({"MUST": nasty})
     assert pipeline.operators[0].variables == {"MUST": nasty}
@@ -98,11 +98,11 @@ def variable(text: str) -> str:
         (f'container: {{image: a, command: ["\\u00e4${{{{A}}}}\\t{HERE}${{{{NO}}}}"]}}', "undeclared"),
     ],
 )
-def test_a_wrong_placeholder_is_found_where_it_stands(check: Check, text: str, code: str) -> None:
-    whole = variable(text)
+def test_a_wrong_placeholder_is_found_at_its_place(check: Check, text: str, code: str) -> None:
+    definition = variable(text)
     if "container:" in text:
-        whole = whole.replace("  container: {image: a}\n", "")
-    plain, line, column = marked(whole)
+        definition = definition.replace("  container: {image: a}\n", "")
+    plain, line, column = marked(definition)
     assert found(check(plain)) == [(code, line, column)]
 
 
@@ -115,13 +115,13 @@ def test_an_operators_own_parameters_hide_those_of_the_pipeline(tmp_path: Path) 
 
 
 def test_values_cannot_grow_without_bound() -> None:
-    scope = Scope({"A": "x" * (LARGEST // 10)})
+    scope = Scope({"A": "x" * (MAX_INSERTED // 10)})
     result = expand("${{A}}" * 100, scope, complete=True)
     assert result.text is None
     assert len(result.problems) == 1
 
 
-def test_a_name_that_comes_later_may_be_read_from(tmp_path: Path) -> None:
+def test_an_operator_whose_name_is_given_later_may_be_read_from(tmp_path: Path) -> None:
     text = """\
 api-version: 0.4.0
 name: later
