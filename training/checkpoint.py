@@ -1,28 +1,26 @@
-"""Checkpoints of a training: written at once or not at all, and read."""
+"""Checkpoints of a training run. They are written atomically."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from training.errors import CheckpointError
 from training.network import UNet
 
 
-class CheckpointError(Exception):
-    """A checkpoint belongs to a run with other settings."""
-
-
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, in place of the last.
+    """Write a checkpoint; it replaces the previous one.
 
     Parameters
     ----------
-    path : Path
+    path : pathlib.Path
         The file.
-    state : dict
-        States of ``network``, ``average`` and ``optimiser``, ``step`` and ``settings``.
+    state : dict of str to Any
+        The states of ``network``, ``average`` and ``optimiser``, the ``step`` and the ``settings``.
     """
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
@@ -34,30 +32,38 @@ def load(path: Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
-        As written by :func:`save`.
+    path : pathlib.Path
+        A file written by `save`.
 
     Returns
     -------
-    dict
-        States of ``network``, ``average`` and ``optimiser``, ``step`` and ``settings``.
+    dict of str to Any
+        The states of ``network``, ``average`` and ``optimiser``, the ``step`` and the ``settings``.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not a checkpoint.
     """
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged") from None
     return state
 
 
 def network_of(state: dict[str, Any]) -> UNet:
-    """Build the network of a checkpoint.
+    """Return the network of a checkpoint.
 
     Parameters
     ----------
-    state : dict
-        From :func:`load`.
+    state : dict of str to Any
+        From `load`.
 
     Returns
     -------
     UNet
-        With the checkpoint's averaged weights, in evaluation mode.
+        With the averaged weights, in evaluation mode.
     """
     network = UNet(base=int(state["settings"]["base"]))
     network.load_state_dict(state["average"])
