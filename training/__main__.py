@@ -73,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from training.run import run  # it needs PyTorch; the help and the errors above do not
 
         options.work.mkdir(parents=True, exist_ok=True)
-        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(options.work / "train.log")]
+        handlers: list[logging.Handler] = [
+            logging.StreamHandler(sys.stdout),
+            logging.FileHandler(options.work / "train.log"),
+        ]
     except (ModuleNotFoundError, OSError) as error:
         print(describe(error), file=sys.stderr)
         return 1

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from training.free import REGIONS, Marked, lessons, marks, table
 
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.settings import Settings
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
 from training.evaluate import main
-from training.free import REGIONS, Marked, lessons, marks, table
 from training.metrics import Score
 from training.segmenter import Segmented, Segmenter
 

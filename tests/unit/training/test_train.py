@@ -11,13 +11,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (requirements/training.txt)")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
+from training.start import StartError, start_from
+
 from training.checkpoint import CheckpointError
 from training.data import Field
 from training.export import METADATA, export, session, verify
 from training.network import UNet, normalise
 from training.sampler import Sampler
 from training.slides import Teacher
-from training.start import StartError, start_from
 from training.train import Settings, losses, rate_at, train
 
 SMALL = Settings(steps=6, batch=2, size=32, warmup=2, decay=0.34, base=2, threads=1, seed=3, lessons=())
