@@ -26,7 +26,7 @@ def test_pairs_of_nuclei() -> None:
     pairs = overlap(TRUE, FOUND)
     assert pairs.both.tolist() == [[2, 0], [0, 2]]
     assert pairs.true.tolist() == [4, 2]
-    assert pairs.found.tolist() == [2, 3]
+    assert pairs.predicted.tolist() == [2, 3]
     assert pairs.union.tolist() == [[4, 7], [4, 3]]
     assert pairs.iou[1, 1] == pytest.approx(2 / 3)
 
@@ -34,7 +34,7 @@ def test_pairs_of_nuclei() -> None:
 def test_images_without_background() -> None:
     pairs = overlap(np.full((2, 3), 5), np.array([[1, 1, 2], [1, 1, 2]]))
     assert pairs.both.tolist() == [[4, 2]]
-    assert (pairs.true.tolist(), pairs.found.tolist()) == ([6], [4, 2])
+    assert (pairs.true.tolist(), pairs.predicted.tolist()) == ([6], [4, 2])
 
 
 def test_measures_of_one_image() -> None:
