@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,12 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except OSError:
+        raise
+    except Exception:  # PyTorch raises errors of many types for other files
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged") from None
+    if not isinstance(state, dict) or not set(state) >= {"network", "average", "optimiser", "step", "settings"}:
+        raise CheckpointError(f"{path} is not a checkpoint of this training")
     return state
 
 

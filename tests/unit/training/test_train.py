@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (requireme
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (requirements/training.txt)")
 
 
+from training.checkpoint import load
 from training.data import Field
 from training.errors import CheckpointError, WeightsError
 from training.export import METADATA, export, session, verify
@@ -96,6 +97,16 @@ def test_a_checkpoint_of_other_settings_is_refused(sampler: Sampler, tmp_path: P
         train(sampler, replace(SMALL, seed=4), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="steps"):
         train(sampler, replace(SMALL, steps=9), tmp_path / "a.pt")  # the rate of a past step would differ
+
+
+def test_another_file_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_text("hi\n")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load(path)
+    torch.save({"step": 1}, path)
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load(path)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
