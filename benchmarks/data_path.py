@@ -88,7 +88,7 @@ def _run_similar_tool(slide: Path, folder: Path) -> None:
     """Run wsi-tile-processor at its fastest: without background search or batches, with output like this program's."""
     FastWSIProcessor(
         wsi_path=slide,
-        tiff_path=folder / "peer.ome.tiff",
+        tiff_path=folder / "theirs.ome.tiff",
         level=0,
         tile_size=512,  # its default, and faster than with 256
         generate=_identity,

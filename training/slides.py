@@ -76,9 +76,8 @@ def load_slides(folder: Path) -> list[Image]:
                 mpp = slide.info.mpp
                 if mpp is None or max(mpp) <= COARSEST:
                     image = slide.read(Region(0, 0, slide.info.width, slide.info.height)).pixels
-                    if not any(
-                        np.array_equal(image, other) for other in images
-                    ):  # the same slide may be there in two formats
+                    # The same slide may be there in two formats.
+                    if not any(np.array_equal(image, other) for other in images):
                         images.append(image)
         except NucleiError:
             continue
@@ -125,10 +124,10 @@ def averaged_maps(segmenter: Segmenter, image: Image) -> Image:
     total = np.zeros((height, width, 2), np.float32)
     for scale, axis in AUGMENTATIONS:
         smooth = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
-        shown = cv2.resize(image, None, fx=scale, fy=scale, interpolation=smooth)
+        resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=smooth)
         if axis is not None:
-            shown = np.flip(shown, axis)
-        maps = segmenter(np.ascontiguousarray(shown, np.uint8)).maps
+            resized = np.flip(resized, axis)
+        maps = segmenter(np.ascontiguousarray(resized, np.uint8)).maps
         if axis is not None:
             maps = np.flip(maps, axis)
         total += cv2.resize(np.ascontiguousarray(maps), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -234,7 +233,7 @@ class Teacher:
 
 
 def _stain(image: Image) -> tuple[Floats, Floats, NDArray[np.bool_], float]:
-    """Return the amount of haematoxylin, its local mean over tissue, the tissue mask, and Otsu's threshold of it."""
+    """Return the amount of haematoxylin, its local mean over tissue, the tissue mask, and its threshold."""
     od = density(np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8))
     stain = haematoxylin(od)
     tissue = od.mean(axis=2) > GLASS

@@ -55,7 +55,7 @@ def test_measures_of_one_image() -> None:
 
 
 def test_images_count_together_or_each_for_itself() -> None:
-    """A second image has one nucleus of two pixels, exactly found, and two false ones beside it."""
+    """A second image has one nucleus of two pixels, exactly found, and two false ones next to it."""
     true, found = np.array([[0, 9, 9, 0, 0, 0, 0, 0]]), np.array([[0, 1, 1, 0, 2, 0, 3, 3]])
     by_hand = {
         "Dice": (Fraction(8, 11) + Fraction(2 * 2, 2 + 5)) / 2,  # mean over the images
