@@ -1,5 +1,5 @@
-"""Measures speed and memory beside the peers and the physical limits; ``python -m benchmarks`` prints one table."""
+"""Measures speed and memory against other programs and against baselines: ``python -m benchmarks`` prints one table."""
 
 import os
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime tells its maker about model and machine otherwise
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # otherwise ONNX Runtime reports model and machine to its maker

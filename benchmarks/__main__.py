@@ -1,78 +1,100 @@
-"""``python -m benchmarks``: measure, and print one table. See docs/benchmarks.md."""
+"""Runs the benchmarks and prints one table: ``python -m benchmarks``. See docs/benchmarks.md.
+
+Exit code 0: done; 1: an error, in one line on standard error; 2: wrong options, or the sample slide is missing.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.slides import SAMPLE
 from benchmarks.table import Row, render
+from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 
-NAMES = ("read", "write", "path", "model", "feed", "job", "staged", "memory")
+MODULES = {
+    "read": "reader",
+    "write": "writer",
+    "path": "data_path",
+    "model": "inference",
+    "feed": "triton_throughput",
+    "job": "whole_job",
+    "staged": "staged",
+    "memory": "memory",
+}
+"""The module of each benchmark, by its name on the command line."""
+
+OPTIONAL = ("pyvips", "wsi_tile_processor", "tritonclient")
+"""Packages that only some benchmarks need."""
 
 
-def main() -> int:
-    """Measure what is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller slides: about two minutes, coarser figures")
-    parser.add_argument(
-        "--full", action="store_true", help="the whole job on all of the large slide: some ten minutes more"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    arguments = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="use smaller slides: about two minutes, less precise")
+    parser.add_argument(
+        "--full", action="store_true", help="run the whole job on all of the large slide: about ten minutes more"
+    )
+    names = list(MODULES)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
+    options = parser.parse_args(arguments)
     if not SAMPLE.is_file():
-        parser.error(f"{SAMPLE} is missing: make sample")
+        parser.error(f"the sample slide {SAMPLE} is missing: run `make sample`")
     logging.getLogger("nuclei").setLevel(logging.ERROR)
-    start, busy = time.perf_counter(), os.getloadavg()[0]
-    rows: list[Row] = []
-    for name in NAMES:
-        if name in arguments.only:
-            _say(f"{name} ...")
-            rows += _measure(name, quick=arguments.quick, full=arguments.full)
-    _say(f"{time.perf_counter() - start:.0f} s")
-    print(f"{platform.machine()}, {usable_cpus()} processors, load {busy:.1f} before the start\n")
-    print(render(rows))
-    if arguments.json:
-        document = {
-            "machine": platform.machine(),
-            "processors": usable_cpus(),
-            "load": busy,
-            "rows": [{**asdict(row), "met": row.met} for row in rows],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    try:
+        if options.json:
+            options.json.touch()  # an unwritable file is reported now, not after ten minutes
+        _run(options)
+    except (NucleiError, OSError) as error:
+        _say(f"python -m benchmarks: {error}")
+        return 1
     return 0
 
 
+def _run(options: argparse.Namespace) -> None:
+    """Run the chosen benchmarks; print their rows, and write them to a file if asked for."""
+    start, load = time.perf_counter(), os.getloadavg()[0]
+    rows: list[Row] = []
+    for name in MODULES:
+        if name in options.only:
+            _say(f"{name} ...")
+            rows += _measure(name, quick=options.quick, full=options.full)
+    _say(f"{time.perf_counter() - start:.0f} s")
+    print(f"{platform.machine()}, {usable_cpus()} processors, load {load:.1f} before the start\n")
+    print(render(rows))
+    if options.json:
+        document = {
+            "machine": platform.machine(),
+            "processors": usable_cpus(),
+            "load": load,
+            "rows": [{**asdict(row), "met": row.met} for row in rows],
+        }
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
 def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
-    """Return the rows of one benchmark; imported here, so that one that misses its peer does not stop the others."""
-    if name == "feed":
-        from benchmarks import feeding
-
-        return feeding.rows(quick=quick)
-    from benchmarks import data_path, inference, memory, reader, staged, whole_job, writer
-
-    if name == "read":
-        return reader.rows(quick=quick)
-    if name == "write":
-        return writer.rows(quick=quick)
-    if name == "path":
-        return data_path.rows(quick=quick)
-    if name == "model":
-        return inference.rows(quick=quick)
-    if name == "job":
-        return whole_job.rows(quick=quick, full=full)
-    if name == "staged":
-        return staged.rows(quick=quick)
-    return memory.rows(quick=quick)
+    """Return the rows of one benchmark, or a row that says which package it lacks."""
+    try:
+        module = importlib.import_module(f"benchmarks.{MODULES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in OPTIONAL:
+            raise
+        return [Row(name, f"{error.name} is not installed: run `make bench`", "", None, None)]
+    rows: list[Row] = module.rows(quick=quick, full=full) if name == "job" else module.rows(quick=quick)
+    return rows
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The data path: whole runs with a model that does nothing, beside whatever else turns a slide into a pyramid."""
+"""The data path: whole runs with a model that does nothing, compared with other programs that write a pyramid."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from benchmarks.models import drawing_repository, idle_repository
 from benchmarks.runs import empty_output, segment, settings_for
 from benchmarks.slides import Generated, generated
 from benchmarks.table import Row
-from benchmarks.timing import Usage, in_turns, used
+from benchmarks.timing import Usage, alternate, used
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Run over every tile, over tissue only, and with nuclei to draw; copy with libvips; process with the peer."""
+    """Run on every tile, on tissue only, and with nuclei to draw; compare with libvips and wsi-tile-processor.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to use smaller slides.
+    """
     side, small = (8_000, 4_000) if quick else (20_000, 10_000)
     slide = generated(side, side)
     every = settings_for(slide.path, idle_repository(), "none")
     tissue = settings_for(slide.path, idle_repository(), "tissue")
     drawn = settings_for(slide.path, drawing_repository(), "none")
-    best = in_turns(
+    best = alternate(
         {
             "none": lambda: segment(every).total,
             "tissue": lambda: segment(tissue).total,
@@ -34,29 +40,29 @@ def rows(*, quick: bool) -> list[Row]:
         rounds=3,
     )
     copied = best["vips"].wall
-    found = []
+    table = []
     for name, kind in (("every tile", "none"), ("tissue only", "tissue")):
         ours = best[kind]
-        found += [
+        table += [
             Row(f"data path, {name}", _rate(slide, ours), "megapixels a second", slide.megapixels / ours.wall, 90.0),
-            Row(f"  beside a copy, {name}", _rate(slide, ours), _named("libvips", slide, best["vips"]),
+            Row(f"  compared with a copy, {name}", _rate(slide, ours), _named("libvips", slide, best["vips"]),
                 copied / ours.wall, 0.9),
         ]  # fmt: skip
     drawing = best["drawn"]
-    found.append(
-        Row("  beside a copy, nuclei everywhere", _rate(slide, drawing), _named("libvips", slide, best["vips"]),
+    table.append(
+        Row("  compared with a copy, nuclei everywhere", _rate(slide, drawing), _named("libvips", slide, best["vips"]),
             copied / drawing.wall, None)
     )  # fmt: skip
-    return [*found, _peer(generated(small, small))]
+    return [*table, _similar_tool(generated(small, small))]
 
 
-def _peer(slide: Generated) -> Row:
+def _similar_tool(slide: Generated) -> Row:
     every = settings_for(slide.path, idle_repository(), "none")
-    best = in_turns({"ours": lambda: segment(every).total, "peer": lambda: _process(slide)}, rounds=2)
-    ours, theirs = best["ours"], best["peer"]
+    best = alternate({"ours": lambda: segment(every).total, "theirs": lambda: _process(slide)}, rounds=2)
+    ours, theirs = best["ours"], best["theirs"]
     return Row(
-        f"  beside its like, {slide.width} px", _rate(slide, ours), _named("wsi-tile-processor", slide, theirs),
-        theirs.wall / ours.wall, 6.0,
+        f"  compared with a similar tool, {slide.width} px", _rate(slide, ours),
+        _named("wsi-tile-processor", slide, theirs), theirs.wall / ours.wall, 6.0,
     )  # fmt: skip
 
 
@@ -75,18 +81,18 @@ def _copy(slide: Generated) -> Usage:
 
 def _process(slide: Generated) -> Usage:
     with empty_output() as folder:
-        return used(lambda: _peer_run(slide.path, folder))
+        return used(lambda: _run_similar_tool(slide.path, folder))
 
 
-def _peer_run(slide: Path, folder: Path) -> None:
-    """Run the peer as fast as it goes: no search for background, no batches to copy, the output like ours."""
+def _run_similar_tool(slide: Path, folder: Path) -> None:
+    """Run wsi-tile-processor at its fastest: without background search or batches, with output like this program's."""
     FastWSIProcessor(
         wsi_path=slide,
-        tiff_path=folder / "peer.ome.tiff",
+        tiff_path=folder / "theirs.ome.tiff",
         level=0,
-        tile_size=512,  # faster than with our 256, and its default
+        tile_size=512,  # its default, and faster than with 256
         generate=_identity,
-        background_filter=_never,
+        background_filter=_no_background,
         jpeg_quality=85,
         tiff_chunk=256,
         tmp_dir=folder,
@@ -98,5 +104,5 @@ def _identity(tile: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return tile
 
 
-def _never(tile: npt.NDArray[np.uint8]) -> bool:
+def _no_background(tile: npt.NDArray[np.uint8]) -> bool:
     return False

@@ -1,4 +1,4 @@
-"""The bundled model, as it is and in int8, beside a plain U-Net: the same runtime, threads and tiles."""
+"""The bundled model in fp32 and in int8, compared with a plain U-Net: the same runtime, threads and tiles."""
 
 from __future__ import annotations
 
@@ -8,37 +8,45 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bare import open_session
+from benchmarks.baseline import open_session
 from benchmarks.models import BUNDLED, NAME, plain_unet
 from benchmarks.slides import pattern
 from benchmarks.table import Row
-from benchmarks.timing import Usage, in_turns, used
+from benchmarks.timing import Usage, alternate, used
 from nuclei_segmentation.operators.filter.inference.embedded.engine import INT8
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 
 TILE = 256
-SIDES = {"fp32": NAME, "int8": f"{NAME}{INT8}"}
+MODELS = {"fp32": NAME, "int8": f"{NAME}{INT8}"}
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Infer tiles one at a time on as many threads as there are processors, each model in turns."""
+    """Infer tiles one at a time on as many threads as there are processors.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to infer fewer tiles.
+    """
     count = (4 if quick else 16) * usable_cpus()
-    picture = pattern()[0]
-    places = np.random.default_rng(0).integers(0, np.array(picture.shape[:2]) - TILE, (count, 2))
-    tiles = [np.ascontiguousarray(picture[y : y + TILE, x : x + TILE][None]) for y, x in places.tolist()]
-    files = {"plain": plain_unet()} | {side: BUNDLED / name / "1" / "model.onnx" for side, name in SIDES.items()}
-    best = in_turns({side: _timed(file, tiles) for side, file in files.items()}, rounds=2 if quick else 4)
+    image = pattern()[0]
+    corners = np.random.default_rng(0).integers(0, np.array(image.shape[:2]) - TILE, (count, 2))
+    tiles = [np.ascontiguousarray(image[y : y + TILE, x : x + TILE][None]) for y, x in corners.tolist()]
+    files = {"plain": plain_unet()} | {
+        precision: BUNDLED / name / "1" / "model.onnx" for precision, name in MODELS.items()
+    }
+    best = alternate({name: _timed(file, tiles) for name, file in files.items()}, rounds=2 if quick else 4)
     plain = best["plain"].wall
     return [
         Row(
-            f"inference, bundled model, {side} ({files[side].stat().st_size / 1e6:.1f} MB)",
-            f"{count / best[side].wall:.1f} tiles/s",
+            f"inference, bundled model, {precision} ({files[precision].stat().st_size / 1e6:.1f} MB)",
+            f"{count / best[precision].wall:.1f} tiles/s",
             f"plain U-Net of base 16, fp32: {count / plain:.1f} tiles/s",
-            plain / best[side].wall,
+            plain / best[precision].wall,
             2.0,
         )
-        for side in SIDES
+        for precision in MODELS
     ]
 
 

@@ -1,4 +1,4 @@
-"""Models to measure with: one that does nothing, one that draws, and a plain U-Net; and where the bundled one is."""
+"""Models for the benchmarks: one that does nothing, one with constant nuclei, a plain U-Net, and the bundled one."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ NAME = "segmentation_unet_nuclei"
 BUNDLED = ROOT / "models"
 CHANNELS = "nucleus,distance"
 _TISSUE = np.s_[940:1196, 860:1116]
-"""A tile of the pattern that is full of nuclei."""
+"""A tile of the pattern with many nuclei."""
 
 
 def idle_repository() -> Path:
-    """Return a model repository whose model answers zeros, two maps a tile as the bundled one, at no cost."""
+    """Return a model repository whose model outputs zeros, two maps a tile like the bundled model, at no cost."""
     repository = CACHE / "idle"
     _save(_idle(), repository)
     return repository
 
 
 def drawing_repository() -> Path:
-    """Return a model repository whose model answers every tile with the same nuclei, at hardly a cost.
+    """Return a model repository whose model outputs the same nuclei for every tile, at almost no cost.
 
-    They are those of a tile of tissue, as a model would find them: steep at their borders and nowhere quite even, so
-    that maps compress as real ones do.
+    They are the nuclei of a tile of tissue. Like real maps, these maps are steep at the borders of nuclei and not quite
+    constant elsewhere, so that they compress like real maps.
     """
     repository = CACHE / "drawing"
-    _save(_fixed(_nuclei()), repository)
+    _save(_constant(_nuclei()), repository)
     return repository
 
 
 def plain_unet() -> Path:
-    """Return the file of a plain U-Net of base 16 and depth 4, its weights by chance: a usual network for nuclei."""
+    """Return the file of a plain U-Net of base 16 and depth 4 with random weights: a common network for nuclei."""
     repository = CACHE / "plain"
     _save(_unet(), repository)
     return repository / NAME / "1" / "model.onnx"
@@ -65,7 +65,7 @@ def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto]) -> onnx
 
 
 def _idle() -> onnx.ModelProto:
-    """Return a model that takes from its input no more than the size."""
+    """Return a model that only uses the shape of its input."""
     zero = helper.make_tensor("zero", TensorProto.UINT8, [1], [0])
     return _model(
         [
@@ -78,14 +78,14 @@ def _idle() -> onnx.ModelProto:
 
 
 def _nuclei() -> Pixels:
-    """Return (256, 256, 2) uint8: how dark a tile of tissue is in red, and how dark it is around."""
+    """Return (256, 256, 2) uint8: the darkness in red of each pixel of a tile of tissue, and of its surroundings."""
     red = pattern()[0][_TISSUE][..., 0].astype(np.float32)
-    near, far = (1 / (1 + np.exp((cv2.GaussianBlur(red, (0, 0), reach) - 110) / 10)) for reach in (1, 3))
+    near, far = (1 / (1 + np.exp((cv2.GaussianBlur(red, (0, 0), sigma) - 110) / 10)) for sigma in (1, 3))
     return np.asarray(np.rint(np.stack([near, far], axis=-1) * 255), np.uint8)
 
 
-def _fixed(maps: Pixels) -> onnx.ModelProto:
-    """Return a model that answers the given maps for every tile; the tiles must be of their size."""
+def _constant(maps: Pixels) -> onnx.ModelProto:
+    """Return a model that outputs the given maps for every tile; the tiles must have the size of the maps."""
     return _model(
         [
             helper.make_node("Shape", ["tiles"], ["outside"], end=3),
@@ -97,7 +97,7 @@ def _fixed(maps: Pixels) -> onnx.ModelProto:
 
 
 def _unet(base: int = 16, depth: int = 4) -> onnx.ModelProto:
-    """Return a U-Net with skips that are concatenated, two convolutions a level and weights by chance."""
+    """Return a U-Net with concatenated skip connections, two convolutions a level and random weights."""
     random = np.random.default_rng(1)
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []

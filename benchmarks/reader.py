@@ -1,4 +1,4 @@
-"""Reading all tiles of a slide: our reader beside OpenSlide, one thread each."""
+"""Reading tiles of a slide: this program's reader compared with OpenSlide, one thread each."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ import openslide
 
 from benchmarks.slides import generated
 from benchmarks.table import Row
-from benchmarks.timing import Usage, in_turns, used
+from benchmarks.timing import Usage, alternate, used
 from nuclei_segmentation.operators.load.stage import read_tile
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.slides import open_slide
 
 TILE = 256
 CACHE_BYTES = 192 << 20
-"""OpenSlide's cache of decoded tiles: as large as ours, not its small default."""
+"""Size of OpenSlide's cache of decoded tiles: that of this program's cache, which is larger than its default."""
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Read tiles of 256 from slides that store tiles of 256, and of 240, which fit no tile of ours."""
+    """Read tiles of 256 pixels from slides with stored tiles of 256 and of 240 pixels; the latter do not align.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to use smaller slides.
+    """
     side, count = (8_000, 10) if quick else (20_000, 20)
     return [_row(side, stored, count, rounds=3) for stored in (256, 240)]
 
 
 def _row(side: int, stored: int, count: int, rounds: int) -> Row:
-    """Read the first `count` rows of tiles both ways."""
+    """Read the first `count` rows of tiles with both readers."""
     slide = generated(side, side, stored)
     grid = TileGrid(slide.width, slide.height, TILE)
-    best = in_turns(
+    best = alternate(
         {
             "ours": lambda: used(partial(_ours, slide.path, grid, count)),
             "openslide": lambda: used(partial(_openslide, slide.path, grid, count)),

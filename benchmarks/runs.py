@@ -19,30 +19,49 @@ from unittest import mock
 
 from benchmarks.slides import CACHE, ROOT
 from benchmarks.timing import Usage, now
-from nuclei_segmentation.operators.segmentation import estimate, run
+from nuclei_segmentation.operators.segmentation import estimate as estimates
+from nuclei_segmentation.operators.segmentation import run
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.settings import MaskSettings, ModelsSettings, Settings
 
 OUTPUT = CACHE / f"out-{os.getpid()}"
-"""Of this process alone: two benchmarks at once disturb each other's figures, but not each other's files."""
+"""The output folder of this process; two benchmarks at the same time do not share files."""
 _SAMPLE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """What a run took: to open slide and model and find the tissue, and from then on."""
+class RunTime:
+    """The time that a run took.
+
+    Attributes
+    ----------
+    start : Usage
+        Opening slide and model, and finding tissue.
+    work : Usage
+        The rest.
+    """
 
     start: Usage
     work: Usage
 
     @property
     def total(self) -> Usage:
-        """Of the run as a whole."""
+        """The time of the whole run."""
         return self.start + self.work
 
 
 def settings_for(slide: Path, repository: Path, mask: Literal["tissue", "none"] = "tissue") -> Settings:
-    """Return the defaults of the command line, for a slide and a model repository."""
+    """Return the default settings of the command line for a slide and a model repository.
+
+    Parameters
+    ----------
+    slide : pathlib.Path
+        The slide.
+    repository : pathlib.Path
+        The model repository.
+    mask : {"tissue", "none"}
+        Method of the tissue mask.
+    """
     return Settings(
         input_path=slide,
         output_path=OUTPUT,
@@ -54,7 +73,7 @@ def settings_for(slide: Path, repository: Path, mask: Literal["tissue", "none"] 
 
 @contextlib.contextmanager
 def empty_output() -> Iterator[Path]:
-    """Provide an output folder that is empty before and gone after."""
+    """Provide an empty output folder, and remove it at the end."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir(parents=True)
     try:
@@ -63,38 +82,48 @@ def empty_output() -> Iterator[Path]:
         shutil.rmtree(OUTPUT, ignore_errors=True)
 
 
-def segment(settings: Settings) -> Timed:
-    """Run in this process, into an empty folder, and say nothing."""
-    begun: list[Usage] = []
-    real: Callable[..., object] = estimate.estimate
+def segment(settings: Settings) -> RunTime:
+    """Run in this process, into an empty folder, and without output on the terminal."""
+    began: list[Usage] = []
+    real: Callable[..., object] = estimates.estimate
 
     def begin(*arguments: object) -> object:
-        """Note when the start is over. What is inferred for the estimate is kept, and is work already."""
-        begun.append(now())
+        """Note the end of the start. Inference for the estimate counts as work, since its maps are kept."""
+        began.append(now())
         return real(*arguments)
 
     with empty_output() as folder, contextlib.redirect_stdout(io.StringIO()), mock.patch.object(run, "estimate", begin):
         start = now()
         run.segment(replace(settings, output_path=folder))
-        return Timed(begun[0] - start, now() - begun[0])
+        return RunTime(began[0] - start, now() - began[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process took: bytes of anonymous memory at its peak, those it had announced, and wall seconds."""
+    """The memory and the time that a process took.
+
+    Attributes
+    ----------
+    peak : int
+        Peak of its anonymous memory, in bytes.
+    estimated : int
+        Memory that the run itself estimated at its start, in bytes.
+    seconds : float
+        Wall time.
+    """
 
     peak: int
-    announced: int
+    estimated: int
     seconds: float
 
 
 def fresh(settings: Settings) -> Footprint:
-    """Run in a process of its own, as a user would, and watch its anonymous memory from outside.
+    """Run in a process of its own, as a user would, and sample its anonymous memory from outside.
 
     Raises
     ------
     RuntimeError
-        The run failed, or did not announce what memory it needs.
+        The run failed, or did not print an estimate of its memory.
     """
     lines = f"models: {{repository: {settings.models.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
     kept = {name: value for name, value in os.environ.items() if "TRITON" not in name and "TRTIS" not in name}
@@ -113,18 +142,19 @@ def fresh(settings: Settings) -> Footprint:
             time.sleep(_SAMPLE_SECONDS)
         seconds = time.perf_counter() - start
         log.seek(0)
-        said = log.read()
-    announced = re.search(r"at most ([\d.]+) (GiB|MiB|KiB) of memory", said)
-    if process.returncode or announced is None:
-        raise RuntimeError(f"the run ended with {process.returncode}:\n{said}")
-    unit = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}[announced.group(2)]
-    return Footprint(peak, int(float(announced.group(1)) * unit), seconds)
+        printed = log.read()
+    estimate = re.search(r"at most ([\d.]+) (GiB|MiB|KiB) of memory", printed)
+    if process.returncode or estimate is None:
+        raise RuntimeError(f"the run ended with {process.returncode}:\n{printed}")
+    unit = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10}[estimate.group(2)]
+    return Footprint(peak, int(float(estimate.group(1)) * unit), seconds)
 
 
 def _anonymous(process: int) -> int:
+    """Return the anonymous memory of a process, in bytes; 0 if it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
-    except OSError:  # it has just ended
+    except OSError:
         return 0
     found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0

@@ -1,7 +1,7 @@
-"""Large slides made from the small sample: a piece of it, mirrored and repeated, in a pyramidal tiled JPEG TIFF.
+"""Large slides generated from the sample slide: a crop of it, mirrored and repeated, as a pyramidal tiled JPEG TIFF.
 
-A mirrored piece repeats after a whole number of tiles at every level, so few tiles are ever encoded, and a slide of any
-size is written as fast as the disk takes it. Each tile has its own bytes in the file all the same.
+The mirrored crop repeats after an integer number of tiles at every level. Only a few tiles have to be encoded, so a
+slide of any size is written as fast as the disk allows. Each tile still has its own bytes in the file.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ CACHE = ROOT / ".cache" / "bench"
 
 QUALITY = 85
 _SPAN = 8
-"""Tiles along a side of the piece that is mirrored; twice this must be a power of two."""
+"""Side of the crop that is mirrored, in tiles; twice this must be a power of two."""
 _CORNER = (96, 96)
-"""Where in the sample the piece is cut out."""
+"""x and y of the crop in the sample slide, in level-0 pixels."""
 
 
 class Generated(NamedTuple):
-    """A generated slide and its size in pixels."""
+    """A generated slide and its size in level-0 pixels."""
 
     path: Path
     width: int
@@ -38,19 +38,21 @@ class Generated(NamedTuple):
 
     @property
     def megapixels(self) -> float:
-        """Of level 0."""
+        """Megapixels of level 0."""
         return self.width * self.height / 1e6
 
 
 def generated(width: int, height: int, tile: int = 256) -> Generated:
-    """Return a slide of the given size, made when it is first asked for.
+    """Return a slide of the given size; it is written on first use.
 
     Parameters
     ----------
-    width, height : int
-        In pixels.
+    width : int
+        Width in level-0 pixels.
+    height : int
+        Height in level-0 pixels.
     tile : int, optional
-        Side of its stored tiles.
+        Side of the stored tiles, in pixels.
     """
     path = CACHE / f"{width}x{height}-{tile}.tif"
     if not path.exists():
@@ -62,17 +64,33 @@ def generated(width: int, height: int, tile: int = 256) -> Generated:
 
 
 def pattern(tile: int = 256) -> tuple[Pixels, tuple[float, float]]:
-    """Return what is repeated, (16 tiles, 16 tiles, 3) uint8 RGB, and the sample's micrometres per pixel in x and y."""
+    """Return the pattern that is repeated, and the mpp of the sample slide in x and y.
+
+    The pattern is (16 * tile, 16 * tile, 3) uint8 RGB.
+    """
     side = _SPAN * tile
     with openslide.OpenSlide(SAMPLE) as slide:
-        piece = np.asarray(slide.read_region(_CORNER, 0, (side, side)).convert("RGB"))
+        crop = np.asarray(slide.read_region(_CORNER, 0, (side, side)).convert("RGB"))
         x, y = (float(slide.properties[f"openslide.mpp-{axis}"]) for axis in "xy")
-    wide = np.concatenate([piece, piece[:, ::-1]], axis=1)
+    wide = np.concatenate([crop, crop[:, ::-1]], axis=1)
     return np.concatenate([wide, wide[::-1]]), (x, y)
 
 
 def pixels(width: int, height: int) -> Pixels:
-    """Return (height, width, 3) uint8 RGB: the pixels of a generated slide, before it is compressed."""
+    """Return the pixels of a generated slide before compression.
+
+    Parameters
+    ----------
+    width : int
+        Width in pixels.
+    height : int
+        Height in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width, 3) uint8 RGB.
+    """
     repeated = pattern()[0]
     times = -(-height // repeated.shape[0]), -(-width // repeated.shape[1])
     return np.ascontiguousarray(np.tile(repeated, (*times, 1))[:height, :width])
@@ -106,7 +124,7 @@ def _write(path: Path, width: int, height: int, tile: int) -> None:
 
 
 def _segments(image: Pixels, size: tuple[int, int], tile: int) -> Iterator[bytes]:
-    """Yield the encoded tiles of a level, row by row; beyond the level's border the pattern goes on unseen."""
+    """Yield the JPEG segments of a level, row by row; the pattern continues beyond the border of the level."""
     encoded = [
         [
             bytes(imagecodecs.jpeg8_encode(
@@ -123,7 +141,7 @@ def _segments(image: Pixels, size: tuple[int, int], tile: int) -> Iterator[bytes
 
 
 def _halved(image: Pixels, tile: int) -> Pixels:
-    """Return the pattern of the next level; what is smaller than a tile by then is repeated to fill one."""
+    """Return the pattern of the next level, repeated if it is smaller than a tile."""
     half = np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
     times = max(1, tile // half.shape[0])
     return np.ascontiguousarray(np.tile(half, (times, times, 1)))

@@ -1,4 +1,4 @@
-"""The stages apart: three processes at once beside the fused one, and what stores cost."""
+"""Staged runs: three processes at the same time compared with a fused run, and the cost of stores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.models import BUNDLED, idle_repository
 from benchmarks.runs import settings_for
 from benchmarks.slides import CACHE, ROOT, generated, pattern
 from benchmarks.table import Row
-from benchmarks.timing import Usage, in_turns, now, used
+from benchmarks.timing import Usage, alternate, now, used
 from nuclei_segmentation.operators.load import command as load_command
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.files import write_all
@@ -36,12 +36,18 @@ BATCH = 8
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Measure the stages together, writing a store, and what checksums and ledger take of load."""
+    """Measure the three stages, the writing of a store, and the share of checksums and ledger in load.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to use smaller slides and fewer tiles.
+    """
     return [_streaming(3_000 if quick else 6_000), _writing(500 if quick else 4_000), _bookkeeping(quick=quick)]
 
 
 def _streaming(side: int) -> Row:
-    """Start load, filter and stitch at once, as fresh processes, and compare with the fused run."""
+    """Start load, filter and stitch at the same time, as fresh processes, and compare with a fused run."""
     slide = generated(side, side).path
     with _folder() as folder, tempfile.TemporaryDirectory() as config:
         Path(config, "config.yaml").write_text(f"models: {{repository: {BUNDLED}}}\n")
@@ -49,7 +55,7 @@ def _streaming(side: int) -> Row:
         def fused() -> Usage:
             return _timed(folder, lambda: [_start("segmentation", slide, folder / "fused", config)])
 
-        def apart() -> Usage:
+        def staged() -> Usage:
             inputs = folder / "in"
 
             def start() -> list[subprocess.Popen[bytes]]:
@@ -65,17 +71,24 @@ def _streaming(side: int) -> Row:
 
             return _timed(folder, start)
 
-        best = in_turns({"fused": fused, "apart": apart}, rounds=2)
-    one, three = best["fused"].wall, best["apart"].wall
-    return Row(f"three stages at once, {side} px", f"{three:.1f} s", f"fused {one:.1f} s", three / one, 1.25, False)
+        best = alternate({"fused": fused, "staged": staged}, rounds=2)
+    fused_seconds, staged_seconds = best["fused"].wall, best["staged"].wall
+    return Row(
+        f"three stages at once, {side} px",
+        f"{staged_seconds:.1f} s",
+        f"fused {fused_seconds:.1f} s",
+        staged_seconds / fused_seconds,
+        1.25,
+        False,
+    )
 
 
 def _writing(tiles: int) -> Row:
-    """Write tiles into a store in shared memory, and the same bytes into a plain file that was just reserved."""
+    """Write tiles into a store in shared memory, and the same bytes into a plain file that was just allocated."""
     image = pattern()[0]
-    batch = np.stack([image[:TILE, place * TILE : (place + 1) * TILE] for place in range(BATCH)])
+    batch = np.stack([image[:TILE, column * TILE : (column + 1) * TILE] for column in range(BATCH)])
     with _folder(Path("/dev/shm")) as folder:
-        best = in_turns(
+        best = alternate(
             {
                 "store": lambda: _into_store(folder / "store", batch, tiles),
                 "plain": lambda: _into_file(folder / "plain", batch, tiles),
@@ -90,12 +103,12 @@ def _writing(tiles: int) -> Row:
 
 
 def _bookkeeping(*, quick: bool) -> Row:
-    """Return which share of load's processor time checksums and ledger take."""
+    """Measure the share of the CPU time of load that checksums and ledger take."""
     slide = generated(*((8_000, 8_000) if quick else (20_000, 20_000)))
     spent = [0.0]
     lock = threading.Lock()
 
-    def counted(real: Callable[..., object]) -> Callable[..., object]:
+    def timed(real: Callable[..., object]) -> Callable[..., object]:
         def work(*arguments: object) -> object:
             start = time.thread_time()
             try:
@@ -112,16 +125,16 @@ def _bookkeeping(*, quick: bool) -> Row:
             settings_for(slide.path, idle_repository()), output_path=folder / "store", wait=WaitSettings(None)
         )
         with (
-            mock.patch("nuclei_segmentation.shared.store.writer.checksum", counted(ledger.checksum)),
-            mock.patch.object(ledger.LedgerWriter, "append", counted(ledger.LedgerWriter.append)),
+            mock.patch("nuclei_segmentation.shared.store.writer.checksum", timed(ledger.checksum)),
+            mock.patch.object(ledger.LedgerWriter, "append", timed(ledger.LedgerWriter.append)),
             contextlib.redirect_stdout(io.StringIO()),
         ):
-            whole = used(lambda: load_command.run(settings)).cpu
+            total = used(lambda: load_command.run(settings)).cpu
     return Row(
         "checksums and ledger in load",
         f"{spent[0]:.2f} CPU s",
-        f"load {whole:.2f} CPU s",
-        spent[0] / whole,
+        f"load {total:.2f} CPU s",
+        spent[0] / total,
         0.05,
         at_least=False,
     )
@@ -147,11 +160,11 @@ def _into_store(folder: Path, batch: Pixels, tiles: int) -> Usage:
     try:
         with StoreWriter(folder, folder / ".run", manifest, {"index": index}, {}, shared=False) as store:
 
-            def put(start: int) -> None:
-                store.put(list(range(start, start + BATCH)), batch)
+            def put(first: int) -> None:
+                store.put(list(range(first, first + BATCH)), batch)
 
             start = now()
-            _share(put, tiles)
+            _in_threads(put, tiles)
             store.finish({})
             return now() - start
     finally:
@@ -163,20 +176,20 @@ def _into_file(path: Path, batch: Pixels, tiles: int) -> Usage:
     try:
         os.posix_fallocate(file, 0, tiles * batch[0].nbytes)
         start = now()
-        _share(lambda place: write_all(file, batch.data.cast("B"), place * batch[0].nbytes), tiles)
+        _in_threads(lambda first: write_all(file, batch.data.cast("B"), first * batch[0].nbytes), tiles)
         return now() - start
     finally:
         os.close(file)
         path.unlink()
 
 
-def _share(work: Callable[[int], None], tiles: int) -> None:
-    """Do batches of work in as many threads as there are processors."""
+def _in_threads(work: Callable[[int], None], tiles: int) -> None:
+    """Call `work` with the first tile of each batch, in as many threads as there are processors."""
     count = usable_cpus()
 
     def some(number: int) -> None:
-        for start in range(number * BATCH, tiles - BATCH + 1, count * BATCH):
-            work(start)
+        for first in range(number * BATCH, tiles - BATCH + 1, count * BATCH):
+            work(first)
 
     threads = [threading.Thread(target=some, args=(number,)) for number in range(count)]
     for thread in threads:
@@ -200,12 +213,12 @@ def _start(command: str, source: Path, output: Path, config: str) -> subprocess.
 def _timed(folder: Path, start: Callable[[], list[subprocess.Popen[bytes]]]) -> Usage:
     shutil.rmtree(folder)
     folder.mkdir()
-    begun = time.perf_counter()
+    began = time.perf_counter()
     processes = start()
     codes = [process.wait() for process in processes]
     if any(codes):
-        raise RuntimeError(f"the stages ended with {codes}")
-    return Usage(time.perf_counter() - begun, 0.0)
+        raise RuntimeError(f"the stages ended with the exit codes {codes}")
+    return Usage(time.perf_counter() - began, 0.0)
 
 
 @contextlib.contextmanager

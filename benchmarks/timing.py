@@ -1,4 +1,4 @@
-"""Wall and processor seconds of several ways to do the same, measured in turns: a busy machine slows them alike."""
+"""Wall and CPU time of several ways to do the same work, measured alternately: a busy machine slows all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Seconds: `wall` by the timer, `cpu` of all this process's threads, system calls included."""
+    """Time in seconds.
+
+    Attributes
+    ----------
+    wall : float
+        Wall time.
+    cpu : float
+        CPU time of all threads of this process, including system calls.
+    """
 
     wall: float
     cpu: float
@@ -23,39 +31,39 @@ class Usage:
         return Usage(self.wall - other.wall, self.cpu - other.cpu)
 
     def best(self, other: Usage) -> Usage:
-        """Return the lesser of both seconds, each for itself."""
+        """Return the smaller wall time and the smaller CPU time of the two."""
         return Usage(min(self.wall, other.wall), min(self.cpu, other.cpu))
 
 
 def now() -> Usage:
-    """Return the seconds so far; differences count."""
+    """Return the time now; only differences have a meaning."""
     spent = resource.getrusage(resource.RUSAGE_SELF)
     return Usage(time.perf_counter(), spent.ru_utime + spent.ru_stime)
 
 
 def used(work: Callable[[], object]) -> Usage:
-    """Do some work and return what it took."""
+    """Do some work and return the time that it took."""
     gc.collect()
     start = now()
     work()
     return now() - start
 
 
-def in_turns(sides: Mapping[str, Callable[[], Usage]], rounds: int) -> dict[str, Usage]:
-    """Measure each side `rounds` times, in turns, and return the best of each.
+def alternate(tasks: Mapping[str, Callable[[], Usage]], rounds: int) -> dict[str, Usage]:
+    """Measure each task `rounds` times, alternately, and return the best times of each.
 
     Parameters
     ----------
-    sides : Mapping of str to callable
-        By name: does the work once and returns what it took.
+    tasks : Mapping of str to callable
+        By name; each does the work once and returns the time that it took.
     rounds : int
-        How often. Every second round goes backwards, so that no side always comes after the same other.
+        Number of rounds. Every second round runs in reverse order, so that no task always follows the same other task.
     """
-    found: dict[str, Usage] = {}
-    order = list(sides)
+    best: dict[str, Usage] = {}
+    order = list(tasks)
     for _ in range(rounds):
         for name in order:
-            usage = sides[name]()
-            found[name] = usage.best(found[name]) if name in found else usage
+            usage = tasks[name]()
+            best[name] = usage.best(best[name]) if name in best else usage
         order.reverse()
-    return {name: found[name] for name in sides}
+    return {name: best[name] for name in tasks}

@@ -1,13 +1,16 @@
-"""How the tissue mask keeps tissue and drops the rest, beside Otsu's threshold: the figures of docs/tissue-mask.md.
+"""Measures the tissue mask against Otsu's threshold: the figures of docs/tissue-mask.md.
 
-``python -m benchmarks.tissue [--overlays FOLDER]``; the folder gets each thumbnail beside its mask.
+``python -m benchmarks.tissue [--overlays FOLDER]``; each thumbnail is written to the folder, next to its mask.
+
+Exit code 0: done; 1: an error, in one line on standard error; 2: wrong options.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from skimage.filters import threshold_otsu
 
-from benchmarks.painted import PENS, Canvas, blob, woven
+from benchmarks.slides import ROOT, SAMPLE
+from benchmarks.synthetic import PENS, Canvas, blob, tissue_density
 from nuclei_segmentation.operators.load import background
 from nuclei_segmentation.operators.load.tissue import tissue_mask
+from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.slides.open import open_slide
 
-ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / ".cache" / "cmu_small_region.svs"
 SLIDES = ROOT.parent / "shared" / "data" / "slides"
 SHAPE = (900, 1100)
 LIMIT = 1024 * 1024
@@ -33,17 +36,17 @@ Mask = npt.NDArray[np.bool_]
 
 
 def otsu_grey(thumbnail: Image) -> Mask:
-    """Return what is darker than Otsu's threshold of the grey levels, as most tools do it."""
+    """Return the mask of pixels darker than Otsu's threshold of the grey levels, the method of most tools."""
     grey = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
-    found: Mask = grey <= threshold_otsu(grey)  # type: ignore[no-untyped-call] # as all of scikit-image
-    return found
+    mask: Mask = grey <= threshold_otsu(grey)  # type: ignore[no-untyped-call] # as all of scikit-image
+    return mask
 
 
 def otsu_saturation(thumbnail: Image) -> Mask:
-    """Return what is more saturated (HSV) than Otsu's threshold, after a median of 7 pixels, as CLAM does it."""
+    """Return the mask of pixels with a saturation above Otsu's threshold, after a median of 7 pixels, as in CLAM."""
     saturation = cv2.medianBlur(cv2.cvtColor(thumbnail, cv2.COLOR_RGB2HSV)[..., 1], 7)
-    found: Mask = saturation > threshold_otsu(saturation)  # type: ignore[no-untyped-call] # as all of scikit-image
-    return found
+    mask: Mask = saturation > threshold_otsu(saturation)  # type: ignore[no-untyped-call] # as all of scikit-image
+    return mask
 
 
 METHODS: dict[str, Callable[[Image], Mask]] = {
@@ -54,7 +57,7 @@ METHODS: dict[str, Callable[[Image], Mask]] = {
 
 
 def real_density(shape: tuple[int, int]) -> Floats:
-    """Return (h, w, 3) optical density of the sample slide's dermis, mirrored until it fills `shape`."""
+    """Return the optical density of the dermis of the sample slide, mirrored to `shape`: (h, w, 3) float32."""
     with open_slide(SAMPLE) as slide:
         thumbnail = slide.thumbnail(LIMIT)
     density = background.measure(thumbnail, ~background.unscanned(thumbnail)).density.transpose(1, 2, 0)
@@ -68,8 +71,20 @@ def real_density(shape: tuple[int, int]) -> Floats:
 
 
 def scene(density: Floats, contrast: float = 0.1, pens: tuple[str, ...] = ("blue", "green"), **light: object) -> Canvas:
-    """Paint two pieces of tissue, one at a mean green density of 0.5, one at `contrast`; pens, dust and a coverslip."""
-    canvas = Canvas.glass(SHAPE, **light)  # type: ignore[arg-type] # one kind of value for all keywords
+    """Return a thumbnail with two pieces of tissue, pen marks, dust and a coverslip.
+
+    Parameters
+    ----------
+    density : numpy.ndarray
+        (h, w, 3) float32 optical density of the tissue; its mean in green is scaled to 0.5 in the first piece.
+    contrast : float
+        Mean optical density in green of the second, pale piece.
+    pens : tuple of str
+        Keys of `PENS`.
+    **light : object
+        Arguments of `Canvas.glass`.
+    """
+    canvas = Canvas.glass(SHAPE, **light)  # type: ignore[arg-type] # the keywords have several types
     density = density / density[..., 1].mean()
     canvas.tissue(density * 0.5, blob(SHAPE, (0.3, 0.4), 0.2, 3))
     canvas.tissue(density * contrast, blob(SHAPE, (0.7, 0.6), 0.2, 4), "pale")
@@ -80,16 +95,16 @@ def scene(density: Floats, contrast: float = 0.1, pens: tuple[str, ...] = ("blue
 
 
 def scenes() -> Iterator[tuple[str, Canvas, Image]]:
-    """Yield name, truth and pixels of every painted thumbnail."""
-    made = woven(SHAPE, 1)
+    """Yield the name, the canvas and the pixels of every synthetic thumbnail."""
+    synthetic = tissue_density(SHAPE, 1)
     real = real_density(SHAPE) if SAMPLE.is_file() else None
     for contrast in (0.03, 0.05, 0.1, 0.2):
-        for name, density in (("painted", made), ("real", real)):
+        for name, density in (("synthetic", synthetic), ("real", real)):
             if density is not None:
                 canvas = scene(density, contrast)
                 yield f"pale {contrast:.2f}, {name} tissue", canvas, canvas.image()
     for pen in PENS:
-        canvas = scene(made, pens=(pen,))
+        canvas = scene(synthetic, pens=(pen,))
         yield f"{pen} pen", canvas, canvas.image()
     lights: dict[str, dict[str, Any]] = {
         "grey glass": {"level": (205, 206, 205)},
@@ -99,46 +114,84 @@ def scenes() -> Iterator[tuple[str, Canvas, Image]]:
         "vignette of 20%": {"vignette": 0.2},
     }
     for name, light in lights.items():
-        canvas = scene(made, **light)
+        canvas = scene(synthetic, **light)
         yield name, canvas, canvas.image()
-    canvas = scene(made)
+    canvas = scene(synthetic)
     yield "noise of 4 levels, JPEG 60", canvas, canvas.image(noise=4, quality=60)
-    canvas = scene(woven(SHAPE, 1, ihc=True))
+    canvas = scene(tissue_density(SHAPE, 1, ihc=True))
     yield "IHC", canvas, canvas.image()
-    canvas = scene(made).fill(slice(0, 120), slice(0, 400)).fill(slice(700, 900), slice(900, 1100), 0)
+    canvas = scene(synthetic).fill(slice(0, 120), slice(0, 400)).fill(slice(700, 900), slice(900, 1100), 0)
     yield "white and black fill", canvas, canvas.image()
-    canvas = Canvas.glass(SHAPE).tissue(made, np.ones(SHAPE, np.bool_))
+    canvas = Canvas.glass(SHAPE).tissue(synthetic, np.ones(SHAPE, np.bool_))
     yield "tissue everywhere", canvas, canvas.image()
     canvas = Canvas.glass(SHAPE)
     yield "glass everywhere", canvas, canvas.image(noise=3, quality=60)
 
 
 def shares(canvas: Canvas, mask: Mask) -> list[str]:
-    """Return the shares of tissue, pale tissue, pen, dust and lines, and bare glass that `mask` holds."""
+    """Return the shares of tissue, pale tissue, pen, dust and lines, and empty glass that a mask keeps.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        The thumbnail with its truth.
+    mask : numpy.ndarray
+        (h, w) bool, a tissue mask of it.
+
+    Returns
+    -------
+    list of str
+        Five percentages; empty for a kind that the thumbnail does not have.
+    """
     none = np.zeros(mask.shape, np.bool_)
     tissue = canvas.truth.get("tissue", none) | canvas.truth.get("pale", none)
-    # What lies on or at tissue is kept with it and is no fault.
+    # Objects on or at tissue are kept with it, which is not an error.
     away = cv2.dilate(tissue.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
     under_ink = canvas.truth.get("pen", none)
     parts = [canvas.truth.get(kind, none) & ~under_ink for kind in ("tissue", "pale")]
     parts += [under_ink & away, (canvas.truth.get("dust", none) | canvas.truth.get("line", none)) & away & ~under_ink]
-    parts.append(canvas.bare())
+    parts.append(canvas.empty_glass())
     return [f"{100 * mask[part].mean():.1f}" if part.any() else "" for part in parts]
 
 
 def overlay(thumbnail: Image, mask: Mask) -> Image:
-    """Return the thumbnail beside itself with all but the mask darkened, BGR."""
+    """Return the thumbnail next to a copy in which everything outside the mask is darkened.
+
+    Parameters
+    ----------
+    thumbnail : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    mask : numpy.ndarray
+        (h, w) bool.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, 2 * w, 3) uint8 BGR.
+    """
     dark = np.where(mask[..., None], thumbnail, thumbnail // 3 + np.array([0, 60, 60], np.uint8))
     return np.hstack([thumbnail, dark.astype(np.uint8)])[..., ::-1]
 
 
-def main() -> None:
-    """Print two tables: painted thumbnails with their truth, and the shares of real slides."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--overlays", type=Path, help="folder for thumbnails beside their masks, as PNG")
-    folder: Path | None = parser.parse_args().overlays
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tissue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--overlays", type=Path, help="folder for PNG files of the thumbnails next to their masks")
+    folder: Path | None = parser.parse_args(arguments).overlays
+    try:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        _print_tables(folder)
+    except (NucleiError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _print_tables(folder: Path | None) -> None:
+    """Print two tables: synthetic thumbnails with their truth, and the shares kept of real slides."""
     print("| thumbnail | method | tissue, % | pale tissue, % | pen, % | dust and lines, % | glass, % |")
     print("|---|---|---|---|---|---|---|")
     for name, canvas, thumbnail in scenes():
@@ -146,10 +199,8 @@ def main() -> None:
             mask = find(thumbnail)
             print(f"| {name} | {method} | {' | '.join(shares(canvas, mask))} |")
             if folder and method == "ours":
-                cv2.imwrite(
-                    str(folder / f"{name.replace(',', '').replace('%', '').replace(' ', '-')}.png"),
-                    overlay(thumbnail, mask),
-                )
+                file = f"{name.replace(',', '').replace('%', '').replace(' ', '-')}.png"
+                _write_png(folder / file, overlay(thumbnail, mask))
     print("\n| slide | thumbnail | " + " | ".join(f"{method}, % kept" for method in METHODS) + " | ours, CPU ms |")
     print("|---|---|" + "---|" * (len(METHODS) + 1))
     names = ("HE_TMA_core.tif", "BRACS_1640_N_3_cropped.tiff", "camelyon_overview.dcm")
@@ -162,7 +213,11 @@ def main() -> None:
         best = min(_seconds(thumbnail) for _ in range(5))
         print(f"| {path.name} | {thumbnail.shape[1]} × {thumbnail.shape[0]} | {' | '.join(kept)} | {1000 * best:.0f} |")
         if folder:
-            cv2.imwrite(str(folder / f"{path.stem}.png"), overlay(thumbnail, tissue_mask(thumbnail)))
+            _write_png(folder / f"{path.stem}.png", overlay(thumbnail, tissue_mask(thumbnail)))
+
+
+def _write_png(path: Path, image: Image) -> None:
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
 
 
 def _seconds(thumbnail: Image) -> float:
@@ -172,4 +227,4 @@ def _seconds(thumbnail: Image) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

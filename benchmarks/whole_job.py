@@ -1,4 +1,4 @@
-"""The whole job with the bundled model, beside the bare work in it."""
+"""Whole runs with the bundled model, compared with the baseline loops."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 import time
 from dataclasses import dataclass
 
-from benchmarks.bare import Bare, Parts
+from benchmarks.baseline import Baseline, BaselineLoops
 from benchmarks.models import BUNDLED
-from benchmarks.runs import Timed, empty_output, segment, settings_for
+from benchmarks.runs import RunTime, empty_output, segment, settings_for
 from benchmarks.slides import ROOT, SAMPLE, generated
 from benchmarks.table import Row
 from benchmarks.timing import Usage
@@ -25,42 +25,52 @@ import nuclei_segmentation.operators.segmentation.run
 
 @dataclass(slots=True)
 class _Best:
-    """The least seconds that were seen, each for itself."""
+    """The best time of each part over all rounds."""
 
     start: Usage
     total: Usage
-    bare: Bare
+    baseline: Baseline
 
-    def take(self, job: Timed, bare: Bare) -> None:
+    def update(self, job: RunTime, baseline: Baseline) -> None:
         self.start, self.total = self.start.best(job.start), self.total.best(job.total)
-        self.bare = Bare(
-            self.bare.read.best(bare.read), self.bare.infer.best(bare.infer), self.bare.write.best(bare.write)
+        self.baseline = Baseline(
+            self.baseline.read.best(baseline.read),
+            self.baseline.infer.best(baseline.infer),
+            self.baseline.write.best(baseline.write),
         )
 
 
 def rows(*, quick: bool, full: bool) -> list[Row]:
-    """Run over the sample slide and over a generated one."""
-    found = _rows("sample slide", settings_for(SAMPLE, BUNDLED), rounds=2 if quick else 3)
+    """Run on the sample slide and on a generated one.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to omit the generated slide.
+    full : bool
+        Whether to use a large generated slide.
+    """
+    table = _rows("sample slide", settings_for(SAMPLE, BUNDLED), rounds=2 if quick else 3)
     if not quick:
         side = 20_000 if full else 6_000
         slide = generated(side, side)
-        found += _rows(f"{side} x {side}", settings_for(slide.path, BUNDLED), rounds=1 if full else 2)
-    return [*found, Row("  start-up: imports", f"{_imports():.2f} s", "in a fresh process", None, None)]
+        table += _rows(f"{side} x {side}", settings_for(slide.path, BUNDLED), rounds=1 if full else 2)
+    return [*table, Row("  start-up: imports", f"{_imports():.2f} s", "in a fresh process", None, None)]
 
 
 def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
-    parts = Parts(settings, choose_model(settings).path)
+    loops = BaselineLoops(settings, choose_model(settings).path)
     best: _Best | None = None
     for _ in range(rounds):
         job = segment(settings)
         with empty_output() as folder:
-            bare = parts.measure(folder)
+            baseline = loops.measure(folder)
         if best is None:
-            best = _Best(job.start, job.total, bare)
+            best = _Best(job.start, job.total, baseline)
         else:
-            best.take(job, bare)
+            best.update(job, baseline)
     assert best is not None
-    sums, ideal = best.bare, best.bare.cpu / settings.num_workers
+    sums, ideal = best.baseline, best.baseline.cpu / settings.num_workers
     return [
         Row(
             f"whole job, {name}: CPU",
@@ -73,15 +83,15 @@ def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
         Row(
             "  wall",
             f"{best.total.wall:.2f} s",
-            f"that sum over {settings.num_workers} cores: {ideal:.2f} s",
+            f"CPU sum over {settings.num_workers} cores: {ideal:.2f} s",
             best.total.wall / ideal,
             1.1,
             at_least=False,
         ),
         Row(
-            "  of it start-up: model, tissue mask",
+            "  start-up only: model, tissue mask",
             f"{best.start.wall:.2f} s ({best.start.cpu:.2f} CPU s)",
-            f"{parts.foreground} tiles inferred",
+            f"{loops.foreground} tiles inferred",
             None,
             None,
         ),
@@ -89,7 +99,7 @@ def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
 
 
 def _imports() -> float:
-    """Return the wall seconds that a fresh process takes to import everything, the interpreter's own not counted."""
+    """Return the wall time of all imports in a fresh process, without the start of the interpreter."""
 
     def seconds(code: str) -> float:
         start = time.perf_counter()

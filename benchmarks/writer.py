@@ -1,4 +1,4 @@
-"""The pyramid writer alone: stitch, with nothing to draw, beside libvips on the same pixels in memory."""
+"""The pyramid writer: stitch without an overlay, compared with libvips on the same pixels in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import vips
 from benchmarks.runs import empty_output
 from benchmarks.slides import pixels
 from benchmarks.table import Row
-from benchmarks.timing import Usage, in_turns, used
+from benchmarks.timing import Usage, alternate, used
 from nuclei_segmentation.operators.stitch import stitch
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
@@ -46,19 +46,25 @@ class ArraySlide(Slide):
         )
 
     def read(self, region: Region) -> RegionPixels:
-        """Return a view."""
+        """Return a view of the image. See `Slide.read`."""
         return RegionPixels(self._image[region.y : region.bottom, region.x : region.right], damaged=False)
 
     def thumbnail(self, limit: int) -> Pixels:
-        """Return nothing of use: nobody asks here."""
+        """Not supported. See `Slide.thumbnail`."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing. See `Slide.close`."""
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Write the same image both ways, with the same number of threads."""
+    """Write the same image with both writers, with the same number of threads.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to use a smaller image.
+    """
     side = 6_000 if quick else 10_240
     image = pixels(side, side)
 
@@ -70,19 +76,27 @@ def rows(*, quick: bool) -> list[Row]:
         with empty_output() as folder:
             return used(lambda: vips.save(image, folder / "vips.tif"))
 
-    best = in_turns({"stitch": ours, "vips": theirs}, rounds=5)
+    best = alternate({"stitch": ours, "vips": theirs}, rounds=5)
     megapixels = side * side / 1e6
 
     def rate(usage: Usage) -> str:
         return f"{megapixels / usage.wall:.0f} Mpx/s ({usage.cpu:.2f} CPU s)"
 
-    stitched, piped = best["stitch"], best["vips"]
+    stitch_usage, vips_usage = best["stitch"], best["vips"]
     name = f"pyramid writer, {usable_cpus()} threads"
-    return [Row(name, rate(stitched), f"libvips {rate(piped)}", piped.wall / stitched.wall, 1.4)]
+    return [Row(name, rate(stitch_usage), f"libvips {rate(vips_usage)}", vips_usage.wall / stitch_usage.wall, 1.4)]
 
 
 def write(image: Pixels, folder: Path) -> None:
-    """Write a pyramid with stitch."""
+    """Write a pyramid with stitch.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    folder : pathlib.Path
+        Folder for ``image.tif`` and the spool.
+    """
     with WorkerPool(usable_cpus()) as pool:
         stitch(
             ArraySlide(image),

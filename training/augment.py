@@ -1,7 +1,7 @@
-"""Random changes of appearance: stain, tone, sharpness, noise and compression.
+"""Random augmentations of appearance: stain, tone, sharpness, noise and compression.
 
-Every function takes and returns an RGB image as uint8 ``[H, W, 3]`` and draws all its choices from the generator it
-is given, so that a generator's seed decides the result.
+Images are (h, w, 3) uint8 RGB. A function with random choices draws all of them from the generator that it is given,
+so the seed of the generator decides the result.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ _DENSITY = (-np.log((np.arange(256, dtype=np.float32) + 1.0) / 256.0)).astype(np
 
 
 def density(image: Image) -> Floats:
-    """Optical density of each channel.
+    """Return the optical density of each channel.
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
 
     Returns
     -------
-    ndarray
-        float32 ``[H, W, 3]``, 0 for white.
+    numpy.ndarray
+        (h, w, 3) float32; 0 for white.
     """
     return np.asarray(_DENSITY[image], np.float32)
 
 
 def haematoxylin(density_: Floats) -> Floats:
-    """Amount of haematoxylin.
+    """Return the amount of haematoxylin in each pixel.
 
     Parameters
     ----------
-    density_ : ndarray
-        float32 ``[H, W, 3]``.
+    density_ : numpy.ndarray
+        (h, w, 3) float32 optical density.
 
     Returns
     -------
-    ndarray
-        float32 ``[H, W]``, not negative.
+    numpy.ndarray
+        (h, w) float32, not negative.
     """
     return np.asarray(np.maximum(density_ @ _UNMIX[:, 0], 0.0), np.float32)
 
 
 def light(density_: Floats) -> Image:
-    """Undo :func:`density`.
+    """Turn optical density into colour: the inverse of `density`.
 
     Parameters
     ----------
-    density_ : ndarray
-        float32 ``[H, W, 3]``.
+    density_ : numpy.ndarray
+        (h, w, 3) float32 optical density.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     return np.asarray(np.clip(np.exp(-density_) * 256.0 - 1.0, 0.0, 255.0), np.uint8)
 
 
 def unit(vectors: Floats) -> Floats:
-    """Give stain vectors length one.
+    """Scale stain vectors to length one.
 
     Parameters
     ----------
-    vectors : ndarray
-        float32 ``[n, 3]``.
+    vectors : numpy.ndarray
+        (n, 3) float32, one stain vector a row.
 
     Returns
     -------
-    ndarray
-        float32 ``[n, 3]``.
+    numpy.ndarray
+        (n, 3) float32, one stain vector a row.
     """
     clipped = np.maximum(vectors, 0.01)
     return np.asarray(clipped / np.linalg.norm(clipped, axis=1, keepdims=True), np.float32)
@@ -90,39 +90,39 @@ def jitter_stain(image: Image, rng: np.random.Generator) -> Image:
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``, of stained tissue.
-    rng : Generator
-        Source of every choice.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB of stained tissue.
+    rng : numpy.random.Generator
+        Source of all random choices.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     strength = np.diag(np.exp(rng.uniform(-0.45, 0.45, 3))).astype(np.float32)
     stains = unit((_STAINS + rng.normal(0.0, 0.06, (3, 3))).astype(np.float32))
     mix = _UNMIX @ strength @ stains
-    ground = rng.uniform(0.0, 0.06, 3).astype(np.float32)
-    return light(np.maximum(density(image) @ mix, 0.0) + ground)
+    background = rng.uniform(0.0, 0.06, 3).astype(np.float32)
+    return light(np.maximum(density(image) @ mix, 0.0) + background)
 
 
 def jitter_tone(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
-    """Change brightness, contrast and gamma, together and a little for each channel.
+    """Change brightness, contrast and gamma, of all channels together and slightly of each one alone.
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``.
-    rng : Generator
-        Source of every choice.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    rng : numpy.random.Generator
+        Source of all random choices.
     strength : float
-        How much, 1 is usual.
+        How strongly; 1 is the usual strength.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     ramp = np.arange(256, dtype=np.float64) / 255.0
     gamma = np.exp(rng.uniform(-0.3, 0.3) * strength + rng.uniform(-0.06, 0.06, 3) * strength)
@@ -134,19 +134,19 @@ def jitter_tone(image: Image, rng: np.random.Generator, strength: float = 1.0) -
 
 
 def tint(image: Image, rng: np.random.Generator) -> Image:
-    """Colour a grey fluorescence image as a display would.
+    """Colour a grey fluorescence image, as display software does.
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``.
-    rng : Generator
-        Source of every choice.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    rng : numpy.random.Generator
+        Source of all random choices.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     weights = rng.uniform(0.1, 1.0, 3)
     weights[int(rng.integers(3))] = 1.0
@@ -154,26 +154,26 @@ def tint(image: Image, rng: np.random.Generator) -> Image:
 
 
 def jitter_light(image: Image, rng: np.random.Generator) -> Image:
-    """Change exposure, gamma, black level and evenness of a fluorescence image; dim nuclei stay above black.
+    """Change exposure, gamma, black level and illumination of a fluorescence image; dim nuclei stay above black.
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``, light nuclei on black.
-    rng : Generator
-        Source of every choice.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB: light nuclei on black.
+    rng : numpy.random.Generator
+        Source of all random choices.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     light_ = image.astype(np.float32) / 255.0
     if rng.random() < 0.5:
         light_ = light_ ** np.float32(np.exp(rng.uniform(-0.3, 0.25)))
     if rng.random() < 0.7:
         light_ *= np.float32(np.exp(rng.uniform(-0.7, 1.0)))
-    if rng.random() < 0.25:  # uneven light
+    if rng.random() < 0.25:  # uneven illumination
         height, width = image.shape[:2]
         corners = rng.uniform(0.6, 1.3, (2, 2)).astype(np.float32)
         light_ *= cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)[:, :, None]
@@ -183,21 +183,21 @@ def jitter_light(image: Image, rng: np.random.Generator) -> Image:
 
 
 def degrade(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
-    """Blur or sharpen, add noise and compress, each only sometimes.
+    """Blur or sharpen, add noise and compress, each with some probability.
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``.
-    rng : Generator
-        Source of every choice.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    rng : numpy.random.Generator
+        Source of all random choices.
     strength : float
-        How strong noise and compression are; 1 suits an image that spans all brightnesses.
+        Strength of noise and compression; 1 suits an image with the full range of brightness.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     choice = rng.random()
     if choice < 0.3:
@@ -218,16 +218,16 @@ def degrade(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Im
 
 
 def invert(image: Image) -> Image:
-    """Make light nuclei on black into dark nuclei on white.
+    """Turn light nuclei on black into dark nuclei on white.
 
     Parameters
     ----------
-    image : ndarray
-        uint8 ``[H, W, 3]``.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W, 3]``.
+    numpy.ndarray
+        (h, w, 3) uint8 RGB.
     """
     return np.asarray(255 - image, np.uint8)

@@ -1,4 +1,4 @@
-"""What needs no training: Otsu's threshold, and a watershed on the distance transform."""
+"""The baseline that needs no training: Otsu's threshold, and a watershed on the distance transform."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from skimage.segmentation import watershed
 
 from nuclei_segmentation.shared.batches import Pixels
 
-APART = 5
-"""Pixels by which the middles of two nuclei are apart at least."""
+LEAST_DISTANCE = 5
+"""Least distance between the seeds of two nuclei, in pixels."""
 
 
 def otsu(image: Pixels) -> npt.NDArray[np.int32]:
-    """Find nuclei as what is unlike most of the image.
+    """Segment nuclei by Otsu's threshold; whatever is more common, light or dark, is background.
 
     Parameters
     ----------
@@ -27,17 +27,17 @@ def otsu(image: Pixels) -> npt.NDArray[np.int32]:
     Returns
     -------
     numpy.ndarray
-        (h, w) int32: 0 is background, 1 … n are the nuclei.
+        (h, w) int32 label image.
     """
     grey = ndimage.gaussian_filter(rgb2gray(image), 1.0)
     if grey.min() == grey.max():
         return np.zeros(grey.shape, np.int32)
     light = grey > threshold_otsu(grey)  # type: ignore[no-untyped-call] # no types
-    inside = light if np.median(image) < 128 else ~light
-    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(inside), 1.0)
-    pieces, _ = ndimage.label(inside)
+    mask = light if np.median(image) < 128 else ~light
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1.0)
+    pieces, _ = ndimage.label(mask)
     markers = np.zeros(grey.shape, np.int32)
-    middles = peak_local_max(depth, min_distance=APART, labels=pieces)  # type: ignore[no-untyped-call] # no types
-    markers[tuple(middles.T)] = np.arange(1, len(middles) + 1)
-    divided: npt.NDArray[np.int32] = watershed(-depth, markers, mask=inside)  # type: ignore[no-untyped-call] # no types
-    return divided
+    seeds = peak_local_max(depth, min_distance=LEAST_DISTANCE, labels=pieces)  # type: ignore[no-untyped-call] # no types
+    markers[tuple(seeds.T)] = np.arange(1, len(seeds) + 1)
+    labels: npt.NDArray[np.int32] = watershed(-depth, markers, mask=mask)  # type: ignore[no-untyped-call] # no types
+    return labels

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written at once or not at all, and read."""
+"""Checkpoints of a training run. They are written atomically."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from typing import Any
 
 import torch
 
+from training.errors import CheckpointError
 from training.network import UNet
 
 
-class CheckpointError(Exception):
-    """A checkpoint belongs to a run with other settings."""
-
-
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, in place of the last.
+    """Write a checkpoint; it replaces the previous one.
 
     Parameters
     ----------
-    path : Path
+    path : pathlib.Path
         The file.
-    state : dict
-        States of ``network``, ``average`` and ``optimiser``, ``step`` and ``settings``.
+    state : dict of str to Any
+        The states of ``network``, ``average`` and ``optimiser``, the ``step`` and the ``settings``.
     """
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
@@ -34,30 +31,42 @@ def load(path: Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
-        As written by :func:`save`.
+    path : pathlib.Path
+        A file written by `save`.
 
     Returns
     -------
-    dict
-        States of ``network``, ``average`` and ``optimiser``, ``step`` and ``settings``.
+    dict of str to Any
+        The states of ``network``, ``average`` and ``optimiser``, the ``step`` and the ``settings``.
+
+    Raises
+    ------
+    CheckpointError
+        The file is not a checkpoint.
     """
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # PyTorch raises errors of many types for other files
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged") from None
+    if not isinstance(state, dict) or not set(state) >= {"network", "average", "optimiser", "step", "settings"}:
+        raise CheckpointError(f"{path} is not a checkpoint of this training")
     return state
 
 
 def network_of(state: dict[str, Any]) -> UNet:
-    """Build the network of a checkpoint.
+    """Return the network of a checkpoint.
 
     Parameters
     ----------
-    state : dict
-        From :func:`load`.
+    state : dict of str to Any
+        From `load`.
 
     Returns
     -------
     UNet
-        With the checkpoint's averaged weights, in evaluation mode.
+        With the averaged weights, in evaluation mode.
     """
     network = UNet(base=int(state["settings"]["base"]))
     network.load_state_dict(state["average"])

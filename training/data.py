@@ -1,7 +1,8 @@
-"""Annotated images in memory, and crops of them at a wanted scale.
+"""Annotated images in memory, and random crops of them at a given scale.
 
 A data directory holds ``index.csv`` (columns ``image_id``, ``modality``, ``modality_fine`` and ``split``),
-``images/<image_id>.webp`` (RGB) and ``labels/<image_id>.png`` (16 bits; 0 is background, 1..n the nuclei).
+``images/<image_id>.webp`` (RGB) and ``labels/<image_id>.png`` (16-bit label images: 0 is background, 1 … n are the
+nuclei).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.errors import DataError
+
 Image = NDArray[np.uint8]
-Labels = NDArray[np.uint16]
+LabelImage = NDArray[np.uint16]
 
 MODALITIES = (
     "fluorescence_gray",
@@ -30,42 +33,38 @@ MODALITIES = (
 )
 
 
-class DataError(Exception):
-    """A data directory does not hold what its index says."""
-
-
 @dataclass(frozen=True)
 class Field:
-    """One annotated image.
+    """A field of view: one annotated image.
 
     Attributes
     ----------
     name : str
-        The image's id.
+        The image's name, without suffix.
     modality : str
-        One of :data:`MODALITIES`.
-    image : ndarray
-        uint8 ``[H, W, 3]``, RGB.
-    labels : ndarray
-        uint16 ``[H, W]``; 0 is background.
+        One of `MODALITIES`, unless others were allowed.
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    labels : numpy.ndarray
+        (h, w) uint16 label image.
     diameter : float
-        Median equivalent diameter of the nuclei, in pixels; 20 where there is none.
-    known : ndarray, optional
-        uint8 ``[H, W]``: 255 where the labels are to be believed, 0 where nothing is known. Default: known everywhere.
+        Median equivalent diameter of the nuclei, in pixels; 20 without nuclei.
+    known : numpy.ndarray, optional
+        (h, w) uint8: 255 where the label image is right, 0 where the truth is unknown. Default: known everywhere.
     """
 
     name: str
     modality: str
     image: Image
-    labels: Labels
+    labels: LabelImage
     diameter: float
     known: Image | None = None
 
     @cached_property
     def maps(self) -> Image:
-        """What the network is to answer, and where that is known.
+        """The maps that the network should output, and where they are known.
 
-        uint8 ``[H, W, 3]``: nucleus, depth within the nucleus (see :func:`depth`), known; each 0 to 255.
+        (h, w, 3) uint8: nucleus, depth within the nucleus (see `depth`), known; each 0 to 255.
         """
         known = np.full(self.labels.shape, 255, np.uint8) if self.known is None else self.known
         nucleus = np.where(self.labels > 0, np.uint8(255), np.uint8(0))
@@ -73,36 +72,36 @@ class Field:
 
 
 class Patch(NamedTuple):
-    """A piece of a field.
+    """A square crop of a field.
 
     Attributes
     ----------
-    image : ndarray
-        uint8 ``[S, S, 3]``.
-    labels : ndarray
-        uint16 ``[S, S]``.
-    maps : ndarray
-        uint8 ``[S, S, 3]``, as :attr:`Field.maps`; outlines are smooth, since it was resized as an image is.
+    image : numpy.ndarray
+        (s, s, 3) uint8 RGB.
+    labels : numpy.ndarray
+        (s, s) uint16 label image.
+    maps : numpy.ndarray
+        (s, s, 3) uint8, as `Field.maps`; outlines are smooth, since the maps are interpolated like the image.
     """
 
     image: Image
-    labels: Labels
+    labels: LabelImage
     maps: Image
 
 
-def depth(labels: Labels) -> Image:
-    """Draw how deep within its nucleus each pixel lies.
+def depth(labels: LabelImage) -> Image:
+    """Return the depth of each pixel in its nucleus.
 
     Parameters
     ----------
-    labels : ndarray
-        uint16 ``[H, W]``.
+    labels : numpy.ndarray
+        (h, w) uint16 label image.
 
     Returns
     -------
-    ndarray
-        uint8 ``[H, W]``: the distance to what is not the same nucleus, as a share (0 to 255) of the greatest in that
-        nucleus. Between nuclei that touch it falls nearly to 0, whatever their size.
+    numpy.ndarray
+        (h, w) uint8: the distance to the nearest pixel outside the nucleus, as a share (0 to 255) of the greatest
+        distance in that nucleus. Between touching nuclei it falls nearly to 0, whatever their size.
     """
     inside = labels > 0
     for axis in (0, 1):
@@ -114,26 +113,26 @@ def depth(labels: Labels) -> Image:
     return np.asarray(np.rint(share * 255.0), np.uint8)
 
 
-def _meets_other(labels: Labels, axis: int) -> NDArray[np.bool_]:
-    """Tell which pixels have a pixel of another nucleus beside them along an axis."""
+def _meets_other(labels: LabelImage, axis: int) -> NDArray[np.bool_]:
+    """Return which pixels have a neighbour along an axis that belongs to another nucleus."""
     first, second = (labels[:-1], labels[1:]) if axis == 0 else (labels[:, :-1], labels[:, 1:])
     pair = (first > 0) & (second > 0) & (first != second)
     none = np.zeros((1, labels.shape[1]) if axis == 0 else (labels.shape[0], 1), bool)
     return np.asarray(np.concatenate([pair, none], axis) | np.concatenate([none, pair], axis), np.bool_)
 
 
-def median_diameter(labels: Labels) -> float:
-    """Median diameter of the circles that have the nuclei's areas.
+def median_diameter(labels: LabelImage) -> float:
+    """Return the median equivalent diameter: of the circles with the areas of the nuclei.
 
     Parameters
     ----------
-    labels : ndarray
-        uint16 ``[H, W]``.
+    labels : numpy.ndarray
+        (h, w) uint16 label image.
 
     Returns
     -------
     float
-        In pixels; 20 for an empty image.
+        In pixels; 20 for an image without nuclei.
     """
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 8]
@@ -141,16 +140,16 @@ def median_diameter(labels: Labels) -> float:
 
 
 def load_fields(roots: Iterable[Path], split: str, *, any_modality: bool = False) -> list[Field]:
-    """Decode every image of a split, once.
+    """Read every image of a split.
 
     Parameters
     ----------
-    roots : iterable of Path
+    roots : Iterable of Path
         Data directories.
     split : str
-        ``train`` or ``val``.
+        Usually ``train`` or ``val``.
     any_modality : bool
-        Take images that are of none of :data:`MODALITIES`, too.
+        Whether to accept modalities that are not in `MODALITIES`.
 
     Returns
     -------
@@ -160,52 +159,62 @@ def load_fields(roots: Iterable[Path], split: str, *, any_modality: bool = False
     Raises
     ------
     DataError
-        If a file is missing, of the wrong size or of an unknown modality.
+        The index is malformed, the split is empty, or an image is missing, of the wrong size or of an unknown
+        modality.
     """
     fields: list[Field] = []
     for root in roots:
+        index = root / "index.csv"
         try:
-            with (root / "index.csv").open(newline="", encoding="utf-8") as stream:
-                rows = [row for row in csv.DictReader(stream) if row["split"] == split]
-        except KeyError:
-            raise DataError(f"{root / 'index.csv'} has no column 'split'") from None
+            with index.open(newline="", encoding="utf-8") as stream:
+                reader = csv.DictReader(stream)
+                missing = {"image_id", "modality_fine", "split"} - set(reader.fieldnames or ())
+                rows = [] if missing else [row for row in reader if row["split"] == split]
+        except OSError as error:
+            raise DataError(f"{index}: {error.strerror}; a data directory needs this file") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{index} is not a text file in UTF-8") from None
+        if missing:
+            raise DataError(f"{index} has no column {', '.join(sorted(missing))}")
         for row in rows:
             name, modality = row["image_id"], row["modality_fine"]
             if modality not in MODALITIES and not any_modality:
-                raise DataError(f"{root}: {name} is of the unknown modality {modality!r}")
+                raise DataError(f"{root}: image {name} has the unknown modality {modality!r}")
             image = cv2.imread(str(root / "images" / f"{name}.webp"), cv2.IMREAD_COLOR_RGB)
             labels = cv2.imread(str(root / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
             if image is None or labels is None or labels.dtype != np.uint16 or image.shape[:2] != labels.shape:
-                raise DataError(f"{root}: {name} has no image and 16-bit labels of one size")
+                raise DataError(f"{root}: image {name} needs an image file and a 16-bit label file of the same size")
             pixels = np.asarray(image, np.uint8)
-            marks = np.asarray(labels, np.uint16)
-            fields.append(Field(name, modality, pixels, marks, median_diameter(marks)))
+            numbered = np.asarray(labels, np.uint16)
+            fields.append(Field(name, modality, pixels, numbered, median_diameter(numbered)))
     if not fields:
-        raise DataError(f"no image of the split {split!r} in the data directories")
+        raise DataError(f"the data directories have no image of the split {split!r}")
     return fields
 
 
 def _mirrored(start: int, length: int, size: int) -> NDArray[np.intp]:
-    """List the indices ``start .. start + length`` of an axis that is mirrored at its ends."""
+    """Return the indices of `length` pixels from `start` on, along an axis that is mirrored at its ends."""
     period = 2 * size
     index = np.arange(start, start + length, dtype=np.intp) % period
     return np.where(index < size, index, period - 1 - index)
 
 
-def turn(side: int, size: int, angle: float) -> NDArray[np.float64]:
-    """Turn a square about its middle and keep the middle.
+def rotation(side: int, size: int, angle: float) -> NDArray[np.float64]:
+    """Return the matrix that rotates a square about its middle and keeps a smaller square there.
 
     Parameters
     ----------
-    side, size : int
-        Side of the square and of what is kept, in pixels.
+    side : int
+        Side of the square, in pixels.
+    size : int
+        Side of the square that is kept, in pixels.
     angle : float
         In degrees.
 
     Returns
     -------
-    ndarray
-        float64 ``[2, 3]``, for ``cv2.warpAffine``.
+    numpy.ndarray
+        (2, 3) float64 for `cv2.warpAffine`.
     """
     matrix = np.array(cv2.getRotationMatrix2D((side / 2.0, side / 2.0), angle, 1.0), np.float64)
     matrix[:, 2] -= (side - size) / 2.0
@@ -213,38 +222,38 @@ def turn(side: int, size: int, angle: float) -> NDArray[np.float64]:
 
 
 def crop(
-    field: Field, size: int, diameter: float, rng: np.random.Generator, stretch: float = 1.0, *, turn_any: bool = True
+    field: Field, size: int, diameter: float, rng: np.random.Generator, stretch: float = 1.0, *, any_angle: bool = True
 ) -> Patch:
     """Cut a random square in which the median nucleus has a given diameter.
 
-    The image is mirrored where the square reaches beyond it; the square is flipped and turned at random.
+    Beyond its border the image is mirrored. The square is flipped and rotated at random.
 
     Parameters
     ----------
     field : Field
-        What to cut from.
+        The field to crop.
     size : int
         Side of the square, in pixels.
     diameter : float
-        Wanted median diameter, in pixels.
-    rng : Generator
-        Source of every choice.
+        Median diameter of the nuclei in the crop, in pixels.
+    rng : numpy.random.Generator
+        Source of all random choices.
     stretch : float
-        Lengthen along one axis by the square root of this and shorten along the other.
-    turn_any : bool
-        Turn by any angle, sometimes; otherwise by quarters only, which keeps the pixels as they are.
+        Lengthens one axis by the square root of this factor, and shortens the other one by it.
+    any_angle : bool
+        Whether to rotate some crops by any angle; otherwise only by quarter turns, which keep the pixel values.
 
     Returns
     -------
     Patch
-        The square.
+        The crop.
     """
     height, width = field.labels.shape
     scale = float(np.clip(diameter / field.diameter, 0.15, 4.0))
-    turned = turn_any and bool(stretch > 1.0 or rng.random() < 0.35)
-    reach = size * (1.45 if turned else 1.0)
+    rotated = any_angle and bool(stretch > 1.0 or rng.random() < 0.35)
+    source = size * (1.45 if rotated else 1.0)
     across = (scale * stretch**0.5, scale * stretch**-0.5)
-    spans = [max(8, round(reach / factor)) for factor in across]
+    spans = [max(8, round(source / factor)) for factor in across]
     starts = []
     for span, extent in zip(spans, (height, width), strict=True):
         low, high = sorted((0, extent - span))
@@ -252,15 +261,15 @@ def crop(
     rows = _mirrored(starts[0], spans[0], height)
     columns = _mirrored(starts[1], spans[1], width)
     region = np.ix_(rows, columns)
-    side = (round(reach), round(reach))
+    side = (round(source), round(source))
     smooth = cv2.INTER_AREA if min(across) < 0.8 else cv2.INTER_LINEAR
     methods = (smooth, cv2.INTER_NEAREST, smooth)
     sources: tuple[NDArray[Any], ...] = (field.image, field.labels, field.maps)
     parts: list[NDArray[Any]] = [
         cv2.resize(array[region], side, interpolation=method) for array, method in zip(sources, methods, strict=True)
     ]
-    if turned:
-        matrix = turn(side[0], size, float(rng.uniform(0.0, 360.0)))
+    if rotated:
+        matrix = rotation(side[0], size, float(rng.uniform(0.0, 360.0)))
         methods = (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_LINEAR)
         parts = [
             cv2.warpAffine(part, matrix, (size, size), flags=method, borderMode=cv2.BORDER_REFLECT)
@@ -278,28 +287,29 @@ def crop(
     )
 
 
-#: A weight of one, in the bytes of :func:`targets`.
 ONE = 32
-
-#: Nuclei of fewer pixels than this count as if they were larger, or they would hardly count at all; how much at most.
-SMALL, MOST = 150, 3.0
+"""The byte that stands for a weight of 1 in `targets`."""
+SMALL = 150
+"""Nuclei of fewer pixels than this get a higher weight; otherwise they would hardly matter."""
+MOST = 3.0
+"""The highest such weight."""
 
 
 def targets(patch: Patch, nuclei: float = 1.0) -> Image:
-    """Draw what the network should answer, and how much each pixel counts.
+    """Return the maps that the network should output, and the weight of each pixel in the loss.
 
     Parameters
     ----------
     patch : Patch
-        The piece of a field.
+        The crop.
     nuclei : float
-        How much more the pixels of nuclei count than they would.
+        Factor of the weights of all nucleus pixels.
 
     Returns
     -------
-    ndarray
-        uint8 ``[3, S, S]``: nucleus and depth, 0 to 255; the pixel's weight times :data:`ONE`: 0 where nothing is
-        known, 5 within two pixels of two nuclei, up to :data:`MOST` on and beside small ones, and 1 elsewhere.
+    numpy.ndarray
+        (3, s, s) uint8: nucleus and depth, 0 to 255, and the weight times `ONE`. The weight is 0 where the truth is
+        unknown, 5 within two pixels of two nuclei, up to `MOST` on and next to small nuclei, and 1 elsewhere.
     """
     kernel = np.ones((5, 5), np.uint8)
     highest = cv2.dilate(patch.labels, kernel)

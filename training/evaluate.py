@@ -1,9 +1,11 @@
-"""Measures a model on annotated images, with the program's own load and filter, beside Otsu's threshold.
+"""Evaluates a model on annotated images, with the program's own load and filter; Otsu's threshold is the baseline.
 
 ``python -m training.evaluate --data DIR [--data DIR2] [--model NAME]``, or ``make evaluate DATA="DIR DIR2"``
 
-A data directory is as in :mod:`training.data`; the measures are those of :mod:`training.metrics`. PyTorch is not
-needed.
+The module `training.data` describes a data directory, `training.metrics` the measures. PyTorch is not needed.
+
+Exit code 0: done; 1: an error, in one line on standard error; 2: wrong options. Errors of the program itself keep their
+exit codes, such as 15 for a missing model.
 """
 
 from __future__ import annotations
@@ -27,15 +29,16 @@ from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
 from training.baseline import otsu
-from training.data import DataError, Field, load_fields
-from training.free import marks
-from training.free import table as table_of_marks
+from training.command_line import EXPECTED, describe, integer_from, positive_number
+from training.data import Field, load_fields
 from training.metrics import Score, table
+from training.nucleus_free import false_positives
+from training.nucleus_free import table as table_of_false_positives
 
 HEADS = ("modality", "scale", "method")
 
-#: Rows for several modalities together.
-TOGETHER = {"stained_purple": ("stained_purple_on_purple", "stained_purple_on_white")}
+GROUPS = {"stained_purple": ("stained_purple_on_purple", "stained_purple_on_white")}
+"""Modalities that have a row together, besides their own rows."""
 
 Key = tuple[str, str, str]
 Method = Callable[[Pixels], Segmentation]
@@ -44,38 +47,41 @@ Method = Callable[[Pixels], Segmentation]
 def evaluate(
     fields: Sequence[Field], methods: dict[str, Method], scales: Iterable[float] = (1.0,), workers: int = 1
 ) -> dict[Key, Score]:
-    """Score methods on annotated images.
+    """Evaluate methods on annotated images.
 
     Parameters
     ----------
-    fields : sequence of Field
+    fields : Sequence of Field
         The images.
-    methods : dict
-        By name, what finds the nuclei of an image.
-    scales : iterable of float
-        How often larger than it is each image is shown; 0.5 for one of 0.25 um a pixel is how 0.5 um would look.
+    methods : dict of str to callable
+        By name; each segments an image, (h, w, 3) uint8 RGB.
+    scales : Iterable of float
+        Factors by which each image is resized. A factor of 0.5 turns 0.25 um a pixel into 0.5 um a pixel.
     workers : int
-        Images at a time.
+        Images to segment at a time.
 
     Returns
     -------
-    dict
-        Scores by modality, scale and method, in alphabetical order of the modalities.
+    dict of tuple of str to Score
+        Scores by modality, scale and method, sorted by modality.
     """
     scores: dict[Key, Score] = {}
     for scale in scales:
         for name, method in methods.items():
             with ThreadPoolExecutor(workers) as pool:
-                found = list(pool.map(partial(_one, method=method, scale=scale), fields))
+                found = list(pool.map(partial(_segment, method=method, scale=scale), fields))
             for field, (labels, segmented) in zip(fields, found, strict=True):
-                groups = [group for group, parts in TOGETHER.items() if field.modality in parts]
+                groups = [group for group, parts in GROUPS.items() if field.modality in parts]
                 for modality in (field.modality, *groups):
                     score = scores.setdefault((modality, f"{scale:g}", name), Score())
                     score.add(labels, segmented.labels, segmented.mask, segmented.count)
-    return dict(sorted(scores.items(), key=lambda item: item[0][0]))  # stable: scales and methods as they came
+    return dict(
+        sorted(scores.items(), key=lambda item: item[0][0])
+    )  # a stable sort: scales and methods keep their order
 
 
-def _one(field: Field, method: Method, scale: float) -> tuple[np.ndarray, Segmentation]:
+def _segment(field: Field, method: Method, scale: float) -> tuple[np.ndarray, Segmentation]:
+    """Resize a field; return its label image and the result of the method."""
     image, labels = field.image, field.labels
     if scale != 1.0:
         smooth = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
@@ -85,25 +91,33 @@ def _one(field: Field, method: Method, scale: float) -> tuple[np.ndarray, Segmen
     return labels, method(image)
 
 
-def _without_specks(field: Field, least: int) -> Field:
-    """Leave out the labels of fewer pixels than `least`: what is found there is then wrong."""
+def _without_small_labels(field: Field, least: int) -> Field:
+    """Remove the labels of fewer pixels than `least`; nuclei found there then count as false."""
     large = np.bincount(field.labels.ravel()) >= least
     large[0] = False
     return replace(field, labels=np.where(large[field.labels], field.labels, np.uint16(0)).astype(np.uint16))
 
 
 def baseline(image: Pixels) -> Segmentation:
-    """Segment an image by Otsu's threshold, as if by a model."""
+    """Segment an image by Otsu's threshold, with the result in the form of a model's."""
     labels = otsu(image)
-    return Segmentation(
-        np.where(labels > 0, np.uint8(255), np.uint8(0))[..., None], ("nucleus",), labels, int(labels.max())
-    )
+    maps = np.where(labels > 0, np.uint8(255), np.uint8(0))[..., None]
+    return Segmentation(maps, ("nucleus",), labels, int(labels.max()))
+
+
+def _multiple_of_16(text: str) -> int:
+    value = integer_from(0)(text)
+    if value % 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 16")
+    return value
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; by default the process's."""
+    """Parse the command line; by default that of the process."""
     default = Settings()
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, action="append", required=True, help="data directory; repeatable")
     parser.add_argument("--split", default="val", help="split of the data (%(default)s)")
     parser.add_argument("--model", default=default.model_name, help="name of the model (%(default)s)")
@@ -113,19 +127,36 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=default.inference.precision,
         help="as in config.yaml (%(default)s)",
     )
-    parser.add_argument("--repository", type=Path, help="model repository (default: the one that comes along)")
-    parser.add_argument("--scale", type=float, action="append", help="how often larger to show it (1); repeatable")
-    parser.add_argument("--least-area", type=int, default=0, help="pixels; smaller labels are left out (%(default)s)")
-    parser.add_argument("--tile-size", type=int, help="of the grid (default: one tile, or exact ones of 1024)")
-    parser.add_argument("--overlap", type=int, default=0, help="of the grid, where --tile-size is given (%(default)s)")
-    parser.add_argument("--workers", type=int, default=usable_cpus(), help="images at a time (%(default)s)")
-    parser.add_argument("--slides", type=Path, help="folder of the slides of nucleus_free.csv, to be measured as well")
-    parser.add_argument("--json", type=Path, help="file to write the measures to")
-    return parser.parse_args(arguments)
+    parser.add_argument("--repository", type=Path, help="model repository (default: the bundled one)")
+    parser.add_argument(
+        "--scale", type=positive_number, action="append", help="factor by which images are resized (1); repeatable"
+    )
+    parser.add_argument(
+        "--least-area", type=integer_from(0), default=0, help="pixels; smaller labels are removed (%(default)s)"
+    )
+    parser.add_argument(
+        "--tile-size",
+        type=_multiple_of_16,
+        help="side of a tile (default: the whole image, or 1024 with exact borders)",
+    )
+    parser.add_argument(
+        "--overlap", type=_multiple_of_16, default=0, help="overlap of the tiles, with --tile-size (%(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=integer_from(1), default=usable_cpus(), help="images to segment at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--slides", type=Path, help="folder with the slides of nucleus_free.csv, to measure false positives"
+    )
+    parser.add_argument("--json", type=Path, help="file for the measures")
+    options = parser.parse_args(arguments)
+    if options.tile_size is not None and not options.overlap < options.tile_size:
+        parser.error("--overlap must be smaller than --tile-size")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate from the command line; return the exit status."""
+    """Evaluate from the command line; return the exit code."""
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     cv2.setNumThreads(1)
@@ -137,28 +168,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         fields = [
-            _without_specks(field, options.least_area)
+            _without_small_labels(field, options.least_area)
             for field in load_fields(options.data, options.split, any_modality=True)
         ]
         with Segmenter(settings=settings, tile_size=options.tile_size, overlap=options.overlap) as segmenter:
             methods: dict[str, Method] = {options.model: segmenter, "Otsu and watershed": baseline}
             scores = evaluate(fields, methods, options.scale or (1.0,), options.workers)
-            free = {name: marks(options.slides, method) for name, method in methods.items()} if options.slides else {}
-    except (DataError, OSError) as error:
-        print(f"{error}", file=sys.stderr)
-        return 1
-    except NucleiError as error:
-        print(f"{error}", file=sys.stderr)
-        return error.exit_code
-    print(table(scores.items(), HEADS))
-    if free:
-        print(f"\n{table_of_marks(free)}")
-    if options.json:
-        rows = [
-            {**dict(zip(HEADS, key, strict=True)), "images": score.images, "nuclei": score.true, **score.measures()}
-            for key, score in scores.items()
-        ]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+            negatives = (
+                {name: false_positives(options.slides, method) for name, method in methods.items()}
+                if options.slides
+                else {}
+            )
+        print(table(scores.items(), HEADS))
+        if negatives:
+            print(f"\n{table_of_false_positives(negatives)}")
+        if options.json:
+            rows = [
+                {**dict(zip(HEADS, key, strict=True)), "images": score.images, "nuclei": score.true, **score.measures()}
+                for key, score in scores.items()
+            ]
+            options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    except EXPECTED as error:
+        print(describe(error), file=sys.stderr)
+        return error.exit_code if isinstance(error, NucleiError) else 1
     return 0
 
 

@@ -1,13 +1,16 @@
-"""Writes the trained network as ONNX, bytes in and bytes out, and checks the file.
+"""Exports a trained network as ONNX, bytes in and bytes out, and checks the file.
 
-``python -m training.export --checkpoint FILE --output models``
+``python -m training.export --checkpoint FILE --output models``. Exit code 0: done; 1: an error, in one line on standard
+error; 2: wrong options.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.checkpoint import load, network_of
+from training.command_line import EXPECTED, describe
+from training.errors import ExportError
 from training.network import CHANNELS, GRID, ByteModel, UNet, fold_batch_norm
 from training.sampler import DIAMETERS, TYPICAL_NUCLEUS_UM
 
@@ -25,6 +30,7 @@ log = logging.getLogger("training")
 NAME = "segmentation_unet_nuclei"
 VERSION = "1"
 LARGEST = 8_000_000
+"""Largest file, in bytes."""
 METADATA = {
     "task": "nucleus segmentation of H&E and fluorescence images; research use only",
     "channels": ",".join(CHANNELS),
@@ -35,24 +41,20 @@ METADATA = {
 }
 
 
-class ExportError(Exception):
-    """The written file is not what it must be."""
-
-
 def session(path: Path, threads: int = 2) -> onnxruntime.InferenceSession:
-    """Open a model on the CPU.
+    """Open a model in ONNX Runtime, on the CPU.
 
     Parameters
     ----------
-    path : Path
-        An ONNX file.
+    path : pathlib.Path
+        ONNX file.
     threads : int
         Threads within an operator.
 
     Returns
     -------
-    InferenceSession
-        ONNX Runtime's.
+    onnxruntime.InferenceSession
+        The session.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -66,12 +68,12 @@ def export(network: UNet, output: Path) -> Path:
     ----------
     network : UNet
         The trained network.
-    output : Path
+    output : pathlib.Path
         The model repository.
 
     Returns
     -------
-    Path
+    pathlib.Path
         The written file.
     """
     path = output / NAME / VERSION / "model.onnx"
@@ -104,55 +106,67 @@ def export(network: UNet, output: Path) -> Path:
 
 
 def verify(network: UNet, path: Path) -> None:
-    """Compare the file with the network, and its answers with one another.
+    """Compare the output of the exported model with that of the network.
 
-    The answers must be within one step of the network's bytes, and equal to the bit for batches of 1, 4 and 8 and
-    for one and two threads.
+    They must be within 1 of 255 of each other. The output of the exported model must be identical for batches of 1, 4
+    and 8 and for one and two threads.
 
     Parameters
     ----------
     network : UNet
-        What was exported.
-    path : Path
-        The file.
+        The network that was exported.
+    path : pathlib.Path
+        ONNX file, from `export`.
 
     Raises
     ------
     ExportError
-        If any of that fails, or the file is too large.
+        The outputs differ, or the file is larger than `LARGEST`.
     """
     if path.stat().st_size > LARGEST:
-        raise ExportError(f"{path} has {path.stat().st_size} bytes, more than {LARGEST}")
+        raise ExportError(f"{path} has {path.stat().st_size} bytes; at most {LARGEST} are allowed")
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
     tiles: NDArray[np.uint8] = coarse.repeat(16, axis=1).repeat(16, axis=2)
     tiles = (tiles // 2 + rng.integers(0, 128, tiles.shape)).astype(np.uint8)
     with torch.no_grad():
-        wanted = ByteModel(fold_batch_norm(network)).eval()(torch.from_numpy(tiles)).numpy()
-    answers = []
+        expected = ByteModel(fold_batch_norm(network)).eval()(torch.from_numpy(tiles)).numpy()
+    outputs = []
     for threads in (1, 2):
         model = session(path, threads)
         for batch in (1, 4, 8):
             parts = [model.run(None, {"tiles": tiles[i : i + batch]})[0] for i in range(0, len(tiles), batch)]
-            answers.append(np.concatenate(parts))
-    if any(not np.array_equal(answers[0], other) for other in answers[1:]):
-        raise ExportError("the answer depends on the batch size or the number of threads")
-    worst = int(np.abs(wanted.astype(int) - answers[0]).max())
+            outputs.append(np.concatenate(parts))
+    if any(not np.array_equal(outputs[0], other) for other in outputs[1:]):
+        raise ExportError(f"the output of {path} depends on the batch size or on the number of threads")
+    worst = int(np.abs(expected.astype(int) - outputs[0]).max())
     if worst > 1:
-        raise ExportError(f"PyTorch and ONNX Runtime differ by {worst} of 255")
-    log.info("exported %s: %d bytes, PyTorch and ONNX Runtime within %d of 255", NAME, path.stat().st_size, worst)
+        raise ExportError(f"the outputs of PyTorch and ONNX Runtime differ by {worst} of 255")
+    log.info(
+        "exported %s: %d bytes; greatest difference between PyTorch and ONNX Runtime: %d of 255",
+        NAME,
+        path.stat().st_size,
+        worst,
+    )
 
 
-def main() -> None:
-    """Export a checkpoint from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="file written by the training")
-    parser.add_argument("--output", type=Path, required=True, help="model repository")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export a checkpoint from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run")
+    parser.add_argument("--output", type=Path, required=True, help="model repository to write the model to")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    network = network_of(load(options.checkpoint))
-    verify(network, export(network, options.output))
+    try:
+        network = network_of(load(options.checkpoint))
+        verify(network, export(network, options.output))
+    except EXPECTED as error:
+        print(describe(error), file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,12 @@
-"""A U-Net that works at half resolution and coarser, with two output channels and a bounded view.
+"""A U-Net that works at half resolution and coarser, with two output channels and a bounded receptive field.
 
-Most of the time of a plain U-Net goes into convolutions with few channels at full resolution.  Here the first
-convolution halves the image, the last one gives each coarse pixel its four fine ones (pixel shuffle), and upward the
-skips are added, not concatenated: half the work of a plain U-Net of base 16, with as much room in the depths.
+A plain U-Net spends most of its time on convolutions with few channels at full resolution. Here the first convolution
+halves the image, and the last one computes four fine pixels for each coarse one (pixel shuffle). Skip connections are
+added, not concatenated. That is half the work of a plain U-Net of base 16, with the same capacity at the coarse levels.
 
-Only convolutions with zero padding, nearest-neighbour resizing by two and pixel shuffle are used.  Away from the border
-of its input the network is therefore equivariant to shifts by multiples of :data:`GRID` pixels, and an output pixel
-depends on no input pixel farther away than :func:`receptive_radius`.
+The network uses only convolutions with zero padding, nearest-neighbour resizing by two, and pixel shuffle. Away from
+the border of its input it is therefore equivariant to shifts by multiples of `GRID` pixels, and an output pixel depends
+on no input pixel that is farther away than `receptive_radius`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ LEVELS = 4
 GRID = 2**LEVELS
 CHANNELS = ("nucleus", "distance")
 
-# Widths of the levels in units of the base, and 3x3 convolutions on the way down and on the way up.
 WIDTHS = (2, 3, 6, 12)
+"""Channels of the levels, in units of the base."""
 DOWN = (1, 1, 2, 2)
+"""3 × 3 convolutions of each level in the encoder."""
 UP = (1, 2, 2)
+"""3 × 3 convolutions of each level in the decoder."""
 
 
 def receptive_radius() -> int:
-    """Tell how far, in input pixels, an output pixel looks to each side at most.
+    """Return the radius of the receptive field, in input pixels.
 
     Returns
     -------
     int
-        The greatest distance, over all places of the output pixel in its grid cell.
+        The greatest distance between an output pixel and an input pixel that it depends on, along one axis. Output
+        pixels at all positions in a grid cell are considered.
     """
     farthest = 0
-    for place in range(GRID):
-        low = high = place
-        for level in range(LEVELS):  # upward, from the answer to the depths; the head is one more convolution
+    for position in range(GRID):
+        low = high = position
+        for level in range(LEVELS):  # the decoder, from the output; the head is one more convolution
             convolutions = (*UP, 0)[level] + (1 if level == 0 else 0)
             low, high = low // 2 - convolutions, high // 2 + convolutions
-        for level in reversed(range(LEVELS)):  # downward, from the depths to the image
+        for level in reversed(range(LEVELS)):  # the encoder, up to the image
             low, high = low - DOWN[level], high + DOWN[level]
             low, high = (2 * low - 1, 2 * high + 1) if level else (2 * low - 2, 2 * high + 3)
-        farthest = max(farthest, place - low, high - place)
+        farthest = max(farthest, position - low, high - position)
     return farthest
 
 
@@ -54,12 +57,16 @@ class Convolution(nn.Sequential):
 
     Parameters
     ----------
-    inputs, outputs : int
-        Channels in and out.
-    kernel, stride : int
-        Side of the kernel, and step; the padding gives an answer of the input's size divided by the stride.
+    inputs : int
+        Input channels.
+    outputs : int
+        Output channels.
+    kernel : int
+        Side of the kernel, in pixels.
+    stride : int
+        Stride; the padding is such that the output has the size of the input divided by the stride.
     momentum : float
-        Momentum of the running statistics.
+        Momentum of the running statistics of the batch normalisation.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, momentum: float = 0.03) -> None:
@@ -71,12 +78,12 @@ class Convolution(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """The network, on normalised images.
+    """The network; its input is a normalised image.
 
     Parameters
     ----------
     base : int
-        Unit of the widths.
+        Unit of the channels of each level (see `WIDTHS`).
     """
 
     def __init__(self, base: int = 16) -> None:
@@ -97,20 +104,20 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(block(widths[level], UP[level]) for level in levels)
         self.head = nn.Conv2d(widths[0], 4 * len(CHANNELS), 3, padding=1)
         if self.head.bias is not None:
-            self.head.bias.data -= 2.0  # most pixels are no nucleus
+            self.head.bias.data -= 2.0  # most pixels are background
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits.
 
         Parameters
         ----------
-        x : Tensor
-            float32 ``[N, 6, H, W]``, from :func:`normalise`; H and W are multiples of :data:`GRID`.
+        x : torch.Tensor
+            (n, 6, h, w) float32 from `normalise`; h and w are multiples of `GRID`.
 
         Returns
         -------
-        Tensor
-            float32 ``[N, 2, H, W]``, logits in the order of :data:`CHANNELS`.
+        torch.Tensor
+            (n, 2, h, w) float32 logits, in the order of `CHANNELS`.
         """
         skips: list[Tensor] = []
         for halve, block in zip(self.halve, self.down, strict=True):
@@ -118,36 +125,36 @@ class UNet(nn.Module):
             skips.append(x)
         skips.pop()
         for lift, block in zip(self.lift, self.up, strict=True):
-            # A 1x1 convolution and nearest resizing commute; the convolution is four times cheaper first.
+            # A 1 × 1 convolution and nearest-neighbour resizing commute; the convolution is four times cheaper first.
             x = functional.interpolate(lift(x), scale_factor=2.0, mode="nearest")
             x = block(functional.relu(x + skips.pop()))
         return functional.pixel_shuffle(self.head(x), 2)
 
 
 def normalise(tiles: Tensor) -> Tensor:
-    """Turn RGB bytes into what the network is trained on.
+    """Normalise RGB bytes for the network.
 
     Parameters
     ----------
-    tiles : Tensor
-        uint8 ``[N, H, W, 3]``, RGB.
+    tiles : torch.Tensor
+        (n, h, w, 3) uint8 RGB.
 
     Returns
     -------
-    Tensor
-        float32 ``[N, 6, H, W]``, -1 to 1: the colours, and their square roots, which spread out what is dim.
+    torch.Tensor
+        (n, 6, h, w) float32, -1 to 1: the colours and their square roots, which spread dim values.
     """
     light = tiles.permute(0, 3, 1, 2).float() * (1.0 / 255.0)
     return torch.cat([light, torch.sqrt(light)], dim=1) * 2.0 - 1.0
 
 
 class ByteModel(nn.Module):
-    """The network between bytes and bytes, as it is exported.
+    """The network as it is exported: bytes in, bytes out.
 
     Parameters
     ----------
     network : UNet
-        A network in evaluation mode, usually from :func:`fold_batch_norm`.
+        A network in evaluation mode, usually from `fold_batch_norm`.
     """
 
     def __init__(self, network: UNet) -> None:
@@ -155,29 +162,29 @@ class ByteModel(nn.Module):
         self.network = network
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Segment tiles.
+        """Compute the maps of tiles.
 
         Parameters
         ----------
-        tiles : Tensor
-            uint8 ``[N, H, W, 3]``, RGB.
+        tiles : torch.Tensor
+            (n, h, w, 3) uint8 RGB.
 
         Returns
         -------
-        Tensor
-            uint8 ``[N, H, W, 2]``, ``round(255 * probability)``.
+        torch.Tensor
+            (n, h, w, 2) uint8: ``round(255 * value)`` of each map.
         """
         probability = torch.sigmoid(self.network(normalise(tiles)))
         return torch.round(probability * 255.0).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def fold_batch_norm(network: UNet) -> UNet:
-    """Copy a network with every batch normalisation folded into its convolution.
+    """Return a copy of a network with each batch normalisation folded into its convolution.
 
     Parameters
     ----------
     network : UNet
-        A trained network; left unchanged.
+        A trained network; it is not changed.
 
     Returns
     -------

@@ -1,8 +1,10 @@
-"""Writes a model's int8 sibling, and compares the two: ``python -m training.quantise --data DIR --output models``.
+"""Writes the int8 sibling of a model: ``python -m training.quantise --data DIR --output models``.
 
-Static quantisation in the QDQ form: activations are 8 bits without sign, with ranges taken from training images;
-weights are 7 bits with sign, one scale for each output channel. The sums of two products that processors without VNNI
-make on the way then cannot overflow 16 bits (2 * 255 * 64 < 32,768), so every processor computes the same integers.
+Static quantisation in the QDQ format. Activations are unsigned 8-bit integers, with ranges from training images.
+Weights are signed 7-bit integers, with one scale for each output channel. Processors without VNNI add two products in
+16 bits, which then cannot overflow (2 * 255 * 64 < 32,768), so every processor computes the same integers.
+
+Exit code 0: done; 1: an error, in one line on standard error; 2: wrong options.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,23 +26,29 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from nuclei_segmentation.operators.filter.inference.embedded.engine import INT8, QUANTISED_FROM
+from training.command_line import EXPECTED, describe
 from training.data import Field, Image, load_fields
-from training.export import NAME, VERSION, ExportError, session
+from training.errors import ExportError
+from training.export import NAME, VERSION, session
 
 log = logging.getLogger("training")
 
 LARGEST = 2_500_000
-
-#: What is computed in integers, but for the first and the last convolution: those have few channels at a high
-#: resolution, where integers save 8 % of the time and ONNX Runtime takes half as much memory again.
+"""Largest file, in bytes."""
 OPERATORS = ["Conv", "Relu", "Add", "Resize"]
+"""Operators that are computed in integers.
 
-#: Training images of each modality that ranges are taken from, and the side of the piece, in pixels.
-IMAGES, SIDE = 12, 256
+The first and the last convolution are not. They have few channels at a high resolution, where integers save only 8 % of
+the time and ONNX Runtime needs half as much memory again.
+"""
+IMAGES = 12
+"""Calibration crops of each modality."""
+SIDE = 256
+"""Side of a calibration crop, in pixels."""
 
 
 class _Images(CalibrationDataReader):
-    """Gives pieces of images to the calibration, one after the other."""
+    """Passes crops to the calibration, one after the other."""
 
     def __init__(self, images: Sequence[Image]) -> None:
         self._images: Iterator[Image] = iter(images)
@@ -49,20 +58,20 @@ class _Images(CalibrationDataReader):
         return None if image is None else {"tiles": image[None]}
 
 
-def pieces(fields: Sequence[Field], seed: int = 0) -> list[Image]:
-    """Cut a few pieces of each modality.
+def calibration_crops(fields: Sequence[Field], seed: int = 0) -> list[Image]:
+    """Return `IMAGES` crops of each modality.
 
     Parameters
     ----------
-    fields : sequence of Field
+    fields : Sequence of Field
         Training images.
     seed : int
-        Decides which.
+        Decides which crops.
 
     Returns
     -------
-    list of ndarray
-        Each uint8 ``[SIDE, SIDE, 3]``.
+    list of numpy.ndarray
+        Each (SIDE, SIDE, 3) uint8 RGB.
     """
     rng = np.random.default_rng(seed)
     cut: list[Image] = []
@@ -82,10 +91,12 @@ def quantise(source: Path, target: Path, images: Sequence[Image]) -> None:
 
     Parameters
     ----------
-    source, target : Path
-        ONNX files.
-    images : sequence of ndarray
-        What ranges are taken from; each uint8 ``[H, W, 3]``.
+    source : pathlib.Path
+        ONNX file of the model.
+    target : pathlib.Path
+        ONNX file to write.
+    images : Sequence of numpy.ndarray
+        Images from which the ranges of the activations are taken; each (h, w, 3) uint8 RGB.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
@@ -117,55 +128,57 @@ def quantise(source: Path, target: Path, images: Sequence[Image]) -> None:
 
 
 def verify(path: Path, images: Sequence[Image]) -> None:
-    """Check the file: its size, the range of its weights, and that batch size and threads change no byte.
+    """Check the size and the weights of a quantised model, and that batch size and threads do not change its output.
 
     Parameters
     ----------
-    path : Path
-        From :func:`quantise`.
-    images : sequence of ndarray
-        Of one size; what is inferred.
+    path : pathlib.Path
+        ONNX file, from `quantise`.
+    images : Sequence of numpy.ndarray
+        Images of one size to infer; each (h, w, 3) uint8 RGB.
 
     Raises
     ------
     ExportError
-        If any of that fails.
+        A check fails.
     """
     if path.stat().st_size > LARGEST:
-        raise ExportError(f"{path} has {path.stat().st_size} bytes, more than {LARGEST}")
+        raise ExportError(f"{path} has {path.stat().st_size} bytes; at most {LARGEST} are allowed")
     widest = 0
     for tensor in onnx.load(path).graph.initializer:
         if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4:
             widest = max(widest, int(np.abs(numpy_helper.to_array(tensor).astype(int)).max()))
     if not 0 < widest <= 64:
-        raise ExportError(f"{path} has weights up to {widest}, not 1 to 64: processors would not agree")
+        raise ExportError(
+            f"the largest weight of {path} is {widest}, not 1 to 64; the output would depend on the processor"
+        )
     tiles = np.stack(images)
-    answers = []
+    outputs = []
     for threads in (1, 2):
         model = session(path, threads)
         for batch in (1, 3):
             parts = [model.run(None, {"tiles": tiles[i : i + batch]})[0] for i in range(0, len(tiles), batch)]
-            answers.append(np.concatenate(parts))
-    if any(not np.array_equal(answers[0], other) for other in answers[1:]):
-        raise ExportError("the answer depends on the batch size or the number of threads")
+            outputs.append(np.concatenate(parts))
+    if any(not np.array_equal(outputs[0], other) for other in outputs[1:]):
+        raise ExportError(f"the output of {path} depends on the batch size or on the number of threads")
 
 
 def export_int8(repository: Path, fields: Sequence[Field]) -> Path:
-    """Write and check ``segmentation_unet_nuclei_int8/1/model.onnx`` beside ``segmentation_unet_nuclei``.
+    """Write and check ``segmentation_unet_nuclei_int8/1/model.onnx``, next to ``segmentation_unet_nuclei``.
 
     Parameters
     ----------
-    repository : Path
-        The model repository.
-    fields : sequence of Field
+    repository : pathlib.Path
+        Model repository that holds the fp32 model.
+    fields : Sequence of Field
         Training images.
 
     Returns
     -------
-    Path
+    pathlib.Path
         The written file.
     """
-    images = pieces(fields)
+    images = calibration_crops(fields)
     path = repository / f"{NAME}{INT8}" / VERSION / "model.onnx"
     quantise(repository / NAME / VERSION / "model.onnx", path, images)
     verify(path, images[:6])
@@ -173,16 +186,23 @@ def export_int8(repository: Path, fields: Sequence[Field]) -> Path:
     return path
 
 
-def main() -> None:
-    """Quantise a model from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.quantise", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Quantise a model from the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.quantise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, action="append", required=True, help="data directory; repeatable")
-    parser.add_argument("--output", type=Path, required=True, help="model repository, with the fp32 model")
-    options = parser.parse_args()
+    parser.add_argument("--output", type=Path, required=True, help="model repository that holds the fp32 model")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    export_int8(options.output, load_fields(options.data, "train"))
+    try:
+        export_int8(options.output, load_fields(options.data, "train"))
+    except EXPECTED as error:
+        print(describe(error), file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""Batches as a function of the seed and the step.
+"""Training batches, each a function of the seed and the step.
 
-Batch ``i`` depends on the seed and ``i`` alone, never on the batches before it: a run that was killed and resumed
-sees exactly what an unbroken one would have seen.
+Batch ``i`` depends on the seed and on ``i`` alone, not on earlier batches. A run that was killed and resumed therefore
+trains on exactly the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from training.augment import degrade, invert, jitter_light, jitter_stain, jitter_tone, tint
 from training.data import Field, Image, Patch, crop, targets
-from training.synth import negative, restain, stain_field
+from training.synth import negative, restain, synthetic_tissue
 
-# How often each kind of sample is drawn, relative to the others.  Stained and drawn H&E are more than half of it.
+# Relative frequency of each kind of sample. More than half are stained images and synthetic H&E.
 MIX = {
     "fluorescence_gray": 0.28,
     "inverted": 0.02,
@@ -29,33 +29,33 @@ MIX = {
     "stained_purple_on_white": 0.07,
     "stained_purple_on_purple": 0.08,
     "restained": 0.07,
-    "drawn": 0.11,
+    "synthetic": 0.11,
     "slide": 0.18,
     "negative": 0.04,
     "nucleus_free": 0.03,
 }
-# The modalities that a kind of sample is made of, where it is none itself.
+# The modalities that a kind of sample is made from, if it is not a modality itself.
 SOURCES = {
     "inverted": ("fluorescence_gray",),
-    "drawn": ("fluorescence_gray",),
+    "synthetic": ("fluorescence_gray",),
     "restained": ("stained_purple_on_white", "stained_purple_on_purple"),
 }
 
-# How often a sample is shown as it is.  Where an outline was drawn depends on sharpness and brightness; that can only
-# be learned where these are not changed.
-AS_IT_IS = {"fluorescence_gray": 0.55, "brightfield_gray": 0.4} | dict.fromkeys(
+# Share of samples that are not augmented. Where annotators draw an outline depends on sharpness and brightness, which
+# the network can only learn from images in which these are unchanged.
+UNCHANGED = {"fluorescence_gray": 0.55, "brightfield_gray": 0.4} | dict.fromkeys(
     ("stained_purple_on_white", "stained_purple_on_purple"), 0.4
 )
 
-# How much more the nuclei of H&E count than what surrounds them.  On stains that it has not seen the network is less
-# sure of them than it should be; so it is taught to be surer.
-SURER = dict.fromkeys(("stained_he", "stained_pink_purple", "restained", "drawn", "slide"), 2.0)
+# Weight of H&E nuclei relative to what surrounds them. On stains that were not in the training data the network's
+# probabilities are too low; the higher weight raises them.
+NUCLEUS_WEIGHT = dict.fromkeys(("stained_he", "stained_pink_purple", "restained", "synthetic", "slide"), 2.0)
 
-# Median diameters drawn, in pixels.  With nuclei of 7.5 um this is 0.19 to 1.07 um a pixel.
+# Range of the median diameters of nuclei, in pixels. For nuclei of 7.5 um this is 0.19 to 1.07 um a pixel.
 DIAMETERS = (7.0, 40.0)
-# How much smaller or larger than it is a field is shown otherwise, and the bounds of that.
+# Range of factors by which other fields are resized, and limits of the resulting median diameter, in pixels.
 ZOOM = (0.65, 1.5)
-NATIVE = (6.0, 90.0)
+ZOOMED_DIAMETERS = (6.0, 90.0)
 TYPICAL_NUCLEUS_UM = 7.5
 
 
@@ -66,7 +66,7 @@ class Sampler:
     Attributes
     ----------
     fields : dict of str to list of Field
-        The training images by modality.
+        Training images by modality.
     size : int
         Side of a crop, in pixels.
     batch : int
@@ -85,30 +85,30 @@ class Sampler:
 
         Parameters
         ----------
-        rng : Generator
-            Source of every choice.
+        rng : numpy.random.Generator
+            Source of all random choices.
 
         Returns
         -------
-        image, target : ndarray
-            uint8 ``[S, S, 3]`` and uint8 ``[3, S, S]``; see :func:`training.data.targets`.
+        image, target : numpy.ndarray
+            (s, s, 3) uint8 RGB and (3, s, s) uint8, as from `training.data.targets`.
         """
         kinds = [kind for kind in MIX if self._available(kind)]
         weights = np.array([MIX[kind] for kind in kinds])
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-        if rng.random() < AS_IT_IS.get(kind, 0.0):
+        if rng.random() < UNCHANGED.get(kind, 0.0):
             field = self._pick(kind, rng)
-            patch = crop(field, self.size, field.diameter, rng, turn_any=False)
+            patch = crop(field, self.size, field.diameter, rng, any_angle=False)
             return patch.image, targets(patch)
         if kind == "negative":
             blank = np.zeros((self.size, self.size), np.uint16)
             maps = np.zeros((self.size, self.size, 3), np.uint8)
             maps[:, :, 2] = 255
             patch = Patch(negative(self.size, _diameter(rng), rng), blank, maps)
-        elif kind == "drawn":
-            patch = self._draw(_diameter(rng), rng)
+        elif kind == "synthetic":
+            patch = self._synthesise(_diameter(rng), rng)
         else:
-            patch = self._photograph(kind, rng)
+            patch = self._augmented(kind, rng)
         image = patch.image
         if kind == "fluorescence_gray":
             image = jitter_light(image, rng)
@@ -118,7 +118,7 @@ class Sampler:
         if rng.random() < 0.04:
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             image = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
-        return image, targets(patch, SURER.get(kind, 1.0))
+        return image, targets(patch, NUCLEUS_WEIGHT.get(kind, 1.0))
 
     def _available(self, kind: str) -> bool:
         return kind == "negative" or any(self.fields.get(source) for source in SOURCES.get(kind, (kind,)))
@@ -128,11 +128,11 @@ class Sampler:
         sizes = np.sqrt([field.labels.size for field in fields])
         return fields[int(rng.choice(len(fields), p=sizes / sizes.sum()))]
 
-    def _photograph(self, kind: str, rng: np.random.Generator) -> Patch:
+    def _augmented(self, kind: str, rng: np.random.Generator) -> Patch:
         field = self._pick(kind, rng)
         diameter = _diameter(rng)
         if rng.random() < (0.9 if kind == "fluorescence_gray" else 0.5):
-            diameter = float(np.clip(field.diameter * np.exp(rng.uniform(*np.log(ZOOM))), *NATIVE))
+            diameter = float(np.clip(field.diameter * np.exp(rng.uniform(*np.log(ZOOM))), *ZOOMED_DIAMETERS))
         patch = crop(field, self.size, diameter, rng)
         image = patch.image
         if kind == "inverted":
@@ -145,18 +145,18 @@ class Sampler:
             image = jitter_stain(image, rng)
         return patch._replace(image=image)
 
-    def _draw(self, diameter: float, rng: np.random.Generator) -> Patch:
+    def _synthesise(self, diameter: float, rng: np.random.Generator) -> Patch:
         stretch = float(rng.uniform(1.2, 4.5)) if rng.random() < 0.45 else 1.0
-        image, labels, maps = crop(self._pick("drawn", rng), self.size, diameter, rng, stretch)
-        if rng.random() < 0.4:  # a second field, for crowding: those of its nuclei that have room
-            more, marks, others = crop(self._pick("drawn", rng), self.size, diameter, rng)
-            there = labels > 0
-            hidden = np.bincount(marks[there], minlength=int(marks.max()) + 1) > 0
-            new = (marks > 0) & ~hidden[marks] & ~there
+        image, labels, maps = crop(self._pick("synthetic", rng), self.size, diameter, rng, stretch)
+        if rng.random() < 0.4:  # crowding: add the nuclei of a second field that overlap no other
+            more, numbered, others = crop(self._pick("synthetic", rng), self.size, diameter, rng)
+            taken = labels > 0
+            hidden = np.bincount(numbered[taken], minlength=int(numbered.max()) + 1) > 0
+            new = (numbered > 0) & ~hidden[numbered] & ~taken
             image = np.where(new[:, :, None], more, image)
             maps = np.where(new[:, :, None], others, maps)
-            labels = np.where(new, marks + labels.max(), labels).astype(np.uint16)
-        return Patch(stain_field(image, labels, diameter, rng)[0], labels, maps)
+            labels = np.where(new, numbered + labels.max(), labels).astype(np.uint16)
+        return Patch(synthetic_tissue(image, labels, diameter, rng), labels, maps)
 
     def batch_at(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Draw the batch of a step.
@@ -168,8 +168,8 @@ class Sampler:
 
         Returns
         -------
-        images, targets : ndarray
-            uint8 ``[N, S, S, 3]`` and uint8 ``[N, 3, S, S]``.
+        images, targets : numpy.ndarray
+            (n, s, s, 3) uint8 RGB and (n, 3, s, s) uint8.
         """
         rng = np.random.default_rng([self.seed, step])
         pairs = [self.sample(rng) for _ in range(self.batch)]
@@ -177,28 +177,30 @@ class Sampler:
 
 
 def _diameter(rng: np.random.Generator) -> float:
-    """Draw a diameter, in pixels; small ones as often as large ones."""
+    """Draw a diameter in pixels, uniform in its logarithm."""
     return float(np.exp(rng.uniform(*np.log(DIAMETERS))))
 
 
 def batches(
     sampler: Sampler, start: int, stop: int, ahead: int = 4
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Draw the batches of many steps, a few ahead, on one background thread.
+    """Yield the batches of a range of steps; a background thread draws a few of them ahead.
 
     Parameters
     ----------
     sampler : Sampler
-        What draws them.
-    start, stop : int
-        First step, and the one after the last.
+        Draws the batches.
+    start : int
+        First step.
+    stop : int
+        The step after the last.
     ahead : int
-        Batches kept ready.
+        Number of batches to keep ready.
 
     Yields
     ------
-    images, targets : ndarray
-        As :meth:`Sampler.batch_at`.
+    images, targets : numpy.ndarray
+        As from `Sampler.batch_at`.
     """
     ready: queue.Queue[tuple[NDArray[np.uint8], NDArray[np.uint8]] | BaseException] = queue.Queue(ahead)
 

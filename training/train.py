@@ -1,4 +1,4 @@
-"""The optimisation: losses, schedule, checkpoints."""
+"""The training loop: losses, learning rate, checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,83 +18,37 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.checkpoint import CheckpointError, load, save
+from training.checkpoint import load, save
 from training.data import ONE
+from training.errors import CheckpointError
+from training.exported_weights import load_exported_weights
 from training.network import UNet, normalise
 from training.sampler import Sampler, batches
-from training.start import start_from
+from training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from training.slides import Teacher
 
 log = logging.getLogger("training")
 
-#: From the bytes of a target to its values.
 _SCALES = torch.tensor([1.0 / 255.0, 1.0 / 255.0, 1.0 / ONE]).reshape(1, 3, 1, 1)
-
-#: Batches from which a model that is started from gets its normalisation back.
-_SEEN = 12
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What determines the weights, apart from the data.
-
-    Attributes
-    ----------
-    steps : int
-        Number of optimiser steps.
-    batch, size : int
-        Crops in a batch and their side in pixels.
-    rate : float
-        Learning rate of the plateau.
-    warmup : int
-        Steps over which the rate rises.
-    decay : float
-        Share of the steps, at the end, over which the rate falls to zero along a cosine.
-    weight_decay : float
-        AdamW's.
-    average : float
-        Share of itself that the moving average of the weights, which is the result, keeps in each step.
-    seed : int
-        Seed of the weights and of the batches.
-    base : int
-        Unit of the network's widths.
-    threads : int
-        Threads of PyTorch: they set the order of its sums.
-    lessons : tuple of int
-        Steps at which the network so far labels the slides that nobody has annotated.
-    start : str
-        SHA-256 of the model that the weights are taken from at first; empty for weights by chance.
-    """
-
-    steps: int = 10000
-    batch: int = 8
-    size: int = 192
-    rate: float = 2e-3
-    warmup: int = 300
-    decay: float = 0.5
-    weight_decay: float = 0.02
-    average: float = 0.999
-    seed: int = 20180116
-    base: int = 16
-    threads: int = 2
-    lessons: tuple[int, ...] = (3000, 5500, 8000)
-    start: str = ""
+"""Factors from the bytes of a target to its values."""
+_NORMALISATION_BATCHES = 12
+"""Batches from which the batch normalisation of an exported model is restored."""
 
 
-def rate_at(step: int, settings: Settings) -> float:
-    """Learning rate of a step: a rise, a plateau, and half a cosine down to nearly zero.
+def rate_at(step: int, settings: TrainingSettings) -> float:
+    """Return the learning rate of a step: a rise, a plateau, and half a cosine down to nearly zero.
 
-    Until the fall begins, the rate does not depend on the number of steps, so a checkpoint of the plateau can be
-    continued to an earlier or later end and gives what a run with that number of steps gives.
+    Until the decay begins, the rate does not depend on the number of steps. A run that was stopped on the plateau can
+    therefore be resumed with another number of steps, and ends with the weights of an uninterrupted run of that length.
 
     Parameters
     ----------
     step : int
-        Number of the step, from 0.
-    settings : Settings
-        The run's.
+        The step, from 0.
+    settings : TrainingSettings
+        Settings of the run.
 
     Returns
     -------
@@ -109,35 +63,36 @@ def rate_at(step: int, settings: Settings) -> float:
 
 
 def losses(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and Dice losses of a batch.
+    """Return the cross-entropy and the Dice loss of a batch.
 
     Parameters
     ----------
-    logits : Tensor
-        float32 ``[N, 2, H, W]``.
-    target : Tensor
-        float32 ``[N, 3, H, W]``: both channels, 0 to 1, and the weight of each pixel.
+    logits : torch.Tensor
+        (n, 2, h, w) float32, from the network.
+    target : torch.Tensor
+        (n, 3, h, w) float32: both maps, 0 to 1, and the weight of each pixel.
 
     Returns
     -------
-    cross_entropy, dice : Tensor
-        Both float32 ``[2]``, one value a channel; Dice over all pixels of the batch together. Off the cross-entropy is
-        taken what even the target itself would have.
+    cross_entropy : torch.Tensor
+        (2,) float32, one value for each channel, minus the cross-entropy of the target with itself.
+    dice : torch.Tensor
+        (2,) float32, one value for each channel, over all pixels of the batch together.
     """
-    wanted, weight = target[:, :2], target[:, 2:]
-    entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    least = functional.binary_cross_entropy(wanted, wanted, reduction="none")
+    truth, weight = target[:, :2], target[:, 2:]
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    least = functional.binary_cross_entropy(truth, truth, reduction="none")
     entropy = ((entropy - least) * weight).sum(dim=(0, 2, 3)) / weight.sum().clamp(min=1.0)
     known = (weight > 0).float()
     probability = torch.sigmoid(logits) * known
-    wanted = wanted * known
-    shared = (probability * wanted).sum(dim=(0, 2, 3))
-    both = probability.square().sum(dim=(0, 2, 3)) + wanted.square().sum(dim=(0, 2, 3))
+    truth = truth * known
+    shared = (probability * truth).sum(dim=(0, 2, 3))
+    both = probability.square().sum(dim=(0, 2, 3)) + truth.square().sum(dim=(0, 2, 3))
     return entropy, 1.0 - (2.0 * shared + 1.0) / (both + 1.0)
 
 
 def _update(average: nn.Module, network: nn.Module, share: float) -> None:
-    """Move the average of weights and statistics towards the network's."""
+    """Move the averaged weights and statistics towards those of the network."""
     with torch.no_grad():
         for old, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
             if old.is_floating_point():
@@ -147,9 +102,9 @@ def _update(average: nn.Module, network: nn.Module, share: float) -> None:
 
 
 def _steps(
-    sampler: Sampler, settings: Settings, start: int, average: UNet, teacher: Teacher | None
+    sampler: Sampler, settings: TrainingSettings, start: int, average: UNet, teacher: Teacher | None
 ) -> Iterator[tuple[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]]]:
-    """Yield all steps and their batches; before a lesson's first step, the slides are labelled anew."""
+    """Yield all steps and their batches; at each step in `lessons` the slides get new pseudo-labels first."""
     lessons = [step for step in settings.lessons if teacher and step < settings.steps]
     bounds = [0, *lessons, settings.steps]
     for first, last in itertools.pairwise(bounds):
@@ -157,18 +112,18 @@ def _steps(
             continue
         if teacher is not None:
             network = copy.deepcopy(average).eval().cpu() if first >= start else None
-            slides = teacher.at(first, network) if first or settings.start else teacher.first()
+            slides = teacher.fields_at(first, network) if first or settings.start else teacher.background_fields()
             sampler = replace(sampler, fields={**sampler.fields, "slide": slides})
         begin = max(first, start)
         yield from enumerate(batches(sampler, begin, last), begin)
 
 
-def _continue(path: Path, settings: Settings) -> dict[str, Any] | None:
-    """Read the checkpoint to continue from, or None; refuse one that this run would not have written."""
+def _resume(path: Path, settings: TrainingSettings) -> dict[str, Any] | None:
+    """Return the checkpoint to resume from, or None without one; refuse one that this run would not have written."""
     if not path.exists():
         return None
     state = load(path)
-    old, new, step = Settings(**state["settings"]), settings, int(state["step"])
+    old, new, step = TrainingSettings(**state["settings"]), settings, int(state["step"])
     given = asdict(new)
     differing = [key for key, value in asdict(old).items() if key not in ("steps", "lessons") and value != given[key]]
     moved = any(rate_at(past, old) != rate_at(past, new) for past in range(step))
@@ -176,75 +131,79 @@ def _continue(path: Path, settings: Settings) -> dict[str, Any] | None:
         differing.append("lessons")
     if differing or moved or step > new.steps:
         what = ", ".join(differing) or "steps"
-        raise CheckpointError(f"{path} is of a run with other settings ({what}): delete it or restore them")
+        raise CheckpointError(
+            f"{path} is from a run with other settings ({what}): restore them, or delete the checkpoint"
+        )
     return state
 
 
 def train(
     sampler: Sampler,
-    settings: Settings,
+    settings: TrainingSettings,
     checkpoint: Path,
     every: int = 200,
     teacher: Teacher | None = None,
     model: Path | None = None,
 ) -> UNet:
-    """Train, or continue, until the last step.
+    """Train until the last step, from the beginning or from a checkpoint.
 
     Parameters
     ----------
     sampler : Sampler
         Draws the batches.
-    settings : Settings
-        The run's.
-    checkpoint : Path
-        Written every ``every`` steps and at the end, atomically; read first, where it exists.
+    settings : TrainingSettings
+        Settings of the run.
+    checkpoint : pathlib.Path
+        Written atomically, every `every` steps and at the end. The run resumes from it if it exists.
     every : int
         Steps between checkpoints.
     teacher : Teacher, optional
-        Labels slides at the steps that are lessons.
-    model : Path, optional
-        What to start from, where there is no checkpoint; `settings.start` is its hash.
+        Labels the slides without annotation.
+    model : pathlib.Path, optional
+        Exported model with the initial weights, used if there is no checkpoint; `settings.start` is its SHA-256.
 
     Returns
     -------
     UNet
-        The averaged network, on the CPU in evaluation mode.
+        The network with the averaged weights, on the CPU, in evaluation mode.
 
     Raises
     ------
     CheckpointError
-        If the checkpoint is of a run with other settings.
-    StartError
-        If the model is none to start from.
+        The checkpoint is from a run with other settings.
+    WeightsError
+        The model cannot be read, or is another network.
     """
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(mode=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory; a tenth of the time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads such memory; saves a tenth of the time
     torch.manual_seed(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = UNet(base=settings.base)
     if model is not None and not checkpoint.exists():
-        start_from(network, model, np.concatenate([sampler.batch_at(step)[0] for step in range(_SEEN)]))
+        load_exported_weights(
+            network, model, np.concatenate([sampler.batch_at(step)[0] for step in range(_NORMALISATION_BATCHES)])
+        )
     network.to(device, memory_format=torch.channels_last)
     average: UNet = copy.deepcopy(network)
     average.requires_grad_(requires_grad=False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
     start = 0
-    state = _continue(checkpoint, settings)
+    state = _resume(checkpoint, settings)
     if state is not None:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         start = int(state["step"])
-        log.info("continuing at step %d", start)
+        log.info("resuming at step %d", start)
     network.train()
     mean: list[float] = []
     began = time.monotonic()
-    for step, (images, marks) in _steps(sampler, settings, start, average, teacher):
+    for step, (images, targets) in _steps(sampler, settings, start, average, teacher):
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, settings)
         tiles = torch.from_numpy(images).to(device)
-        target = torch.from_numpy(marks).to(device).float() * _SCALES.to(device)
+        target = torch.from_numpy(targets).to(device).float() * _SCALES.to(device)
         logits = network(normalise(tiles).contiguous(memory_format=torch.channels_last))
         entropy, dice = losses(logits, target)
         loss = entropy.sum() + 0.5 * dice.sum()
@@ -258,7 +217,7 @@ def train(
         if (step + 1) % 20 == 0 or step + 1 == settings.steps:
             pace = (time.monotonic() - began) / (step + 1 - start)
             log.info(
-                "step %d/%d rate %.2e bce %.4f %.4f dice-loss %.4f %.4f (%.2f s a step)",
+                "step %d/%d rate %.2e cross-entropy %.4f %.4f Dice loss %.4f %.4f (%.2f s a step)",
                 *(step + 1, settings.steps, rate_at(step, settings), *mean, pace),
             )
         if (step + 1) % every == 0 or step + 1 == settings.steps:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.painted import PENS, Canvas, blob, woven
+from benchmarks.synthetic import PENS, Canvas, blob, tissue_density
 from benchmarks.tissue import SHAPE, otsu_grey, real_density, scene, shares
 from nuclei_segmentation.operators.load.tissue import looks_like_fluorescence, tissue_mask
 from nuclei_segmentation.shared.slides.open import open_slide
@@ -21,7 +21,7 @@ LIMIT = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def made():
-    return woven(SHAPE, 1)
+    return tissue_density(SHAPE, 1)
 
 
 def kept(canvas, image):
@@ -54,7 +54,7 @@ def test_pale_real_tissue_is_kept(contrast, least):
 
 
 def test_immunohistochemistry_is_kept():
-    canvas = scene(woven(SHAPE, 1, ihc=True))
+    canvas = scene(tissue_density(SHAPE, 1, ihc=True))
     found = kept(canvas, canvas.image())
     assert found["tissue"] > 99.5
     assert found["pale"] > 99
@@ -73,7 +73,7 @@ def test_greyscale_tissue_is_kept_and_greyscale_glass_dropped(made):
     mask = tissue_mask(np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2))
     assert mask[canvas.truth["tissue"]].mean() > 0.98
     assert mask[canvas.truth["pale"]].mean() > 0.98
-    assert mask[canvas.bare()].mean() < 0.01
+    assert mask[canvas.empty_glass()].mean() < 0.01
 
 
 def test_a_margin_is_added(made):
@@ -90,7 +90,9 @@ def test_a_small_coloured_fragment_is_kept(made):
 
 def test_a_stain_of_the_colour_of_ink_is_a_stain():
     # Toluidine blue, say: everything on the slide would be pen.
-    canvas = Canvas.glass(SHAPE).tissue(woven(SHAPE, 1)[..., ::-1] * [3, 0.8, 0.3], blob(SHAPE, (0.5, 0.5), 0.3, 3))
+    canvas = Canvas.glass(SHAPE).tissue(
+        tissue_density(SHAPE, 1)[..., ::-1] * [3, 0.8, 0.3], blob(SHAPE, (0.5, 0.5), 0.3, 3)
+    )
     assert tissue_mask(canvas.image())[canvas.truth["tissue"]].mean() > 0.98
 
 
@@ -175,7 +177,7 @@ def test_unscanned_areas_are_dropped_and_do_not_shift_the_glass(made, value):
     canvas.fill(slice(600, 900), slice(900, 1100), value)
     mask = tissue_mask(canvas.image())
     assert not mask[canvas.truth["fill"]].any()
-    assert mask[canvas.bare()].mean() < 0.01
+    assert mask[canvas.empty_glass()].mean() < 0.01
     assert mask[canvas.truth["pale"]].mean() > 0.98
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from training.data import Field, Labels, median_diameter
+from training.data import Field, LabelImage, median_diameter
 
 
-def discs(size: int, count: int, radius: int, seed: int) -> Labels:
+def discs(size: int, count: int, radius: int, seed: int) -> LabelImage:
     rng = np.random.default_rng(seed)
     labels = np.zeros((size, size), np.uint16)
     for number in range(1, count + 1):
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, fields: dict[str, list[Field]]) -> Path:
 
 @pytest.fixture
 def small_slide_folder(tmp_path: Path) -> Path:
-    """A slide twice, a thumbnail of coarse pixels, and what is no slide."""
+    """The same slide twice, a slide with coarse pixels, and a file that is not a slide."""
     folder = tmp_path / "slides"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
@@ -64,5 +64,5 @@ def small_slide_folder(tmp_path: Path) -> Path:
             resolutionunit="CENTIMETER",
             metadata=None,
         )
-    (folder / "README.md").write_text("no slide")
+    (folder / "README.md").write_text("not a slide")
     return folder

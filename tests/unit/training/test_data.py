@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data import MOST, ONE, SMALL, DataError, Field, Patch, crop, depth, load_fields, targets
+from training.data import MOST, ONE, SMALL, Field, Patch, crop, depth, load_fields, targets
+from training.errors import DataError
 
 
 def test_loads_the_pixels_and_labels_of_a_split(folder: Path, fields: dict[str, list[Field]]) -> None:
@@ -19,6 +20,12 @@ def test_loads_the_pixels_and_labels_of_a_split(folder: Path, fields: dict[str, 
 def test_refuses_a_missing_image(folder: Path) -> None:
     next((folder / "images").glob("stained_he*")).unlink()
     with pytest.raises(DataError, match="stained_he"):
+        load_fields([folder], "val")
+
+
+def test_refuses_an_index_without_a_column(folder: Path) -> None:
+    (folder / "index.csv").write_text("image_id,split\na,val\n")
+    with pytest.raises(DataError, match="no column modality_fine"):
         load_fields([folder], "val")
 
 
@@ -103,7 +110,7 @@ def test_small_nuclei_count_more_and_large_ones_do_not() -> None:
     assert weight[42, 42] == round(ONE * (SMALL / 36) ** 0.5)
     assert weight[50, 6] == MOST * ONE
     assert weight[48, 42] == ONE
-    assert weight[47, 42] == weight[42, 42]  # beside it, too
+    assert weight[47, 42] == weight[42, 42]  # next to it, too
 
 
 def test_nuclei_can_count_more_than_what_surrounds_them() -> None:

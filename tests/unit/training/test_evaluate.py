@@ -1,4 +1,4 @@
-"""The evaluation goes the program's own way, and reads any folder of the format."""
+"""The evaluation uses the program's own stages, and reads any data directory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nuclei_segmentation.shared.geometry import Region
 from tests.unit.training.conftest import discs
 from training.baseline import otsu
 from training.evaluate import main
-from training.free import REGIONS, Marked, lessons, marks, table
 from training.metrics import Score
+from training.nucleus_free import REGIONS, FalsePositives, false_positives, table, training_fields
 
 
 def test_tiles_give_what_the_whole_image_gives() -> None:
@@ -69,8 +69,8 @@ def test_scores_any_folder_by_modality_scale_and_method(
     arguments = ["--data", str(folder), "--scale", "1", "--scale", "0.5", "--json", str(written)]
     assert main(arguments) == 0
     rows = json.loads(written.read_text())
-    seen = [(row["modality"], row["scale"], row["images"]) for row in rows]
-    assert seen == [("confocal", scale, 1) for scale in ("1", "1", "0.5", "0.5")]
+    keys = [(row["modality"], row["scale"], row["images"]) for row in rows]
+    assert keys == [("confocal", scale, 1) for scale in ("1", "1", "0.5", "0.5")]
     otsu_row = rows[1]
     assert otsu_row["method"] == "Otsu and watershed"
     assert otsu_row["Dice"] > 0.9
@@ -93,19 +93,38 @@ def test_purple_of_both_kinds_has_a_row_of_its_own(folder: Path, tmp_path: Path)
         (["--model", "no_such"], 15, "no_such"),
         (["--split", "none"], 1, "'none'"),
         (["--data", "/no/such/folder"], 1, "/no/such/folder"),
+        (["--json", "/no/such/folder/scores.json"], 1, "/no/such/folder"),
     ],
 )
 def test_a_mistake_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
     assert main(["--data", str(folder), *arguments]) == code
-    shown = capsys.readouterr()
-    assert text in shown.err
-    assert shown.err.count("\n") == 1
-    assert not shown.out
+    printed = capsys.readouterr()
+    assert text in printed.err
+    assert printed.err.count("\n") == 1
 
 
-def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--workers", "0"],
+        ["--scale", "0"],
+        ["--scale", "nan"],
+        ["--tile-size", "100"],
+        ["--tile-size", "256", "--overlap", "256"],
+        ["--precision", "int4"],
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--data", str(folder), *arguments])
+    assert arguments[-2] in capsys.readouterr().err
+
+
+def test_false_positives_are_counted_in_regions_without_nuclei(small_slide_folder: Path, tmp_path: Path) -> None:
     regions = tmp_path / "regions.csv"
     regions.write_text(
         "split,slide,kind,x,y,width,height\n"
@@ -119,29 +138,29 @@ def test_marks_where_no_nucleus_is(small_slide_folder: Path, tmp_path: Path) -> 
         maps[:, :10] = 255
         return Segmentation(maps, ("nucleus",), maps[..., 0].astype(np.int32), 1)
 
-    found = marks(small_slide_folder, left_half, regions)
+    found = false_positives(small_slide_folder, left_half, regions)
     assert list(found) == ["fat", "glass", "all"]
-    assert found["glass"] == Marked(200, 100)
-    assert found["fat"] == Marked(200, 0)  # what is marked is in the margin
-    assert found["all"].share == 0.25
+    assert found["glass"] == FalsePositives(200, 100)
+    assert found["fat"] == FalsePositives(200, 0)  # the positive pixels are in the margin
+    assert found["all"].rate == 0.25
     assert sizes == [(74, 84), (96, 124), (74, 74)]
     assert "| all | 400 | 25.00% |" in table({"left": found})
 
 
-def test_regions_to_learn_from(small_slide_folder: Path, tmp_path: Path) -> None:
+def test_regions_without_nuclei_are_training_fields(small_slide_folder: Path, tmp_path: Path) -> None:
     regions = tmp_path / "regions.csv"
     regions.write_text(
         "split,slide,kind,x,y,width,height\n"
         "val,a.tif,glass,0,0,20,10\ntrain,a.tif,keratin,20,10,30,15\ntrain,elsewhere.tif,keratin,0,0,9,9\n"
     )
-    (lesson,) = lessons(small_slide_folder, regions)
-    assert lesson.modality == "nucleus_free"
-    assert np.array_equal(lesson.image, tifffile.imread(small_slide_folder / "a.tif")[10:25, 20:50])
-    assert lesson.labels.shape == (15, 30)
-    assert not lesson.labels.any()
+    (field,) = training_fields(small_slide_folder, regions)
+    assert field.modality == "nucleus_free"
+    assert np.array_equal(field.image, tifffile.imread(small_slide_folder / "a.tif")[10:25, 20:50])
+    assert field.labels.shape == (15, 30)
+    assert not field.labels.any()
 
 
-def test_no_region_is_both_learned_from_and_measured_on() -> None:
+def test_no_region_is_both_trained_on_and_measured_on() -> None:
     with REGIONS.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["split"] for row in rows} == {"train", "val"}

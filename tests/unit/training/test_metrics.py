@@ -26,7 +26,7 @@ def test_pairs_of_nuclei() -> None:
     pairs = overlap(TRUE, FOUND)
     assert pairs.both.tolist() == [[2, 0], [0, 2]]
     assert pairs.true.tolist() == [4, 2]
-    assert pairs.found.tolist() == [2, 3]
+    assert pairs.predicted.tolist() == [2, 3]
     assert pairs.union.tolist() == [[4, 7], [4, 3]]
     assert pairs.iou[1, 1] == pytest.approx(2 / 3)
 
@@ -34,7 +34,7 @@ def test_pairs_of_nuclei() -> None:
 def test_images_without_background() -> None:
     pairs = overlap(np.full((2, 3), 5), np.array([[1, 1, 2], [1, 1, 2]]))
     assert pairs.both.tolist() == [[4, 2]]
-    assert (pairs.true.tolist(), pairs.found.tolist()) == ([6], [4, 2])
+    assert (pairs.true.tolist(), pairs.predicted.tolist()) == ([6], [4, 2])
 
 
 def test_measures_of_one_image() -> None:
@@ -55,7 +55,7 @@ def test_measures_of_one_image() -> None:
 
 
 def test_images_count_together_or_each_for_itself() -> None:
-    """A second image has one nucleus of two pixels, exactly found, and two false ones beside it."""
+    """A second image has one nucleus of two pixels, exactly found, and two false ones next to it."""
     true, found = np.array([[0, 9, 9, 0, 0, 0, 0, 0]]), np.array([[0, 1, 1, 0, 2, 0, 3, 3]])
     by_hand = {
         "Dice": (Fraction(8, 11) + Fraction(2 * 2, 2 + 5)) / 2,  # mean over the images

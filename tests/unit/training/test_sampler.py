@@ -7,7 +7,7 @@ import pytest
 
 from training.data import MOST, ONE, Field
 from training.sampler import MIX, Sampler, batches
-from training.synth import negative, restain, stain_field
+from training.synth import negative, restain, synthetic_tissue
 
 
 def test_a_batch_depends_on_seed_and_step_alone(fields: dict[str, list[Field]]) -> None:
@@ -42,8 +42,8 @@ def test_an_error_of_the_background_thread_is_raised() -> None:
         list(batches(Sampler(empty, 64, 8, 0), 0, 4))
 
 
-def test_stained_and_drawn_samples_are_most_of_the_mix() -> None:
-    tissue = ("drawn", "restained", "slide")
+def test_stained_and_synthetic_samples_are_most_of_the_mix() -> None:
+    tissue = ("synthetic", "restained", "slide")
     share = sum(part for kind, part in MIX.items() if kind.startswith("stained") or kind in tissue)
     assert share > 0.6 * sum(MIX.values())
 
@@ -57,12 +57,12 @@ def test_a_region_without_nuclei_teaches_that_there_are_none() -> None:
         assert (marks[:, 2] == ONE).all()
 
 
-def test_drawn_nuclei_are_darker_and_bluer_than_what_surrounds_them(fields: dict[str, list[Field]]) -> None:
+def test_synthetic_nuclei_are_darker_and_bluer_than_what_surrounds_them(fields: dict[str, list[Field]]) -> None:
     (field,) = fields["fluorescence_gray"]
     darker = 0
     for seed in range(20):
-        image, labels = stain_field(field.image, field.labels, field.diameter, np.random.default_rng(seed))
-        inside, outside = image[labels > 0].mean(axis=0), image[labels == 0].mean(axis=0)
+        image = synthetic_tissue(field.image, field.labels, field.diameter, np.random.default_rng(seed))
+        inside, outside = image[field.labels > 0].mean(axis=0), image[field.labels == 0].mean(axis=0)
         darker += inside[0] < outside[0]
         assert inside[2] > inside[1] - 12
     assert darker >= 18
@@ -89,9 +89,9 @@ def test_what_is_unknown_in_a_slide_has_no_weight(fields: dict[str, list[Field]]
     assert set(weights) == {0, ONE}  # those of the slide, and negatives, which are known
 
 
-def test_some_samples_are_shown_as_they_are(fields: dict[str, list[Field]]) -> None:
+def test_some_samples_are_not_augmented(fields: dict[str, list[Field]]) -> None:
     (field,) = fields["fluorescence_gray"]
     own = set(np.unique(field.image).tolist())
-    seen = [Sampler({"fluorescence_gray": [field]}, 64, 1, seed).batch_at(0)[0] for seed in range(60)]
-    kept = sum(set(np.unique(image).tolist()) <= own for image in seen)
+    images = [Sampler({"fluorescence_gray": [field]}, 64, 1, seed).batch_at(0)[0] for seed in range(60)]
+    kept = sum(set(np.unique(image).tolist()) <= own for image in images)
     assert 10 < kept < 50

@@ -1,4 +1,4 @@
-"""Feeding a real Triton server that does next to nothing: our engine beside a bare loop over the same messages."""
+"""Throughput to a real Triton server with a trivial model: the engine compared with a minimal client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import tritonclient.http as triton
 from benchmarks.models import NAME
 from benchmarks.slides import CACHE, pattern
 from benchmarks.table import Row
-from benchmarks.timing import Usage, in_turns, used
+from benchmarks.timing import Usage, alternate, used
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.settings import InferenceSettings, Settings
@@ -29,11 +29,11 @@ from tests.triton.harness import TritonServer, is_installed
 TILE = 256
 BATCH = 8
 THREADS = 4
-"""Requests under way at once, as by default."""
+"""Requests in flight, as by default."""
 
 _FOLDER = Path("/dev/shm")
 _STORED = 32
-"""Batches in the store; they are sent again and again."""
+"""Batches in the store; they are sent repeatedly."""
 
 _CONFIG = f"""name: "{NAME}"
 backend: "python"
@@ -47,22 +47,28 @@ import triton_python_backend_utils as pb
 
 
 class TritonPythonModel:
-    """Answers the first colour."""
+    """Returns the first colour."""
 
     def execute(self, requests):
-        answers = []
+        responses = []
         for request in requests:
             tiles = pb.get_input_tensor_by_name(request, "tiles").as_numpy()
             maps = np.ascontiguousarray(tiles[..., :1])
-            answers.append(pb.InferenceResponse([pb.Tensor("masks", maps)]))
-        return answers
+            responses.append(pb.InferenceResponse([pb.Tensor("masks", maps)]))
+        return responses
 '''
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """Send the same tiles through HTTP bodies, through a slot in shared memory, and from where they lie in it."""
+    """Send the same tiles in HTTP bodies, copied into shared memory, and from a store in shared memory.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether to send fewer requests, in fewer rounds.
+    """
     if not is_installed():
-        return [Row("feeding Triton", "no server here: make triton", "", None, None)]
+        return [Row("Triton throughput", "no Triton server here: run `make triton`", "", None, None)]
     requests = 200 if quick else 400
     with ExitStack() as stack:
         server = stack.enter_context(TritonServer(_repository(), CACHE / "triton.log"))
@@ -71,21 +77,21 @@ def rows(*, quick: bool) -> list[Row]:
         http, shared = (
             stack.enter_context(open_engine(_settings(server.address, shared_memory=way))) for way in (False, True)
         )
-        bare = stack.enter_context(_bare(server, stored))
-        sides: dict[str, Callable[[], None]] = {
+        baseline = stack.enter_context(_baseline_client(server, stored))
+        tasks: dict[str, Callable[[], None]] = {
             "http": partial(_ours, http, tiles, requests),
-            "bare http": partial(_threads, partial(bare.post, tiles), requests),
+            "baseline http": partial(_threads, partial(baseline.send, tiles), requests),
             "slot": partial(_ours, shared, tiles, requests),
-            "bare slot": partial(_threads, partial(bare.copy, tiles), requests),
+            "baseline slot": partial(_threads, partial(baseline.copy, tiles), requests),
             "store": partial(_ours, shared, stored, requests),
-            "bare store": partial(_threads, bare.point, requests),
+            "baseline store": partial(_threads, baseline.refer, requests),
         }
         for engine in (http, shared):
             if not np.array_equal(engine.infer(stored[:BATCH]), tiles[:BATCH, ..., :1]):
-                raise RuntimeError("the server answers something else")
-        for work in sides.values():
+                raise RuntimeError("the server returned other maps than expected")
+        for work in tasks.values():
             work()  # connections, registrations, page tables
-        best = in_turns({name: partial(used, work) for name, work in sides.items()}, rounds=3 if quick else 7)
+        best = alternate({name: partial(used, work) for name, work in tasks.items()}, rounds=3 if quick else 7)
 
     def rate(name: str) -> str:
         usage: Usage = best[name]
@@ -95,11 +101,11 @@ def rows(*, quick: bool) -> list[Row]:
         return Row(text, rate(ours), f"{reference} {rate(reference)}", best[reference].wall / best[ours].wall, target)
 
     return [
-        row("feeding Triton, HTTP bodies", "http", "bare http", 0.9),
-        row("  shared memory, copied into it", "slot", "bare slot", 0.9),
-        row("  shared memory, from a store in it", "store", "bare store", 0.9),
-        row("  copied into it, beside HTTP bodies", "slot", "http", 1.5),
-        row("  from a store, beside HTTP bodies", "store", "http", 1.5),
+        row("Triton throughput, HTTP bodies", "http", "baseline http", 0.9),
+        row("  tiles copied into shared memory", "slot", "baseline slot", 0.9),
+        row("  tiles of a store in shared memory", "store", "baseline store", 0.9),
+        row("  copied tiles, compared with HTTP bodies", "slot", "http", 1.5),
+        row("  tiles of a store, compared with HTTP bodies", "store", "http", 1.5),
     ]
 
 
@@ -124,26 +130,27 @@ def _settings(address: str, *, shared_memory: bool) -> Settings:
 
 @contextmanager
 def _store() -> Iterator[Pixels]:
-    """Provide tiles in a NumPy file in shared memory, as a stage before this one would leave them."""
+    """Provide tiles in a NumPy file in shared memory, like the tile store of load."""
     path = _FOLDER / f"bench-nuclei-{os.getpid()}-tiles.npy"
     try:
         tiles = np.lib.format.open_memmap(path, "w+", np.uint8, (_STORED * BATCH, TILE, TILE, 3))
         image = pattern()[0]
-        for place in range(len(tiles)):
-            top, left = (place * 37) % (image.shape[0] - TILE), (place * 91) % (image.shape[1] - TILE)
-            tiles[place] = image[top : top + TILE, left : left + TILE]
+        for tile_id in range(len(tiles)):
+            top, left = (tile_id * 37) % (image.shape[0] - TILE), (tile_id * 91) % (image.shape[1] - TILE)
+            tiles[tile_id] = image[top : top + TILE, left : left + TILE]
         yield np.load(path, mmap_mode="r")
     finally:
         path.unlink(missing_ok=True)
 
 
-def _batch(place: int) -> slice:
-    start = place % _STORED * BATCH
+def _batch(number: int) -> slice:
+    """Return the tile ids of a request's batch."""
+    start = number % _STORED * BATCH
     return slice(start, start + BATCH)
 
 
 def _threads(work: Callable[[int, Iterator[int]], None], requests: int) -> None:
-    """Have threads take numbers from 0 until all have been taken."""
+    """Do the work in threads; they share the numbers of the requests, each of which is used once."""
     numbers = iter(range(requests))
     failed: list[BaseException] = []
 
@@ -171,15 +178,15 @@ def _ours(engine: Engine, tiles: Pixels, requests: int) -> None:
     _threads(work, requests)
 
 
-class _Bare:
-    """What anyone would write who knows the client's messages: no deadlines, no retries, no checks.
+class _BaselineClient:
+    """A minimal client that sends the same messages as the engine, without deadlines, retries or checks.
 
     Parameters
     ----------
     server : TritonServer
-        To be fed.
+        The server.
     stored : numpy.ndarray
-        The store in shared memory.
+        (n, TILE, TILE, 3) uint8: the store in shared memory.
     """
 
     def __init__(self, server: TritonServer, stored: Pixels) -> None:
@@ -189,59 +196,61 @@ class _Bare:
         self._ids = count()
         self._offset = int(stored.offset)
         self._path = _FOLDER / f"bench-nuclei-{os.getpid()}"
-        self._source, self._answer = BATCH * TILE * TILE * 3, BATCH * TILE * TILE
-        self._area = np.memmap(self._path, np.uint8, "w+", shape=(THREADS, self._source + self._answer))
-        # The engine has the store registered under a name of its own, and no file may have two: this is a link to it.
+        self._input_bytes, self._output_bytes = BATCH * TILE * TILE * 3, BATCH * TILE * TILE
+        self._area = np.memmap(self._path, np.uint8, "w+", shape=(THREADS, self._input_bytes + self._output_bytes))
+        # The engine registers the store as well, and Triton takes a file only once: this is a second hard link.
         self._link = self._path.with_name(f"{self._path.name}-link.npy")
         self._link.hardlink_to(stored.filename)
         for connection in self._connections:
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._register("bare", self._path, self._area.nbytes)
-        self._register("bare-tiles", self._link, self._offset + stored.nbytes)
+        self._register("baseline", self._path, self._area.nbytes)
+        self._register("baseline-tiles", self._link, self._offset + stored.nbytes)
 
-    def post(self, tiles: Pixels, thread: int, numbers: Iterator[int]) -> None:
-        """Send tiles in bodies."""
+    def send(self, tiles: Pixels, thread: int, numbers: Iterator[int]) -> None:
+        """Send tiles in HTTP bodies, as a thread of `_threads`."""
         for number in numbers:
             pixels = tiles[_batch(number)]
             tensor = triton.InferInput("tiles", list(pixels.shape), "UINT8")
             tensor.set_data_from_numpy(pixels)
             output = triton.InferRequestedOutput("masks")
-            self._ask(thread, tensor, output).as_numpy("masks")
+            self._infer(thread, tensor, output).as_numpy("masks")
 
     def copy(self, tiles: Pixels, thread: int, numbers: Iterator[int]) -> None:
-        """Copy tiles into shared memory."""
+        """Send tiles by copying them into shared memory, as a thread of `_threads`."""
         for number in numbers:
-            self._area[thread, : self._source] = tiles[_batch(number)].reshape(-1)
-            self._share(thread, "bare", thread * self._area.shape[1])
+            self._area[thread, : self._input_bytes] = tiles[_batch(number)].reshape(-1)
+            self._infer_shared(thread, "baseline", thread * self._area.shape[1])
 
-    def point(self, thread: int, numbers: Iterator[int]) -> None:
-        """Say where in the store the tiles are."""
+    def refer(self, thread: int, numbers: Iterator[int]) -> None:
+        """Send the offsets of tiles in the store, as a thread of `_threads`."""
         for number in numbers:
-            self._share(thread, "bare-tiles", self._offset + _batch(number).start * (self._source // BATCH))
+            self._infer_shared(
+                thread, "baseline-tiles", self._offset + _batch(number).start * (self._input_bytes // BATCH)
+            )
 
     def close(self) -> None:
-        """Remove the files."""
-        for name in ("bare", "bare-tiles"):
+        """Unregister the shared memory, and remove its files."""
+        for name in ("baseline", "baseline-tiles"):
             self._post(0, f"/v2/systemsharedmemory/region/{name}/unregister", b"{}", {})
         for connection in self._connections:
             connection.close()
         self._path.unlink()
         self._link.unlink()
 
-    def _share(self, thread: int, region: str, offset: int) -> Pixels:
+    def _infer_shared(self, thread: int, region: str, offset: int) -> Pixels:
         tensor = triton.InferInput("tiles", [BATCH, TILE, TILE, 3], "UINT8")
-        tensor.set_shared_memory(region, self._source, offset)
+        tensor.set_shared_memory(region, self._input_bytes, offset)
         output = triton.InferRequestedOutput("masks")
-        output.set_shared_memory("bare", self._answer, thread * self._area.shape[1] + self._source)
-        self._ask(thread, tensor, output)
-        return np.array(self._area[thread, self._source :]).reshape(BATCH, TILE, TILE, 1)
+        output.set_shared_memory("baseline", self._output_bytes, thread * self._area.shape[1] + self._input_bytes)
+        self._infer(thread, tensor, output)
+        return np.array(self._area[thread, self._input_bytes :]).reshape(BATCH, TILE, TILE, 1)
 
-    def _ask(self, thread: int, tensor: triton.InferInput, output: triton.InferRequestedOutput) -> triton.InferResult:
+    def _infer(self, thread: int, tensor: triton.InferInput, output: triton.InferRequestedOutput) -> triton.InferResult:
         body, header = triton.InferenceServerClient.generate_request_body([tensor], [output], str(next(self._ids)))
         headers = {} if header is None else {"Inference-Header-Content-Length": str(header)}
-        answer, length = self._post(thread, f"/v2/models/{NAME}/infer", body, headers)
-        return triton.InferenceServerClient.parse_response_body(answer, header_length=length)
+        response, length = self._post(thread, f"/v2/models/{NAME}/infer", body, headers)
+        return triton.InferenceServerClient.parse_response_body(response, header_length=length)
 
     def _register(self, name: str, path: Path, size: int) -> None:
         body = json.dumps({"key": f"/{path.name}", "offset": 0, "byte_size": size}).encode()
@@ -251,16 +260,16 @@ class _Bare:
         connection = self._connections[thread]
         connection.request("POST", path, body, headers)
         with connection.getresponse() as response:
-            answer = response.read()
+            content = response.read()
             if response.status != 200:
-                raise RuntimeError(f"{response.status}: {answer[:200]!r}")
-            return answer, int(response.headers.get("Inference-Header-Content-Length", len(answer)))
+                raise RuntimeError(f"{response.status}: {content[:200]!r}")
+            return content, int(response.headers.get("Inference-Header-Content-Length", len(content)))
 
 
 @contextmanager
-def _bare(server: TritonServer, stored: Pixels) -> Iterator[_Bare]:
-    bare = _Bare(server, stored)
+def _baseline_client(server: TritonServer, stored: Pixels) -> Iterator[_BaselineClient]:
+    client = _BaselineClient(server, stored)
     try:
-        yield bare
+        yield client
     finally:
-        bare.close()
+        client.close()

@@ -1,7 +1,7 @@
-"""The bare work of a run, without what joins it: decoding, inference, encoding, each alone over the same tiles.
+"""The baseline of a whole run: three plain loops over the same tiles that decode, infer and encode.
 
-Each is a plain loop, the tiles divided evenly among as many plain threads as the run has workers. They run side by side
-because cores share caches and memory: what one thread takes alone is less than what any program can do on all cores.
+Each loop divides the tiles evenly among as many threads as the run has workers. The threads run at the same time, since
+cores share caches and memory: a single thread is faster than each of several threads can be.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Bare:
-    """What the parts took.
+class Baseline:
+    """The time that each loop took.
 
     Attributes
     ----------
     read : Usage
-        Every tile of the slide, by our own reader.
+        Reading every tile of the slide with this program's reader.
     infer : Usage
-        Every foreground tile, one at a time, from pixels in memory.
+        Inferring every foreground tile from pixels in memory, one tile a call.
     write : Usage
-        The painted image, from memory: JPEG of every tile of every level, halving, the bytes into a file.
+        Encoding the image with its overlay from memory: every tile of every level as JPEG, with each level halved from
+        the one before, written to one file.
     """
 
     read: Usage
@@ -50,19 +51,19 @@ class Bare:
 
     @property
     def cpu(self) -> float:
-        """Processor seconds of all three."""
+        """CPU seconds of all three loops."""
         return self.read.cpu + self.infer.cpu + self.write.cpu
 
 
-class Parts:
-    """The parts of one run, ready to be measured.
+class BaselineLoops:
+    """The three loops for one run, ready to be measured.
 
     Parameters
     ----------
     settings : Settings
-        Of the run; tiles of 256 without overlap.
+        Settings of the run, with tiles of 256 pixels and no overlap.
     model : pathlib.Path
-        The model's file.
+        ONNX file of the model.
     """
 
     def __init__(self, settings: Settings, model: Path) -> None:
@@ -78,39 +79,35 @@ class Parts:
             self._image = np.empty((self._grid.rows * SIDE, self._grid.columns * SIDE, 3), np.uint8)
             self._read(slide)
         self._session = open_session(model)
-        self._tiles = {place: self._image[self._at(place)].copy() for place in self._foreground}
+        self._tiles = {position: self._image[_slices(position)].copy() for position in self._foreground}
         self._painter = OverlayPainter(settings.overlay)
-        self._share(self._foreground, self._paint)
+        self._in_threads(self._foreground, self._paint)
 
     @property
     def foreground(self) -> int:
-        """Number of tiles that are inferred."""
+        """Number of foreground tiles."""
         return len(self._foreground)
 
-    def measure(self, folder: Path) -> Bare:
-        """Measure each part once.
+    def measure(self, folder: Path) -> Baseline:
+        """Run each loop once.
 
         Parameters
         ----------
         folder : pathlib.Path
-            Takes the file that is written.
+            Folder for the file that is written.
         """
         with open_slide(self._settings.input_path) as slide:
             read = used(lambda: self._read(slide, keep=False))
-        infer = used(lambda: self._share(self._foreground, lambda place: self._infer(self._tiles[place])))
-        return Bare(read, infer, used(lambda: self._write(folder / "bare")))
+        infer = used(lambda: self._in_threads(self._foreground, lambda position: self._infer(self._tiles[position])))
+        return Baseline(read, infer, used(lambda: self._write(folder / "baseline")))
 
-    def _at(self, place: tuple[int, int]) -> tuple[slice, slice]:
-        row, column = place
-        return slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
-
-    def _share(self, items: Sequence[tuple[int, int]], work: Callable[[tuple[int, int]], object]) -> None:
-        """Do the work for all items: the first part of them in the first thread, and so on."""
+    def _in_threads(self, positions: Sequence[tuple[int, int]], work: Callable[[tuple[int, int]], object]) -> None:
+        """Do the work for all tile positions, divided among the threads."""
         count = self._settings.num_workers
 
         def some(number: int) -> None:
-            for item in items[len(items) * number // count : len(items) * (number + 1) // count]:
-                work(item)
+            for position in positions[len(positions) * number // count : len(positions) * (number + 1) // count]:
+                work(position)
 
         threads = [threading.Thread(target=some, args=(number,)) for number in range(count)]
         for thread in threads:
@@ -119,25 +116,25 @@ class Parts:
             thread.join()
 
     def _read(self, slide: Slide, *, keep: bool = True) -> None:
-        def read(place: tuple[int, int]) -> None:
-            out = self._image[self._at(place)] if keep else np.empty((SIDE, SIDE, 3), np.uint8)
-            read_tile(slide, self._grid, *place, out)
+        def read(position: tuple[int, int]) -> None:
+            out = self._image[_slices(position)] if keep else np.empty((SIDE, SIDE, 3), np.uint8)
+            read_tile(slide, self._grid, *position, out)
 
-        self._share(list(self._grid), read)
+        self._in_threads(list(self._grid), read)
 
-    def _paint(self, place: tuple[int, int]) -> None:
-        """Draw a tile's nuclei into the image, so that what is encoded is what a run encodes."""
-        painted = self._tiles[place].copy()
+    def _paint(self, position: tuple[int, int]) -> None:
+        """Draw the overlay of a tile, so that the encoder gets the same image as in a run."""
+        painted = self._tiles[position].copy()
         nuclei = self._painter.nuclei(self._infer(painted)[..., 0]).astype(np.uint8)
         self._painter.paint(painted, np.pad(nuclei, self._painter.margin, mode="edge"))
-        self._image[self._at(place)] = painted
+        self._image[_slices(position)] = painted
 
     def _infer(self, tile: Pixels) -> npt.NDArray[np.uint8]:
-        answer: Pixels = self._session.run(None, {self._session.get_inputs()[0].name: tile[None]})[0][0]
-        return answer
+        maps: Pixels = self._session.run(None, {self._session.get_inputs()[0].name: tile[None]})[0][0]
+        return maps
 
     def _write(self, target: Path) -> None:
-        """Encode and halve level by level; the file holds the bare segments."""
+        """Encode and halve the image, level by level; the file holds the JPEG segments without TIFF tables."""
         image = self._image[: self._grid.height, : self._grid.width]
         jpeg = self._settings.jpeg
         with target.open("wb") as file:
@@ -147,40 +144,46 @@ class Parts:
                 encoded: dict[tuple[int, int], bytes] = {}
 
                 def finish(
-                    place: tuple[int, int],
+                    position: tuple[int, int],
                     image: Pixels = image,
                     half: Pixels = half,
                     encoded: dict[tuple[int, int], bytes] = encoded,
                 ) -> None:
-                    tile = image[self._at(place)]
-                    encoded[place] = bytes(
+                    tile = image[_slices(position)]
+                    encoded[position] = bytes(
                         imagecodecs.jpeg8_encode(
-                            tile if tile.shape[:2] == (SIDE, SIDE) else _whole(tile),
+                            tile if tile.shape[:2] == (SIDE, SIDE) else _padded(tile),
                             level=jpeg.quality,
                             colorspace="RGB",
                             outcolorspace="YCBCR",
                             subsampling=jpeg.subsampling,
                         )
                     )
-                    row, column = place[0] * SIDE // 2, place[1] * SIDE // 2
+                    row, column = position[0] * SIDE // 2, position[1] * SIDE // 2
                     part = half[row : row + SIDE // 2, column : column + SIDE // 2]
                     cv2.resize(tile, (part.shape[1], part.shape[0]), dst=part, interpolation=cv2.INTER_AREA)
 
-                self._share([(row, column) for row in range(rows) for column in range(columns)], finish)
-                for place in sorted(encoded):
-                    file.write(encoded[place])
+                self._in_threads([(row, column) for row in range(rows) for column in range(columns)], finish)
+                for position in sorted(encoded):
+                    file.write(encoded[position])
                 if rows == columns == 1:
                     return
                 image = half
 
 
-def _whole(tile: Pixels) -> Pixels:
-    grown = cv2.copyMakeBorder(tile, 0, SIDE - tile.shape[0], 0, SIDE - tile.shape[1], cv2.BORDER_REPLICATE)
-    return np.asarray(grown, np.uint8)
+def _slices(position: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the pixel rows and columns of a tile position."""
+    row, column = position
+    return slice(row * SIDE, (row + 1) * SIDE), slice(column * SIDE, (column + 1) * SIDE)
+
+
+def _padded(tile: Pixels) -> Pixels:
+    padded = cv2.copyMakeBorder(tile, 0, SIDE - tile.shape[0], 0, SIDE - tile.shape[1], cv2.BORDER_REPLICATE)
+    return np.asarray(padded, np.uint8)
 
 
 def open_session(model: Path) -> ort.InferenceSession:
-    """Open the model as the embedded engine does: one thread a call, no spinning."""
+    """Open a model with the settings of the embedded engine: one thread a call, no spinning."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
