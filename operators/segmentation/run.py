@@ -12,7 +12,7 @@ from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.foreground import find_foreground
-from nuclei_segmentation.operators.load.stage import DamageLimit, load
+from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.segmentation.estimate import estimate
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim
@@ -139,16 +139,14 @@ def _run(job: ImageJob, engine: Engine) -> tuple[StitchResult, _Counts, StageTim
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
-            limit = DamageLimit(settings.damaged.limit, len(grid))
-            maps = _watched(infer(tiles, engine, journal, pool, nuclei), counts, limit)
+            maps = _watched(infer(tiles, engine, journal, pool, nuclei), counts)
             result = job.write(maps, pool, written, needs.image)
         counts.nuclei = nuclei.total
         return result, counts, pool.timer
 
 
-def _watched(maps: Iterator[MapBatch], counts: _Counts, limit: DamageLimit) -> Iterator[MapBatch]:
-    """Count what passes; stop as soon as more tiles are damaged than may be."""
+def _watched(maps: Iterator[MapBatch], counts: _Counts) -> Iterator[MapBatch]:
+    """Count the tiles that pass."""
     for batch in maps:
         counts.inferred += len(batch)
-        limit.count(batch.tiles)
         yield batch
