@@ -11,7 +11,7 @@ from benchmarks.runs import empty_output
 from benchmarks.slides import pixels
 from benchmarks.table import Row
 from benchmarks.timing import Usage, alternate, used
-from nuclei_segmentation.operators.stitch import stitch
+from nuclei_segmentation.operators.stitch import OutputSpec, TiledSlide, stitch
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
@@ -99,14 +99,9 @@ def write(image: Pixels, folder: Path) -> None:
     """
     with WorkerPool(usable_cpus()) as pool:
         stitch(
-            ArraySlide(image),
-            TileGrid(image.shape[1], image.shape[0], 256),
-            np.empty((0, 2), np.int32),
+            TiledSlide(ArraySlide(image), TileGrid(image.shape[1], image.shape[0], 256), np.empty((0, 2), np.int32)),
             iter(()),
-            folder / "image.tif",
-            folder / "spool",
-            OverlaySettings(),
-            JpegSettings(),
+            OutputSpec(folder / "image.tif", folder / "spool", OverlaySettings(), JpegSettings()),
             pool,
             lambda done, total: None,
         )

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.load.foreground import find_foreground
-from nuclei_segmentation.operators.load.stage import DamageLimit, load
+from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.shared.batches import TileBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config, take_over
+from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.progress import Progress
@@ -124,11 +125,9 @@ def _fill(
     pool: WorkerPool,
 ) -> int:
     """Read the tiles that the store lacks; return how many of all could not be read."""
-    there = {item: entry.flags for item, entry in store.entries.items()}
-    wanted = np.array([item for item in range(len(foreground)) if item not in there], np.int64)
-    limit = DamageLimit(settings.damaged.limit, len(grid))
-    limit.damaged = sum(1 for flags in there.values() if flags & DAMAGED)
-    done = len(there)
+    done = len(store.entries)
+    wanted = np.array([item for item in range(len(foreground)) if item not in store.entries], np.int64)
+    damaged = DamagedTiles(grid, settings.damaged.limit)
 
     def keep(batch: TileBatch) -> None:
         store.put(batch.tile_ids.tolist(), batch.pixels, [DAMAGED if bad else 0 for bad in batch.damaged])
@@ -140,8 +139,8 @@ def _fill(
         batch = max(1, BATCH_BYTES // (grid.tile**2 * 3))
         for tiles in load(slide, grid, foreground, pool, batch, wanted=wanted, keep=keep):
             done += len(tiles)
-            limit.count(tiles)
-    return limit.damaged
+            damaged.add(foreground[tiles.tile_ids[tiles.damaged]].tolist())
+    return len(damaged)
 
 
 def _facts(info: SlideInfo, identity: str) -> SlideMetadata:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
-from nuclei_segmentation.shared.errors import TooMuchDamage
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.slides import Slide
@@ -66,37 +65,6 @@ def load(
 
     # two batches per worker: one in work, one ready, so that the next stage never waits for a disk
     return pool.map(STAGE, read, range(0, len(order), batch), ahead=2 * pool.workers)
-
-
-class DamageLimit:
-    """Counts tiles that could not be read, and ends the work when they are too many.
-
-    Parameters
-    ----------
-    share : float
-        Of all tiles that may be damaged.
-    tiles : int
-        Number of all tiles.
-    """
-
-    def __init__(self, share: float, tiles: int) -> None:
-        self._most = share * tiles
-        self.damaged = 0
-
-    def count(self, batch: TileBatch) -> None:
-        """Count a batch.
-
-        Raises
-        ------
-        TooMuchDamage
-            Too many tiles are damaged by now.
-        """
-        self.damaged += int(np.count_nonzero(batch.damaged))
-        if self.damaged > self._most:
-            raise TooMuchDamage(
-                f"{self.damaged} tiles could not be read, {self._most:.0f} may be (`damaged.limit`); "
-                "copy the slide again, or raise the limit in config.yaml to get what can be read"
-            )
 
 
 def read_tile(slide: Slide, grid: TileGrid, row: int, column: int, out: Pixels) -> bool:

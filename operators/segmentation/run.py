@@ -11,7 +11,7 @@ from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.foreground import find_foreground
-from nuclei_segmentation.operators.load.stage import DamageLimit, load
+from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.segmentation.estimate import estimate
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
@@ -127,15 +127,13 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
-            limit = DamageLimit(settings.damaged.limit, len(grid))
-            maps = _watched(infer(tiles, engine, journal, pool, nuclei), done, limit)
+            maps = _watched(infer(tiles, engine, journal, pool, nuclei), done)
             image = job.write(maps, pool, written, needs.image)
         return job.publish(image, recorder, pool.timer, nuclei=nuclei.total, resumed=done.resumed)
 
 
-def _watched(maps: Iterator[MapBatch], done: _Progress, limit: DamageLimit) -> Iterator[MapBatch]:
-    """Count what passes; stop as soon as more tiles are damaged than may be."""
+def _watched(maps: Iterator[MapBatch], done: _Progress) -> Iterator[MapBatch]:
+    """Count the tiles that pass."""
     for batch in maps:
         done.inferred += len(batch)
-        limit.count(batch.tiles)
         yield batch

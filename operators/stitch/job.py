@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.damage import check_damage
 from nuclei_segmentation.operators.stitch.render_files import publish, renew_render_config
 from nuclei_segmentation.operators.stitch.result_folder import SPOOL, ResultFolder
-from nuclei_segmentation.operators.stitch.stage import StitchResult, stitch
+from nuclei_segmentation.operators.stitch.stage import OutputSpec, StitchResult, TiledSlide, stitch
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
+from nuclei_segmentation.shared.damage import list_damage
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance, recorded
@@ -151,22 +151,24 @@ class ImageJob:
 
         Parameters
         ----------
-        maps, pool, progress, reserve_bytes
-            As for `stitch`.
+        maps : Iterator of MapBatch
+            The maps of the foreground tiles.
+        pool : WorkerPool
+            The workers.
+        progress : callable
+            Called with the number of finished TIFF tiles of level 0, and of all.
+        reserve_bytes : int
+            Bytes to reserve for the image.
+
+        Raises
+        ------
+        TooMuchDamage
+            Too much of the slide could not be read.
         """
-        return stitch(
-            self.slide,
-            self.grid,
-            self.foreground,
-            maps,
-            self.folder.work / IMAGE,
-            self.folder.work / SPOOL,
-            self.settings.overlay,
-            self.settings.jpeg,
-            pool,
-            progress,
-            reserve_bytes=reserve_bytes,
-        )
+        source = TiledSlide(self.slide, self.grid, self.foreground)
+        settings, folder = self.settings, self.folder.work
+        output = OutputSpec(folder / IMAGE, folder / SPOOL, settings.overlay, settings.jpeg, reserve_bytes)
+        return stitch(source, maps, output, pool, progress, damage_limit=settings.damaged.limit)
 
     def publish(
         self,
@@ -205,12 +207,10 @@ class ImageJob:
 
         Raises
         ------
-        TooMuchDamage
-            Too much of the slide could not be read.
         UnreadableSlide
             The slide changed meanwhile.
         """
-        check_damage(image, self.settings.damaged.limit, len(self.grid))
+        list_damage(image.damaged)
         path = self.slide.info.path
         if stat_of(path) != self.before:
             raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")

@@ -1,4 +1,4 @@
-"""How far stitch works ahead, and what memory it needs, known before it starts."""
+"""How far stitch works ahead, and the memory that it needs, which is known before it starts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE, SPAN_TILES
 
 _BATCHES = 2
 _BATCH_TILES = 64
-"""Tiles in a batch of maps, at most."""
+"""Most tiles in a batch of maps."""
 
 
-def ahead(workers: int) -> int:
+def spans_ahead(workers: int) -> int:
     """Return how many spans are under way at once: enough that no worker waits for the thread that writes."""
     return 2 * workers + 2
 
@@ -20,24 +20,25 @@ def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, sid
     Parameters
     ----------
     width : int
-        Of the slide, in level-0 pixels. Tables of offsets, a few bytes a tile, are counted as of a square slide.
+        Width of the slide in level-0 pixels. The tables of offsets, a few bytes a tile, are counted as if the slide
+        were square.
     tile : int
-        Side of the tiles that maps arrive for.
+        Side in pixels of the tiles that maps arrive for.
     workers : int
         Threads of the pool.
     channels : int, optional
-        Of the maps.
+        Channels of the maps.
     side : int, optional
-        Side of the file's tiles.
+        Side of the TIFF tiles in pixels.
     """
     span = SPAN_TILES * side * side * 3
-    # Halves wait for the row below theirs: half a row of tiles at half the width, and so on up the levels.
+    # Halves wait for the row below theirs: half a row of tiles at half the width, and so on for each coarser level.
     halves = width * side * 3 // 2
-    # A row of tiles waits for the row below it, whose nuclei an outline must know.
+    # A row of tiles waits for the row below it, since an outline depends on the nuclei there.
     pixels = (width + 2 * SPAN_TILES * side) * tile * 3 if tile == side else 0
     nuclei = 3 * width * (tile + 8) // 8
     batches = _BATCHES * min(_BATCH_TILES * tile * tile * (3 + channels), 16 << 20)
-    # Under way: pixels that wait, half and segments that wait. Running: what is read, joined, drawn.
-    tasks = 2 * ahead(workers) * span + workers * 3 * span
+    # Spans under way: waiting pixels, waiting halves and segments. Running tasks: pixels as read, joined and drawn.
+    tasks = 2 * spans_ahead(workers) * span + workers * 3 * span
     tables = (width // side + 1) ** 2 * 96
     return halves + pixels + nuclei + batches + tasks + tables

@@ -1,8 +1,8 @@
-"""Puts maps that arrive tile by tile under the spans of the output.
+"""Lays maps, which arrive tile by tile, under the spans of the output.
 
 Maps arrive in the order of the tiles, row by row. A span can be rendered once the maps of all tiles under it, and under
-the margin around it, are there. Of a map only the core's nuclei are kept, one bit a pixel, and only as long as a
-later span may ask for them.
+the margin around it, have arrived. Of a map only the nuclei in the tile's core are kept, one bit a pixel, and only as
+long as a later span may need them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.stitch.overlay import Mask, OverlayPainter
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.shared.batches import MapBatch, Pixels
+from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 
@@ -28,13 +29,13 @@ class ArrivedTile:
     Attributes
     ----------
     core : Region
-        The part of the slide that it decides.
+        The tile's core.
     nuclei : numpy.ndarray or None
-        (core's height, ceil(core's width / 8)) uint8, one bit a pixel; None where there are none.
+        (core's height, ceil(core's width / 8)) uint8, one bit a pixel; None if there are no nuclei.
     pixels : numpy.ndarray or None
-        (core's height, core's width, 3) uint8 RGB, a view into its batch; None where the slide is read instead.
+        (core's height, core's width, 3) uint8 RGB, a view into the tile's batch; None if they are read from the slide.
     damaged : bool
-        Whether it could not be read.
+        Whether the tile could not be read.
     """
 
     core: Region
@@ -45,7 +46,7 @@ class ArrivedTile:
 
 @dataclass(frozen=True, slots=True)
 class SpanJob:
-    """A span of level 0 and all that is needed to render it, apart from the slide.
+    """A span of level 0 and all that rendering it takes, apart from the slide.
 
     Attributes
     ----------
@@ -55,8 +56,8 @@ class SpanJob:
         Tiles with nuclei under the span or its margin.
     damaged : list of ArrivedTile
         Tiles under the span that could not be read.
-    pixels : list of numpy.ndarray or None
-        For each output tile of the span its pixels, or None where the slide must be read.
+    pixels : list of (numpy.ndarray or None)
+        For each TIFF tile of the span its (h, w, 3) uint8 RGB pixels, or None if the slide must be read.
     """
 
     region: Region
@@ -66,7 +67,7 @@ class SpanJob:
 
 
 class Mosaic:
-    """Draws maps from their stream as the output needs them.
+    """Takes maps from their stream as the spans of level 0 need them.
 
     Parameters
     ----------
@@ -74,83 +75,88 @@ class Mosaic:
         The grid of the tiles.
     foreground : numpy.ndarray
         (n, 2) int32, row and column of the tiles that maps arrive for, in row-major order.
-    masks : Iterator of MapBatch
+    maps : Iterator of MapBatch
         Their maps, in the same order.
     painter : OverlayPainter
-        Says which pixels are nucleus, and how far around itself a span needs them.
+        Says which pixels are nucleus, and how wide a margin a span needs.
     level : Level
         Level 0 of the output.
+    damaged : DamagedTiles
+        Collects the damaged tiles that arrive.
 
     Attributes
     ----------
     nuclei_pixels : int
-        Nucleus pixels seen so far.
-    damaged : set of tuple of int
-        (row, column) of the damaged tiles seen so far.
+        Nucleus pixels so far.
     """
 
     def __init__(
         self,
         grid: TileGrid,
         foreground: npt.NDArray[np.int32],
-        masks: Iterator[MapBatch],
+        maps: Iterator[MapBatch],
         painter: OverlayPainter,
         level: Level,
+        damaged: DamagedTiles,
     ) -> None:
-        self._grid, self._masks, self._painter, self._level = grid, masks, painter, level
-        self._places = foreground
+        self._grid, self._maps, self._painter, self._level, self._damaged = grid, maps, painter, level, damaged
+        self._foreground = foreground
         self._order = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
-        self._rows: dict[int, dict[int, ArrivedTile]] = {}
+        self._arrived: dict[int, dict[int, ArrivedTile]] = {}  # by row and column
         self._received = 0
-        # Where output tiles are the grid's tiles, inferred pixels are the output's, and nothing is read again.
-        self._same = grid.tile == level.side and grid.overlap == 0
+        # If the TIFF tiles are the grid's tiles, the pixels that were inferred are those to write: none is read again.
+        self._same_tiles = grid.tile == level.side and grid.overlap == 0
         self.nuclei_pixels = 0
-        self.damaged: set[tuple[int, int]] = set()
 
     def jobs(self) -> Iterator[SpanJob]:
-        """Yield the spans of level 0 in order; draws maps from the stream only when the next span needs them.
+        """Yield the spans of level 0 in order; take maps from the stream only when the next span needs them.
 
         Raises
         ------
         NucleiError
-            The stream ended early, went on too long or was out of order.
+            The stream of maps was too short, too long or out of order.
+        TooMuchDamage
+            More tiles are damaged than the limit allows.
         """
         for row, span in self._level:
             region = self._level.region(row, span)
-            self._draw(region)
+            self._receive_for(region)
             yield self._job(region, row, span)
             if span == self._level.spans - 1:
                 self._forget(region.bottom)
-        # Asking for the batch behind the last lets the stream finish what it does at its end.
-        if next(self._masks, None) is not None:
+        # Asking for a batch after the last one lets the stream do what it does at its end.
+        if next(self._maps, None) is not None:
             raise NucleiError("internal error: more maps arrived than there are foreground tiles")
 
-    def _draw(self, region: Region) -> None:
+    def _receive_for(self, region: Region) -> None:
+        """Receive the maps of all tiles under a region and its margin."""
         grown = grow(region, self._painter.margin).intersect(self._grid.bounds)
         row, column = self._grid.row_of(grown.bottom - 1), self._grid.column_of(grown.right - 1)
-        wanted = int(np.searchsorted(self._order, row * self._grid.columns + column, side="right"))
-        while self._received < wanted:
-            batch = next(self._masks, None)
+        needed = int(np.searchsorted(self._order, row * self._grid.columns + column, side="right"))
+        while self._received < needed:
+            batch = next(self._maps, None)
             if batch is None:
                 raise NucleiError(f"internal error: maps ended after {self._received} of {len(self._order)} tiles")
-            self._take(batch)
+            self._receive(batch)
 
-    def _take(self, batch: MapBatch) -> None:
+    def _receive(self, batch: MapBatch) -> None:
         first, end = self._received, self._received + len(batch)
         if end > len(self._order) or not np.array_equal(batch.tile_ids, np.arange(first, end)):
-            raise NucleiError(f"internal error: maps out of order, wanted tile {first}, got {batch.tile_ids[:1]}")
+            raise NucleiError(f"internal error: maps out of order, expected tile {first}, got {batch.tile_ids[:1]}")
         self._received = end
+        positions = self._foreground[first:end]
+        self._damaged.add(positions[batch.tiles.damaged].tolist())
         nuclei = self._painter.nuclei(first_channel(batch.maps))
-        for number, (row, column) in enumerate(self._places[first:end].tolist()):
-            arrived = self._keep(batch, nuclei[number], number, row, column)
-            if arrived.damaged:
-                self.damaged.add((row, column))
-            self._rows.setdefault(row, {})[column] = arrived
+        for number, (row, column) in enumerate(positions.tolist()):
+            tile = self._arrived_tile(batch, nuclei[number], number, row, column)
+            self._arrived.setdefault(row, {})[column] = tile
 
-    def _keep(self, batch: MapBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int) -> ArrivedTile:
+    def _arrived_tile(
+        self, batch: MapBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int
+    ) -> ArrivedTile:
         core, region = self._grid.core(row, column), self._grid.region(row, column)
         inside = np.s_[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
-        pixels = batch.tiles.pixels[number][inside] if self._same else None
+        pixels = batch.tiles.pixels[number][inside] if self._same_tiles else None
         if batch.tiles.damaged[number]:
             return ArrivedTile(core, None, pixels, True)
         nuclei = nuclei[inside]
@@ -159,22 +165,19 @@ class Mosaic:
         return ArrivedTile(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
 
     def _job(self, region: Region, row: int, span: int) -> SpanJob:
-        grid, margin = self._grid, self._painter.margin
-        grown = grow(region, margin).intersect(grid.bounds)
+        grown = grow(region, self._painter.margin).intersect(self._grid.bounds)
         tiles = [
             tile
-            for place in range(grid.row_of(grown.y), grid.row_of(grown.bottom - 1) + 1)
-            if place in self._rows
-            for column in range(grid.column_of(grown.x), grid.column_of(grown.right - 1) + 1)
-            if (tile := self._rows[place].get(column)) is not None
+            for tile_row, tile_column in self._grid.tiles_under(grown)
+            if (tile := self._arrived.get(tile_row, {}).get(tile_column)) is not None
         ]
         first = region.x // self._level.side
         pixels: list[Pixels | None] = [None] * -(-region.width // self._level.side)
-        if self._same and row in self._rows:
+        if self._same_tiles and row in self._arrived:
             for number in range(len(pixels)):
-                tile = self._rows[row].get(first + number)
+                tile = self._arrived[row].get(first + number)
                 if tile is not None:
-                    # Moved, not shared: the batch's memory is free once this span is rendered.
+                    # Moved, not shared, so that the batch's memory is free once this span is rendered.
                     pixels[number], tile.pixels = tile.pixels, None
         return SpanJob(
             region,
@@ -186,14 +189,14 @@ class Mosaic:
     def _forget(self, bottom: int) -> None:
         """Drop the rows of tiles that no span below pixel row `bottom` needs."""
         first = self._grid.row_of(max(0, bottom - self._painter.margin))
-        for row in [row for row in self._rows if row < first]:
-            del self._rows[row]
+        for row in [row for row in self._arrived if row < first]:
+            del self._arrived[row]
 
 
 def first_channel(maps: Pixels) -> Pixels:
     """Return the first channel of maps, (b, T, T, C) uint8, as contiguous (b, T, T)."""
     rows = maps.reshape(-1, *maps.shape[2:])
-    # NumPy goes through channels that lie side by side one by one; OpenCV takes them apart by the register.
+    # NumPy copies every C-th byte one by one; OpenCV separates interleaved channels with vector instructions.
     return np.asarray(cv2.extractChannel(rows, 0), np.uint8).reshape(maps.shape[:3])
 
 
@@ -203,13 +206,14 @@ def nuclei_under(tiles: list[ArrivedTile], region: Region, margin: int, bounds: 
     Parameters
     ----------
     tiles : list of ArrivedTile
-        The tiles with nuclei; more than these may be given.
+        The tiles with nuclei; tiles elsewhere are ignored.
     region : Region
         In level-0 pixels.
     margin : int
-        Pixels around it, 0 or 1.
+        Pixels around the region, 0 or 1.
     bounds : Region
-        The slide. What lies outside is as its nearest pixel inside: a nucleus that is cut by the border goes on.
+        The slide. A pixel outside has the value of the nearest pixel inside: a nucleus that the slide's border cuts
+        continues beyond it.
 
     Returns
     -------
@@ -237,5 +241,13 @@ def nuclei_under(tiles: list[ArrivedTile], region: Region, margin: int, bounds: 
 
 
 def grow(region: Region, margin: int) -> Region:
-    """Return a region with `margin` pixels more on every side."""
+    """Return a region with `margin` more pixels on every side.
+
+    Parameters
+    ----------
+    region : Region
+        The region.
+    margin : int
+        In pixels.
+    """
     return Region(region.x - margin, region.y - margin, region.width + 2 * margin, region.height + 2 * margin)

@@ -17,6 +17,7 @@ from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.settings import OverlaySettings
 
 Mask = npt.NDArray[np.uint8]
+"""1 in nuclei and 0 elsewhere, one byte a pixel as OpenCV takes it."""
 
 _PIXEL = np.dtype("V3")
 
@@ -31,21 +32,21 @@ class OverlayPainter:
 
     Attributes
     ----------
-    limit
-        A map's value above it, 0–255, is nucleus.
-    margin
-        How many pixels around a rectangle must be known to paint inside of it: an outline needs the neighbours.
+    threshold : int
+        A pixel whose map is above it, on the scale of 0 to 255, is nucleus.
+    margin : int
+        How many pixels around a region must be known to paint the region: an outline depends on its neighbours.
     """
 
     def __init__(self, settings: OverlaySettings) -> None:
-        # By way of the decimal that the user wrote: 0.1 + 0.2 style errors must not move the limit by one.
-        self.limit = math.floor(Fraction(repr(settings.threshold)) * 255)
+        # Computed from the decimal that the user wrote, so that a rounding error cannot move it by one.
+        self.threshold = math.floor(Fraction(repr(settings.threshold)) * 255)
         self.margin = 1 if settings.style == "outline" else 0
         self._table = _blend(settings.color, settings.opacity)
 
     def nuclei(self, maps: Pixels) -> npt.NDArray[np.bool_]:
-        """Return where maps (…) uint8 are nucleus."""
-        return maps > self.limit
+        """Return where maps, uint8 of any shape, are nucleus."""
+        return maps > self.threshold
 
     def paint(self, pixels: Pixels, nuclei: Mask) -> None:
         """Draw nuclei into pixels, in place.
@@ -58,21 +59,21 @@ class OverlayPainter:
             (h + 2 m, w + 2 m) uint8, 1 in nuclei and 0 elsewhere, with m = `margin`.
         """
         drawn = _contour(nuclei) if self.margin else nuclei
-        # As bool, since NumPy finds what is set in bools several times faster than in bytes.
-        places = np.flatnonzero(drawn.view(np.bool_))
-        if len(places) == 0:
+        # As bool: NumPy finds the nonzero items of bools several times faster than those of bytes.
+        indices = np.flatnonzero(drawn.view(np.bool_))
+        if len(indices) == 0:
             return
-        if 4 * len(places) < drawn.size:
-            # As whole pixels of three bytes: NumPy then moves one item each, not three.
+        if 4 * len(indices) < drawn.size:
+            # As items of three bytes, so that NumPy moves one item a pixel instead of three.
             flat = pixels.reshape(-1).view(_PIXEL)
-            some = flat.take(places).view(np.uint8).reshape(1, -1, 3)
-            flat[places] = _look_up(some, self._table).reshape(-1).view(_PIXEL)
+            chosen = flat.take(indices).view(np.uint8).reshape(1, -1, 3)
+            flat[indices] = _look_up(chosen, self._table).reshape(-1).view(_PIXEL)
         else:
             cv2.copyTo(_look_up(pixels, self._table), np.ascontiguousarray(drawn), pixels)
 
 
 def _contour(nuclei: Mask) -> Mask:
-    """Return the nucleus pixels with a neighbour to the left, right, above or below that is none."""
+    """Return the nucleus pixels of which a neighbour (left, right, above or below) is not nucleus."""
     enclosed = nuclei[:-2, 1:-1] & nuclei[2:, 1:-1]
     enclosed &= nuclei[1:-1, :-2]
     enclosed &= nuclei[1:-1, 2:]
@@ -81,7 +82,7 @@ def _contour(nuclei: Mask) -> Mask:
 
 
 def _blend(color: tuple[int, int, int], opacity: float) -> Pixels:
-    """Return (1, 256, 3) uint8: what becomes of each value of each channel under the colour."""
+    """Return (1, 256, 3) uint8: what each value of each channel becomes under the colour."""
     part = round(opacity * 256)
     values = np.arange(256, dtype=np.int32)[:, None]
     table = (values * (256 - part) + np.array(color, np.int32) * part + 128) >> 8

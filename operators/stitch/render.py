@@ -8,7 +8,8 @@ import numpy as np
 
 from nuclei_segmentation.operators.stitch.mosaic import SpanJob, nuclei_under
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
-from nuclei_segmentation.operators.stitch.pyramid.segments import EncodedSpan, Encoder, finish
+from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import Encoder
+from nuclei_segmentation.operators.stitch.pyramid.spans import EncodedSpan, encode_span
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides.hatching import hatch
@@ -16,15 +17,15 @@ from nuclei_segmentation.shared.slides.slide import Slide
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A span of level 0.
+class RenderedSpan:
+    """A rendered span of level 0.
 
     Attributes
     ----------
     encoded : EncodedSpan
-        Its segments and its half.
+        Its segments, and the span at half size.
     damaged : list of tuple of int
-        (row, column) of the grid's tiles in which pixels could not be read now.
+        Row and column of the grid's tiles in which pixels could not be read while rendering.
     """
 
     encoded: EncodedSpan
@@ -32,21 +33,23 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Renderer:
+class SpanRenderer:
     """Renders spans of level 0; may be called by several threads at once.
 
     Attributes
     ----------
-    slide, grid : Slide, TileGrid
-        Where pixels come from that no tile brought along, and the grid by which damage is counted.
+    slide : Slide
+        The slide, read where no tile brought its pixels along.
+    grid : TileGrid
+        The grid of tiles, by which damage is counted.
     painter : OverlayPainter
         Draws the nuclei.
     side : int
-        Side of an output tile.
+        Side of the TIFF tiles in pixels.
     encode : Encoder
         Makes segments.
-    last : bool
-        Whether the pyramid ends with this level.
+    coarsest : bool
+        Whether level 0 is the only level.
     """
 
     slide: Slide
@@ -54,9 +57,9 @@ class Renderer:
     painter: OverlayPainter
     side: int
     encode: Encoder
-    last: bool
+    coarsest: bool
 
-    def __call__(self, job: SpanJob) -> Rendered:
+    def __call__(self, job: SpanJob) -> RenderedSpan:
         """Render a span."""
         damaged: list[tuple[int, int]] = []
         tiles = self._pixels(job, damaged)
@@ -64,10 +67,10 @@ class Renderer:
             self._draw(job, tiles)
         for tile in job.damaged:
             self._hatch(job, tiles, tile.core)
-        return Rendered(finish(tiles, self.side, self.encode, self.last), damaged)
+        return RenderedSpan(encode_span(tiles, self.side, self.encode, coarsest=self.coarsest), damaged)
 
     def _pixels(self, job: SpanJob, damaged: list[tuple[int, int]]) -> list[Pixels]:
-        """Return the pixels of each tile; neighbours without pixels are read from the slide together."""
+        """Return the pixels of each TIFF tile; adjacent tiles without pixels are read from the slide in one call."""
         tiles: list[Pixels] = []
         while len(tiles) < len(job.pixels):
             known = job.pixels[len(tiles)]
@@ -86,7 +89,7 @@ class Renderer:
         read = self.slide.read(region)
         if not read.damaged:
             return read.pixels
-        # Once more, tile by tile: this says which tiles are damaged, and saves the others.
+        # Read again, tile by tile: this shows which tiles are damaged, and keeps the others.
         pixels = np.empty_like(read.pixels)
         for row, column in self.grid.tiles_under(region):
             part = self.grid.core(row, column).intersect(region)

@@ -1,13 +1,14 @@
 """The stage stitch: slide and maps → one pyramidal TIFF.
 
-Level 0 streams from the maps and the slide straight into the file; the reduced levels are made on the way, wait in a
-spool file, and follow as further pages. Whatever the workers, batches and order of completion, the bytes are the same.
+Level 0 streams from the maps and the slide straight into the file. The reduced levels are made at the same time, wait
+in a spool file, and follow as further pages. The bytes depend neither on the number of workers, nor on the size of the
+batches, nor on the order in which tasks finish.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -16,22 +17,73 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.memory import ahead
-from nuclei_segmentation.operators.stitch.mosaic import Mosaic
+from nuclei_segmentation.operators.stitch.memory import spans_ahead
+from nuclei_segmentation.operators.stitch.mosaic import Mosaic, SpanJob
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
+from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
+from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import Encoder, encode_jpeg, shared_tables
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE, Level, levels_of
-from nuclei_segmentation.operators.stitch.pyramid.reduce import Reducer
-from nuclei_segmentation.operators.stitch.pyramid.segments import Encoder, shared_tables
-from nuclei_segmentation.operators.stitch.pyramid.segments import encode as encode_jpeg
-from nuclei_segmentation.operators.stitch.pyramid.space import open_reserved, reserve
+from nuclei_segmentation.operators.stitch.pyramid.reduced_levels import ReducedLevels
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
-from nuclei_segmentation.operators.stitch.render import Rendered, Renderer
+from nuclei_segmentation.operators.stitch.render import RenderedSpan, SpanRenderer
 from nuclei_segmentation.shared.batches import MapBatch
+from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import Slide
+
+
+@dataclass(frozen=True, slots=True)
+class TiledSlide:
+    """A slide, its grid, and the tiles that maps arrive for.
+
+    Attributes
+    ----------
+    slide : Slide
+        The slide.
+    grid : TileGrid
+        Its grid of tiles.
+    foreground : numpy.ndarray
+        (n, 2) int32, row and column of each foreground tile, in row-major order.
+    """
+
+    slide: Slide
+    grid: TileGrid
+    foreground: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """The file to write, and how nuclei are drawn and pixels are compressed in it.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file to write, in the work folder.
+    spool : pathlib.Path
+        A scratch file of about a quarter of the image's size. It is removed at the end.
+    overlay : OverlaySettings
+        How nuclei are drawn.
+    jpeg : JpegSettings
+        How the TIFF tiles are compressed.
+    reserve_bytes : int
+        Bytes to reserve for the image, and a quarter of them for the spool, before the first byte is written. The
+        image is cut to its true length at the end, and may also become larger than this.
+    side : int
+        Side of the TIFF tiles in pixels, a multiple of 16.
+    encode : Encoder or None
+        Makes segments from tiles; None for JPEG as `jpeg` says. Tests give a lossless one.
+    """
+
+    path: Path
+    spool: Path
+    overlay: OverlaySettings
+    jpeg: JpegSettings
+    reserve_bytes: int = 0
+    side: int = SIDE
+    encode: Encoder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +95,7 @@ class StitchResult:
     nuclei_pixels : int
         Level-0 pixels that are nucleus.
     damaged : tuple of Region
-        The parts of the slide that could not be read and are hatched: cores of the grid's tiles, row by row.
+        The parts of the slide that could not be read and are hatched: cores of tiles, row by row.
     bytes : int
         Size of the file.
     """
@@ -54,58 +106,41 @@ class StitchResult:
 
 
 def stitch(
-    slide: Slide,
-    grid: TileGrid,
-    foreground: npt.NDArray[np.int32],
-    masks: Iterator[MapBatch],
-    target: Path,
-    spool: Path,
-    overlay: OverlaySettings,
-    jpeg: JpegSettings,
+    source: TiledSlide,
+    maps: Iterator[MapBatch],
+    output: OutputSpec,
     pool: WorkerPool,
     progress: Callable[[int, int], None],
     *,
-    reserve_bytes: int = 0,
-    side: int = SIDE,
-    encode: Encoder | None = None,
+    damage_limit: float = 1.0,
 ) -> StitchResult:
-    """Write a slide with its nuclei drawn in as a pyramidal TIFF.
+    """Write a slide, with its nuclei drawn in, as a pyramidal TIFF.
 
     Parameters
     ----------
-    slide : Slide
-        The slide.
-    grid : TileGrid
-        The grid of the tiles that maps arrive for.
-    foreground : numpy.ndarray
-        (n, 2) int32, row and column of these tiles in row-major order.
-    masks : Iterator of MapBatch
-        Their maps: batches whose `tile_ids` run from 0 to n - 1. Drawn in the calling thread, no sooner than needed.
-        The arrays of a batch must not be written to afterwards.
-    target : pathlib.Path
-        The file to write, in a folder of work.
-    spool : pathlib.Path
-        A scratch file of about a quarter of the target's size; it is removed at the end.
-    overlay, jpeg : OverlaySettings, JpegSettings
-        How nuclei are drawn and the file is compressed.
+    source : TiledSlide
+        The slide and its tiles.
+    maps : Iterator of MapBatch
+        The maps of the foreground tiles: batches whose `tile_ids` run from 0 to n - 1. They are taken in the calling
+        thread, no sooner than needed. The arrays of a batch must not be written to afterwards.
+    output : OutputSpec
+        The file to write.
     pool : WorkerPool
         The workers.
     progress : callable
-        Called in the calling thread with the tiles of level 0 that are done, and all.
-    reserve_bytes : int, optional
-        Bytes to reserve for the target, and a quarter of them for the spool, before the first byte is written. The
-        target is cut to its true length at the end; it may also grow beyond.
-    side : int, optional
-        Side of the file's tiles, a multiple of 16.
-    encode : Encoder or None, optional
-        Makes segments from tiles; JPEG as `jpeg` says unless given. Tests give one without loss.
+        Called in the calling thread with the number of finished TIFF tiles of level 0, and of all.
+    damage_limit : float, optional
+        Share of the grid's tiles that may be damaged, from 0 to 1.
 
     Returns
     -------
     StitchResult
+        What was written.
 
     Raises
     ------
+    TooMuchDamage
+        More tiles are damaged than the limit allows.
     NoSpace
         The disk, or the quota, is full.
     OutputError
@@ -113,69 +148,62 @@ def stitch(
 
     Notes
     -----
-    Whatever ends it early leaves the two files as they are, and no task behind that still reads the slide.
+    When it ends early, for whatever reason, it leaves both files as they are. No task that reads the slide outlives it.
     """
-    levels = levels_of(grid.width, grid.height, side)
-    tables = shared_tables(jpeg) if encode is None else None
-    encode = encode or partial(encode_jpeg, jpeg=jpeg)
-    painter = OverlayPainter(overlay)
-    mosaic = Mosaic(grid, foreground, masks, painter, levels[0])
-    render = Renderer(slide, grid, painter, side, encode, last=len(levels) == 1)
-    reserve(target, reserve_bytes)
-    with Spool(spool, reserve_bytes // 4, len(levels)) as shelf, open_reserved(target, reserve_bytes) as file:
+    slide, grid, jpeg = source.slide, source.grid, output.jpeg
+    levels = levels_of(grid.width, grid.height, output.side)
+    tables = shared_tables(jpeg) if output.encode is None else None
+    encode = output.encode or partial(encode_jpeg, jpeg=jpeg)
+    painter = OverlayPainter(output.overlay)
+    damaged = DamagedTiles(grid, damage_limit)
+    mosaic = Mosaic(grid, source.foreground, maps, painter, levels[0], damaged)
+    render = SpanRenderer(slide, grid, painter, output.side, encode, coarsest=len(levels) == 1)
+    reserve(output.path, output.reserve_bytes)
+    with (
+        Spool(output.spool, output.reserve_bytes // 4, len(levels)) as spool,
+        open_reserved(output.path, output.reserve_bytes) as file,
+    ):
         pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc, tables)
-        reducer = Reducer(levels, encode, shelf, pool, ahead(pool.workers))
-        base = _Base(mosaic, render, reducer, pool, levels[0], progress)
+        reduced = ReducedLevels(levels, encode, spool, pool, spans_ahead(pool.workers))
+        jobs = mosaic.jobs()
+        segments = _level_0(levels[0], jobs, render, reduced, pool, damaged, progress)
         try:
-            pyramid.write(levels[0], base.segments())
-            base.finish()
-            reducer.finish()
+            pyramid.write(levels[0], segments)
+            # Asking once more lets the stream of maps do what it does at its end.
+            if next(jobs, None) is not None:
+                raise AssertionError("a span was not rendered")
+            reduced.finish()
         finally:
-            base.close()
-            reducer.close()
+            segments.close()
+            reduced.close()
         for level in levels[1:]:
-            pyramid.write(level, shelf.segments(level.number))
+            pyramid.write(level, spool.segments(level.number))
         size = file.truncate(file.tell())
-    damaged = tuple(grid.core(row, column) for row, column in sorted(mosaic.damaged | base.damaged))
-    return StitchResult(mosaic.nuclei_pixels, damaged, size)
+    return StitchResult(mosaic.nuclei_pixels, damaged.cores, size)
 
 
-class _Base:
-    """Renders level 0: submits its spans, and hands over their segments in order."""
-
-    def __init__(
-        self,
-        mosaic: Mosaic,
-        render: Renderer,
-        reducer: Reducer,
-        pool: WorkerPool,
-        level: Level,
-        progress: Callable[[int, int], None],
-    ) -> None:
-        self._jobs = mosaic.jobs()
-        self._render, self._reducer, self._pool, self._level, self._progress = render, reducer, pool, level, progress
-        self._under_way: deque[Future[Rendered]] = deque()
-        self.damaged: set[tuple[int, int]] = set()
-
-    def segments(self) -> Iterator[bytes]:
-        """Yield the segments of level 0; maps are drawn and spans submitted as far ahead as the memory allows."""
-        done, total = 0, self._level.rows * self._level.columns
-        limit = ahead(self._pool.workers)
-        for row, span in self._level:
-            while len(self._under_way) < limit and (job := next(self._jobs, None)) is not None:
-                self._under_way.append(self._pool.submit("stitch", self._render, job))
-            rendered = self._pool.result(self._under_way.popleft())
-            self.damaged.update(rendered.damaged)
-            self._reducer.put(0, row, span, rendered.encoded.half)
+def _level_0(
+    level: Level,
+    jobs: Iterator[SpanJob],
+    render: SpanRenderer,
+    reduced: ReducedLevels,
+    pool: WorkerPool,
+    damaged: DamagedTiles,
+    progress: Callable[[int, int], None],
+) -> Generator[bytes, None, None]:
+    """Yield the segments of level 0. Spans are submitted as far ahead as the memory allows, and rendered by workers."""
+    done, total = 0, level.rows * level.columns
+    limit = spans_ahead(pool.workers)
+    under_way: deque[Future[RenderedSpan]] = deque()
+    try:
+        for row, span in level:
+            while len(under_way) < limit and (job := next(jobs, None)) is not None:
+                under_way.append(pool.submit("stitch", render, job))
+            rendered = pool.result(under_way.popleft())
+            damaged.add(rendered.damaged)
+            reduced.put(level.number, row, span, rendered.encoded.half)
             yield from rendered.encoded.segments
             done += len(rendered.encoded.segments)
-            self._progress(done, total)
-
-    def finish(self) -> None:
-        """Let the stream of maps end."""
-        if next(self._jobs, None) is not None:
-            raise AssertionError("a span was left over")
-
-    def close(self) -> None:
-        """Cancel what is queued and wait for what is running."""
-        abandon(self._under_way)
+            progress(done, total)
+    finally:
+        abandon(under_way)

@@ -1,7 +1,7 @@
 """The manifest of a store: what the store holds, of which slide, and how it was made.
 
-`manifest.schema.json`, in this folder, is its JSON Schema. A reader refuses another major version, and ignores keys that
-it does not know, for a minor version only adds keys.
+`manifest.schema.json`, in this folder, is its JSON Schema. A reader refuses another major version, and ignores keys
+that it does not know, for a minor version only adds keys.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ HEAD = """\
 # Images
 
 `make images` builds one container image for each operator, from the Dockerfile in the operator's folder. An image holds
-the packages that its operator imports ([dependencies](dependencies.md)): compiled, with their licences, without their own
-tests. It holds no compiler, no address of a package index and no cache. `make images-table` writes this page. Sizes are
+the packages that its operator imports ([dependencies](dependencies.md)): compiled, with their licences, without their
+own tests. It holds no compiler, no address of a package index and no cache. `make images-table` writes this page. Sizes are
 in MB of 10^6 bytes, as the container engine reports them.
 
 The base image for these figures is Debian 12 with its own Python 3.11, built by `tests/containers/setup.sh`. The image

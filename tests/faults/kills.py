@@ -26,7 +26,7 @@ import nuclei_segmentation.operators.load.command
 import nuclei_segmentation.operators.segmentation.run
 import nuclei_segmentation.operators.stitch.command  # noqa: F401 - imported once, before the forks
 from nuclei_segmentation.operators.commands import run
-from nuclei_segmentation.operators.stitch.pyramid import space
+from nuclei_segmentation.operators.stitch.pyramid import disk_space
 from nuclei_segmentation.shared.store import ledger, release_shared_memory, writer
 from nuclei_segmentation.shared.store.manifest import is_complete, read_manifest
 
@@ -76,13 +76,13 @@ class Steps:
             buffered = io.BufferedWriter(Raw(file, mode.replace("b", "").replace("t", "")))
             return buffered if "b" in mode else io.TextIOWrapper(buffered, "utf-8")
 
-        written = space._NamedErrors.write
+        written = disk_space._ReservedFile.write
 
         def write(self: Any, data: Any) -> int:
             steps.next(lambda: written(self, bytes(data)[: len(data) // 2]))
             return written(self, data)
 
-        os.open, io.open, space._NamedErrors.write = open_, open_file, write  # type: ignore[assignment, method-assign]
+        os.open, io.open, disk_space._ReservedFile.write = open_, open_file, write  # type: ignore[assignment, method-assign]
 
     def _wrapped(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
         def step(*arguments: Any, **named: Any) -> Any:

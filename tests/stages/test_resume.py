@@ -66,31 +66,31 @@ def slow(small_slide: Path, slow_config: Path, tmp_path: Path) -> list[str]:
 
 
 def inferred(text: str) -> int:
-    """Return how many tiles a run says that it found inferred already."""
+    """Return how many tiles a run reports as already inferred."""
     match = re.search(r"\((\d+) already inferred\)", text)
     return int(match[1]) if match else 0
 
 
 def journal_grows(folder: Path, process: subprocess.Popen[Any], size: int) -> None:
-    """Wait until the journal has some bytes, or the run is over."""
+    """Wait until the journal has more than `size` bytes, or the run has ended."""
     path = folder / ".run" / "maps"
     while process.poll() is None and not (path.exists() and path.stat().st_size > size):
         time.sleep(0.002)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_soon_and_the_next_goes_on(
+def test_a_signal_ends_the_run_soon_and_the_next_run_resumes_it(
     run: Run, slow: list[str], tmp_path: Path, number: int, code: int
 ) -> None:
     with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as first:
         journal_grows(tmp_path / "out", first, 2000)
         start = time.monotonic()
         first.send_signal(number)
-        _, told = first.communicate(timeout=10)
+        _, errors = first.communicate(timeout=10)
     assert first.returncode == code
     assert time.monotonic() - start < 10
-    assert "run the same command again" in told
-    assert "Traceback" not in told
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
     assert names(tmp_path / "out") == [".run"]
     assert [path.name for path in (tmp_path / "out" / ".run").iterdir() if path.name in ("image.tif", "spool")] == []
     again = run(*slow)
@@ -101,27 +101,29 @@ def test_a_signal_ends_the_run_soon_and_the_next_goes_on(
     assert digest(tmp_path / "out") == digest(tmp_path / "straight")
 
 
-def test_killed_at_random_instants_until_it_is_done(run: Run, slow: list[str], tmp_path: Path) -> None:
+def test_a_run_killed_at_random_instants_is_finished_by_the_next_runs(
+    run: Run, slow: list[str], tmp_path: Path
+) -> None:
     start = time.monotonic()
     assert run(*slow, "--output-path", tmp_path / "straight").code == 0
-    whole = time.monotonic() - start
+    seconds = time.monotonic() - start
     seed = int.from_bytes(os.urandom(4), "little")
     chance = random.Random(seed)
     kept = 0
     for _ in range(12):
         with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as process:
             try:
-                _, told = process.communicate(timeout=chance.uniform(0.3 * whole, 1.1 * whole))
+                _, errors = process.communicate(timeout=chance.uniform(0.3 * seconds, 1.1 * seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
-                _, told = process.communicate()
-        assert "Traceback" not in told, f"seed {seed}"
-        if " tiles of " in told:  # it lived long enough to say what it found
-            assert inferred(told) >= kept, f"seed {seed}: work was lost"
-            kept = inferred(told)
+                _, errors = process.communicate()
+        assert "Traceback" not in errors, f"seed {seed}"
+        if " tiles of " in errors:  # it ran long enough to say how many tiles were inferred
+            assert inferred(errors) >= kept, f"seed {seed}: work was lost"
+            kept = inferred(errors)
         if process.returncode == 0:
             break
-        if (tmp_path / "out").exists():  # a kill may come before it is made
+        if (tmp_path / "out").exists():  # it may be killed before it makes the folder
             assert set(names(tmp_path / "out")) <= {".run", *FILES}
     last = run(*slow)
     assert last.code == 0, last.err
@@ -140,7 +142,7 @@ def test_a_finished_run_is_not_repeated(run: Run, arguments: list[str], tmp_path
     assert names(tmp_path / "out") == FILES
 
 
-def test_another_result_is_kept_unless_it_may_be_overwritten(
+def test_another_result_is_kept_unless_overwrite_is_on(
     run: Run, arguments: list[str], dark_config: Path, tmp_path: Path
 ) -> None:
     assert run(*arguments).code == 0
@@ -158,8 +160,8 @@ def test_another_result_is_kept_unless_it_may_be_overwritten(
     assert names(tmp_path / "out") == FILES
 
 
-def test_a_signal_while_the_server_is_silent(run: Run, arguments: list[str], tmp_path: Path) -> None:
-    """It takes connections and never answers; the run would wait for minutes."""
+def test_a_signal_ends_a_run_that_waits_for_a_silent_server(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    """The server accepts connections and never answers; the run would wait for minutes."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -173,14 +175,14 @@ def test_a_signal_while_the_server_is_silent(run: Run, arguments: list[str], tmp
             time.sleep(0.5)
             start = time.monotonic()
             process.terminate()
-            _, told = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=20)
     assert time.monotonic() - start < 10
-    assert process.returncode == 143, told
-    assert "Traceback" not in told
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
 
 
-def test_a_signal_during_one_long_inference(run: Run, slow: list[str], tmp_path: Path) -> None:
-    """A tile of 2048 pixels takes this model half a minute, in which Python runs no handler; it begins with one."""
+def test_a_signal_ends_a_run_during_one_long_inference(run: Run, slow: list[str], tmp_path: Path) -> None:
+    """A tile of 2048 pixels takes this model half a minute, during which Python runs no signal handler."""
     with subprocess.Popen(
         command(*slow, "-t", "2048", "-w", "1"), stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
@@ -189,13 +191,15 @@ def test_a_signal_during_one_long_inference(run: Run, slow: list[str], tmp_path:
         time.sleep(2)
         start = time.monotonic()
         process.terminate()
-        _, told = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
     assert time.monotonic() - start < 10
-    assert process.returncode == 143, told
+    assert process.returncode == 143, errors
 
 
-def test_a_disk_with_room_for_one_image_takes_the_next_attempt_too(run: Run, slow: list[str], tmp_path: Path) -> None:
-    """What a killed run had reserved for its image is not counted against the next."""
+def test_a_disk_with_room_for_one_image_is_enough_for_the_next_attempt(
+    run: Run, slow: list[str], tmp_path: Path
+) -> None:
+    """What a killed run had reserved for its image is not counted against the next run."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
@@ -219,7 +223,7 @@ def test_a_disk_with_room_for_one_image_takes_the_next_attempt_too(run: Run, slo
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_two_runs_on_one_folder_the_second_is_refused(run: Run, slow: list[str], tmp_path: Path) -> None:
+def test_a_second_run_on_the_same_folder_is_refused(run: Run, slow: list[str], tmp_path: Path) -> None:
     with subprocess.Popen(command(*slow), stderr=subprocess.PIPE, text=True, env=environment()) as first:
         journal_grows(tmp_path / "out", first, 100)
         first.send_signal(signal.SIGSTOP)  # else it might be done before the second begins

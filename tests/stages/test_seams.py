@@ -1,6 +1,6 @@
-"""With enough overlap there are no seams: the stitched maps are those of one inference over the whole slide.
+"""With enough overlap there are no seams: the stitched maps equal those of one inference over the entire slide.
 
-The reference is one inference over the slide padded as the tiles see it: reflected to the end of the last tile.
+The reference is one inference over the slide, padded as the tiles are: reflected up to the end of the last tile.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> 
     journal.unlink(missing_ok=True)
     with WorkerPool(2) as pool, Journal(journal, (grid.tile, grid.tile, channels)) as kept:
         for batch in infer(load(slide, grid, foreground, pool, 3), engine, kept, pool):
-            for index, maps in zip(batch.tile_ids.tolist(), batch.maps, strict=True):
-                row, column = foreground[index].tolist()
+            for tile_id, maps in zip(batch.tile_ids.tolist(), batch.maps, strict=True):
+                row, column = foreground[tile_id].tolist()
                 core, region = grid.core(row, column), grid.region(row, column)
                 inside = maps[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
                 result[core.y : core.bottom, core.x : core.right] = inside
     return result
 
 
-def whole(repository: Path, slide: Painting, grid: TileGrid) -> Pixels:
+def one_inference(repository: Path, slide: Painting, grid: TileGrid) -> Pixels:
     """Return the maps of one inference over the padded slide, cut to the slide."""
     last = grid.region(grid.rows - 1, grid.columns - 1)
     padding = ((0, last.bottom - grid.height), (0, last.right - grid.width), (0, 0))
@@ -85,7 +85,7 @@ def whole(repository: Path, slide: Painting, grid: TileGrid) -> Pixels:
     width=st.integers(1, 400), height=st.integers(1, 400), extra=st.integers(1, 5), more=st.integers(0, 2),
     seed=st.integers(0, 9),
 )  # fmt: skip
-def test_with_the_halo_that_the_program_names_there_are_no_seams(
+def test_with_twice_the_halo_as_overlap_there_are_no_seams(
     repository: Path, tmp_path_factory: pytest.TempPathFactory,
     width: int, height: int, extra: int, more: int, seed: int,
 ) -> None:  # fmt: skip
@@ -98,13 +98,13 @@ def test_with_the_halo_that_the_program_names_there_are_no_seams(
     slide = Painting(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
     with open_engine(replace(settings, tile_size=grid.tile)) as engine:
         ours = stitched(engine, slide, grid, tmp_path_factory.mktemp("run") / "maps")
-    assert np.abs(ours.astype(int) - whole(repository, slide, grid)).max() <= 1
+    assert np.abs(ours.astype(int) - one_inference(repository, slide, grid)).max() <= 1
 
 
 def test_without_overlap_there_are_seams(repository: Path, tmp_path: Path) -> None:
-    """Else the test above would show nothing."""
+    """Otherwise the test above would prove nothing."""
     slide = Painting(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8))
     grid = TileGrid(200, 200, 64)
     with open_engine(Settings(model_name="random", models=ModelsSettings(repository), tile_size=64)) as engine:
         ours = stitched(engine, slide, grid, tmp_path / "maps")
-    assert np.abs(ours.astype(int) - whole(repository, slide, grid)).max() > 1
+    assert np.abs(ours.astype(int) - one_inference(repository, slide, grid)).max() > 1

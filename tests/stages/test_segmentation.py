@@ -1,4 +1,4 @@
-"""The whole job: slide in, three files out; the same bytes however it is run."""
+"""A fused run: slide in, three files out; the same bytes however it is run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_slide_in_three_files_out(run: Run, arguments: list[str], tmp_path: Path
     json.loads((tmp_path / "out" / "config_render.json").read_text())
 
 
-def test_a_person_is_told_what_will_happen_and_what_has(run: Run, arguments: list[str], tmp_path: Path) -> None:
+def test_the_log_says_what_the_run_needs_and_the_summary_what_it_did(
+    run: Run, arguments: list[str], tmp_path: Path
+) -> None:
     done = run(*arguments)
     assert re.search(r"6 tiles of 256, \d with tissue: about .* at most .* of memory and .* of disk", done.err)
     assert "no config_render.json beside the slide" in done.err
@@ -45,7 +47,7 @@ def test_a_person_is_told_what_will_happen_and_what_has(run: Run, arguments: lis
     assert str(tmp_path / "out" / "image.tif") in done.out
 
 
-def test_three_readers_open_the_result_and_agree(
+def test_three_readers_open_the_image_and_agree(
     run: Run, arguments: list[str], tmp_path: Path, crop: np.ndarray
 ) -> None:
     assert run(*arguments).code == 0
@@ -63,7 +65,7 @@ def test_three_readers_open_the_result_and_agree(
          for y in range(0, 500, 8)]
     )  # fmt: skip
     differences = np.abs(seen[::8, ::8].astype(int) - crop[::8, ::8])[far]
-    assert np.percentile(differences, 99) <= 24  # outside the overlay it is the slide, but for JPEG
+    assert np.percentile(differences, 99) <= 24  # outside the overlay the image is the slide, except for JPEG
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_the_same_bytes_whatever_the_workers_batches_and_folders(
     assert digest(other / "result") == digest(tmp_path / "out")
 
 
-def test_the_bytes_hold_no_date_version_or_name(run: Run, arguments: list[str], tmp_path: Path) -> None:
+def test_the_image_holds_no_date_version_or_name(run: Run, arguments: list[str], tmp_path: Path) -> None:
     assert run(*arguments).code == 0
     with tifffile.TiffFile(tmp_path / "out" / "image.tif") as file:
         for page in file.pages:
@@ -92,7 +94,7 @@ def test_the_bytes_hold_no_date_version_or_name(run: Run, arguments: list[str], 
             assert not named & {"DateTime", "Software", "HostComputer", "Artist", "ImageDescription", "DocumentName"}
 
 
-def test_the_render_configuration_travels_byte_for_byte(
+def test_the_render_settings_are_copied_byte_for_byte(
     run: Run, arguments: list[str], small_slide: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "input"
@@ -105,7 +107,9 @@ def test_the_render_configuration_travels_byte_for_byte(
     assert (tmp_path / "out" / "config_render.json").read_bytes() == odd
 
 
-def test_a_slide_file_may_be_named_itself(run: Run, arguments: list[str], small_slide: Path, tmp_path: Path) -> None:
+def test_the_input_may_be_the_slide_file_itself(
+    run: Run, arguments: list[str], small_slide: Path, tmp_path: Path
+) -> None:
     done = run(*arguments, "--input-path", small_slide)
     assert done.code == 0, done.err
     assert names(tmp_path / "out") == FILES
@@ -119,7 +123,7 @@ def test_overlap_changes_nothing_for_a_model_without_context(run: Run, arguments
     assert digest(tmp_path / "overlap") == digest(tmp_path / "out")
 
 
-def test_debug_says_what_each_part_chose(run: Run, arguments: list[str]) -> None:
+def test_debug_logs_what_each_part_chose(run: Run, arguments: list[str]) -> None:
     done = run(*arguments, "-d", "DEBUG")
     for fact in ("reader:", "tissue mask", "embedded engine", "run key", "overlap 0"):
         assert fact in done.err, done.err

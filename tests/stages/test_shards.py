@@ -1,4 +1,4 @@
-"""filter in shards: whatever their number, order and folders, stitch makes the bytes of an undivided run."""
+"""filter in shards: whatever their number, order and folders, stitch writes the bytes of an undivided run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Do = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def made(crop: np.ndarray, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a slide, its tiles, and in ``out`` the image of an undivided run; nobody changes it."""
+    """A folder with a slide, its tiles, and in ``out`` the image of an undivided run. Tests do not change it."""
     root = tmp_path_factory.mktemp("made")
     (root / "slide").mkdir()
     tissue(crop, root / "slide")
@@ -54,7 +54,7 @@ def arguments(command: str, read: Path, write: Path, config: Path) -> list[str]:
 def do(
     dark_config: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Do:
-    """Run a command that does not wait, in this process; filter in a shard if one is named."""
+    """Run a command in this process without waiting; filter infers a shard if one is given."""
     monkeypatch.setenv("NVIDIA_CLARA_NOSYNCLOCK", "1")
     folder = tmp_path / "config"
     folder.mkdir()
@@ -97,7 +97,7 @@ def test_any_number_of_shards_gives_the_same_files(
     do: Do, inputs: Path, made: Path, tmp_path: Path, count: int, shm: bool
 ) -> None:
     text = f"store: {{shm: {str(shm).lower()}}}\n"
-    for number in reversed(range(count)):  # stitch does not mind the order
+    for number in reversed(range(count)):  # their order does not matter to stitch
         done = good(do("filter", f"{number}/{count}", text=text))
         assert f"shard {number}/{count}, " in done.err
     folders = [inputs / "masks" / Shard(number, count).folder for number in range(count)]
@@ -120,7 +120,7 @@ def test_any_number_of_shards_gives_the_same_files(
         assert content(folder) == files
 
 
-def test_a_slide_without_tissue(
+def test_shards_of_a_slide_without_tissue_are_empty(
     do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path], crop: np.ndarray
 ) -> None:
     glass(crop, inputs / "slide")
@@ -128,14 +128,14 @@ def test_a_slide_without_tissue(
     masks = in_shards(3)
     assert [manifest(folder).n for folder in sorted(masks.iterdir())] == [0, 0, 0]
     assert "0 pixels" in good(do("stitch")).out
-    whole = tmp_path / "whole"
+    undivided = tmp_path / "undivided"
     shutil.rmtree(masks)
     good(do("filter"))
-    good(do("stitch", write=whole))
-    assert content(whole) == content(tmp_path / "out")
+    good(do("stitch", write=undivided))
+    assert content(undivided) == content(tmp_path / "out")
 
 
-def test_shards_made_in_folders_of_their_own_and_put_together(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
+def test_shards_from_separate_folders_can_be_linked_into_one(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
     (inputs / "masks").mkdir()
     for number in range(3):
         good(do("filter", f"{number}/3", write=tmp_path / f"node-{number}"))
@@ -147,21 +147,21 @@ def test_shards_made_in_folders_of_their_own_and_put_together(do: Do, inputs: Pa
     assert all((inputs / "masks" / f"shard-{number}-of-3" / COMPLETE).exists() for number in range(3))
 
 
-def test_of_two_undivided_stores_the_first_is_taken(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
+def test_the_first_of_two_undivided_stores_is_used(do: Do, inputs: Path, made: Path, tmp_path: Path) -> None:
     good(do("filter"))
     good(do("filter", write=inputs))
     good(do("stitch"))
     assert content(tmp_path / "out") == content(made / "out")
 
 
-def test_a_shard_goes_on_where_it_was_and_touches_no_other(
+def test_a_shard_is_resumed_and_touches_no_other(
     do: Do, inputs: Path, made: Path, tmp_path: Path, in_shards: Callable[[int], Path]
 ) -> None:
     masks = in_shards(3)
     shard, others = masks / "shard-1-of-3", [masks / "shard-0-of-3", masks / "shard-2-of-3"]
     before, array = [content(folder) for folder in others], (shard / "masks.npy").read_bytes()
     generation, n = manifest(shard).generation, manifest(shard).n
-    (shard / COMPLETE).unlink()  # as if it had been killed when its ledger named two tiles
+    (shard / COMPLETE).unlink()  # as if it had been killed when its ledger had two tiles
     os.truncate(shard / ledger.FILE, ledger.HEADER + 2 * 20 + 7)
     refused(do("stitch"), 10, "shard-1-of-3 is not complete (2 of ", "run filter with NUCLEI_SHARD=1/3 to its end")
     done = good(do("filter", "1/3"))
@@ -176,7 +176,7 @@ def test_a_shard_goes_on_where_it_was_and_touches_no_other(
     assert "already done" in good(do("stitch")).err
 
 
-def test_a_wrong_tile_is_named_with_its_shard_which_alone_is_made_good(
+def test_a_wrong_tile_is_named_with_its_shard_and_only_that_shard_is_rewritten(
     do: Do, made: Path, tmp_path: Path, in_shards: Callable[[int], Path]
 ) -> None:
     shard = in_shards(3) / "shard-2-of-3"
@@ -189,7 +189,7 @@ def test_a_wrong_tile_is_named_with_its_shard_which_alone_is_made_good(
     assert content(tmp_path / "out") == content(made / "out")
 
 
-def test_a_missing_shard(do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path]) -> None:
+def test_a_missing_shard_is_named(do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path]) -> None:
     refused(do("stitch"), 10, "no map store", f"-v <folder that filter wrote>:{inputs}/masks:ro")
     masks = in_shards(3)
     shutil.rmtree(masks / "shard-1-of-3")
@@ -262,7 +262,9 @@ MIXED: dict[str, tuple[Callable[[Path], None], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", MIXED)
-def test_shards_that_do_not_go_together(do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str) -> None:
+def test_shards_that_do_not_belong_together_are_refused(
+    do: Do, tmp_path: Path, in_shards: Callable[[int], Path], case: str
+) -> None:
     breaks, words = MIXED[case]
     masks = in_shards(3)
     breaks(masks)
@@ -270,10 +272,10 @@ def test_shards_that_do_not_go_together(do: Do, tmp_path: Path, in_shards: Calla
     assert not (tmp_path / "out" / "image.tif").exists()
 
 
-def test_sound_shards_of_two_numbers_are_not_mixed(
+def test_shards_of_two_shard_sets_are_not_mixed(
     do: Do, inputs: Path, tmp_path: Path, in_shards: Callable[[int], Path]
 ) -> None:
-    """filter would not put them into one folder, but a person may."""
+    """filter would not write them into one folder, but a person may move them there."""
     masks = in_shards(3)
     good(do("filter", "1/2", write=tmp_path / "elsewhere"))
     shutil.move(tmp_path / "elsewhere" / "shard-1-of-2", masks)
@@ -283,7 +285,7 @@ def test_sound_shards_of_two_numbers_are_not_mixed(
     refused(do("stitch"), 18, "all shards must be of the same division")
 
 
-def test_another_division_in_the_same_folder_is_refused_or_replaced(
+def test_another_shard_set_in_the_same_folder_is_refused_or_replaced(
     do: Do, inputs: Path, made: Path, tmp_path: Path, in_shards: Callable[[int], Path]
 ) -> None:
     masks = in_shards(2)
@@ -294,7 +296,7 @@ def test_another_division_in_the_same_folder_is_refused_or_replaced(
     (masks / "shard-0-of-2" / "notes.txt").write_text("somebody's")
     for number in range(3):
         good(do("filter", f"{number}/3", text="overwrite: true\nstore: {shm: true}\n"))
-    assert names(masks / "shard-0-of-2") == ["notes.txt"], "nobody else's file is touched"
+    assert names(masks / "shard-0-of-2") == ["notes.txt"], "files of others are not touched"
     assert not (masks / "shard-1-of-2").exists()
     arrays = [Path(manifest(masks / f"shard-{number}-of-3").arrays["masks"].file) for number in range(3)]
     assert all(path.exists() for path in arrays)
@@ -310,8 +312,8 @@ def test_another_division_in_the_same_folder_is_refused_or_replaced(
     assert content(tmp_path / "out") == content(made / "out")
 
 
-def test_a_folder_that_bears_another_shards_name(do: Do, in_shards: Callable[[int], Path]) -> None:
-    """Renamed by hand: stitch goes by the manifests; filter does not take one shard for another."""
+def test_stitch_reads_a_shard_in_a_folder_named_for_another_one(do: Do, in_shards: Callable[[int], Path]) -> None:
+    """The folders were renamed by hand. stitch goes by the manifests; filter does not mistake one shard for another."""
     masks = in_shards(2)
     (masks / "shard-0-of-2").rename(masks / "x")
     (masks / "shard-1-of-2").rename(masks / "shard-0-of-2")
@@ -320,7 +322,7 @@ def test_a_folder_that_bears_another_shards_name(do: Do, in_shards: Callable[[in
     refused(do("filter", "0/2"), 13, "holds another map store")
 
 
-def test_the_image_needs_another_folder(do: Do, in_shards: Callable[[int], Path]) -> None:
+def test_the_image_is_not_written_into_a_folder_that_holds_a_store(do: Do, in_shards: Callable[[int], Path]) -> None:
     masks = in_shards(2)
     for write in (masks, masks / "shard-0-of-2"):
         refused(do("stitch", write=write), 13, "holds the map store to read")
@@ -332,9 +334,9 @@ def test_the_image_needs_another_folder(do: Do, in_shards: Callable[[int], Path]
     )
 
 
-def test_who_does_the_whole_is_not_divided(do: Do, inputs: Path, tmp_path: Path) -> None:
+def test_segmentation_refuses_a_shard_while_load_and_stitch_ignore_it(do: Do, inputs: Path, tmp_path: Path) -> None:
     done = do("segmentation", "0/2", write=tmp_path / "out")
-    refused(done, 2, "never shard 0/2 of it: unset NUCLEI_SHARD")
+    refused(done, 2, "not shard 0/2 of it: unset NUCLEI_SHARD")
     done = do("segmentation", write=tmp_path / "out", text="shard: 1/2\n")
     refused(done, 2, "never shard 1/2 of it")
     assert not (tmp_path / "out").exists()
@@ -345,12 +347,12 @@ def test_who_does_the_whole_is_not_divided(do: Do, inputs: Path, tmp_path: Path)
     assert names(tmp_path / "out") == FILES
 
 
-def test_a_wrong_variable(do: Do, inputs: Path) -> None:
+def test_a_wrong_shard_variable_is_refused(do: Do, inputs: Path) -> None:
     refused(do("filter", "3/3"), 2, "NUCLEI_SHARD: '3/3' is not I/N, shard I of N counted from 0")
     assert not (inputs / "masks").exists()
 
 
-def test_the_manifest_says_which_tiles_they_are(in_shards: Callable[[int], Path], inputs: Path) -> None:
+def test_the_manifest_says_which_tiles_a_shard_holds(in_shards: Callable[[int], Path], inputs: Path) -> None:
     masks, n = in_shards(2), manifest(inputs / "tiles").n
     found = [json.loads((masks / f"shard-{number}-of-2" / FILE).read_bytes()) for number in range(2)]
     assert [one["shard"] for one in found] == [

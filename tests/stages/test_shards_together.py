@@ -1,4 +1,4 @@
-"""load, the shards of filter, and stitch started at once, each in a process of its own: they wait for one another."""
+"""load, the shards of filter, and stitch, started at once in a process each, wait for one another."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Divided:
         return stages.processes[part]
 
     def end(self, *parts: str) -> dict[str, str]:
-        """Wait for parts, which must do well; return what they said."""
-        said = {}
+        """Wait for parts, which must succeed; return their output."""
+        outputs = {}
         for part in parts:
             done = self.stages.end(part)
             assert done.code == 0, f"{part}: {done.err}"
-            said[part] = done.err + done.out
-        return said
+            outputs[part] = done.err + done.out
+        return outputs
 
     def folder(self, shard: str) -> Path:
         number, count = shard.split("/")
@@ -74,7 +74,7 @@ ORDERS = [
 
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
 @pytest.mark.parametrize("shm", [False, True], ids=["disk", "shared memory"])
-def test_started_at_once_in_any_order(
+def test_shards_started_at_once_in_any_order_make_the_image(
     divided: Divided, stages: Stages, expected: str, order: tuple[str, ...], shm: bool
 ) -> None:
     stages.setting(f"store: {{shm: {str(shm).lower()}}}\n")
@@ -92,7 +92,7 @@ def test_started_at_once_in_any_order(
 
 
 @pytest.mark.parametrize("order", [THREE, THREE[::-1]], ids=" ".join)
-def test_one_shard_after_the_other_while_stitch_waits(
+def test_stitch_waits_for_shards_that_run_one_after_the_other(
     divided: Divided, stages: Stages, expected: str, order: tuple[str, ...]
 ) -> None:
     stitch = divided.start("stitch")
@@ -105,10 +105,10 @@ def test_one_shard_after_the_other_while_stitch_waits(
     assert digest(stages.output("stitch")) == expected
 
 
-def test_a_killed_shard_is_started_again_while_the_others_work(
+def test_a_killed_shard_is_resumed_while_the_others_work(
     divided: Divided, stages: Stages, slow_load: Path, tmp_path: Path
 ) -> None:
-    """The tiles end within the shard, as if load had been killed: it cannot be done before it is killed as well."""
+    """The tiles end within the shard, as if load had been killed, so the shard cannot finish before it is killed."""
     divided.start("load")
     divided.end("load")
     (stages.output("load") / COMPLETE).unlink()
@@ -121,14 +121,14 @@ def test_a_killed_shard_is_started_again_while_the_others_work(
     kept = divided.records("0/2")
     divided.start("0/2")
     divided.start("load")
-    said = divided.end("load", "0/2", "1/2", "stitch")
-    assert f"{kept} of them kept from an earlier run" in said["0/2"]
+    outputs = divided.end("load", "0/2", "1/2", "stitch")
+    assert f"{kept} of them kept from an earlier run" in outputs["0/2"]
     options = ["--input-path", slow_load, "--output-path", tmp_path / "fused", "--config-path", stages.config]
     subprocess.run(command("segmentation", *options, "-t", "48"), check=True, capture_output=True, env=environment())
     assert digest(stages.output("stitch")) == digest(tmp_path / "fused")
 
 
-def test_shards_of_another_run_and_number_are_replaced_meanwhile(
+def test_stitch_waits_until_shards_of_another_run_and_number_are_replaced(
     divided: Divided, stages: Stages, expected: str
 ) -> None:
     for part in ("load", "0/2", "1/2"):
@@ -144,7 +144,7 @@ def test_shards_of_another_run_and_number_are_replaced_meanwhile(
     assert digest(stages.output("stitch")) == expected
 
 
-def test_who_waits_for_a_shard_says_for_which(divided: Divided, stages: Stages, run: Run) -> None:
+def test_stitch_says_which_shard_it_waits_for(divided: Divided, stages: Stages, run: Run) -> None:
     for part in ("load", "0/3", "2/3"):
         divided.start(part)
         divided.end(part)
@@ -157,7 +157,9 @@ def test_who_waits_for_a_shard_says_for_which(divided: Divided, stages: Stages, 
     refused(done, 17, f"map store in {divided.folder('0/3')}", "which no stage is writing at the moment")
 
 
-def test_two_of_one_shard_or_of_two_divisions_the_second_is_refused(divided: Divided, stages: Stages, run: Run) -> None:
+def test_a_second_filter_for_the_same_shard_or_another_shard_set_is_refused(
+    divided: Divided, stages: Stages, run: Run
+) -> None:
     first = divided.start("0/2")
     stages.until_in_use(divided.folder("0/2"))
     assert run(*stages.arguments("load")).code == 0

@@ -1,4 +1,4 @@
-"""load, filter and stitch, one after the other through stores, give the bytes of `segmentation`."""
+"""load, filter and stitch, run one after the other through stores, write the bytes of `segmentation`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_apart_or_in_one_process_the_bytes_are_the_same(
+def test_staged_and_fused_runs_write_the_same_bytes(
     case: str, crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -106,25 +106,25 @@ def test_apart_or_in_one_process_the_bytes_are_the_same(
         assert code == 0, shown.err
         return shown.out
 
-    whole = do("segmentation", slide, tmp_path / "fused", 2, 4, *options)
+    fused = do("segmentation", slide, tmp_path / "fused", 2, 4, *options)
     do("load", slide, inputs / "tiles", 3, 1, *options)
     arrays = [read_manifest(inputs / "tiles")]
     do("filter", inputs, inputs / "masks", 1, 3)
     arrays.append(read_manifest(inputs / "masks"))
-    apart = do("stitch", inputs, tmp_path / "staged", 2, 1)
+    staged = do("stitch", inputs, tmp_path / "staged", 2, 1)
 
     for name in ("image.tif", "config_render.json", "config.meta"):
-        fused, staged = ((tmp_path / run / name).read_bytes() for run in ("fused", "staged"))
-        assert fused == staged, name
+        one, other = ((tmp_path / run / name).read_bytes() for run in ("fused", "staged"))
+        assert one == other, name
     assert sorted(path.name for path in (tmp_path / "staged").iterdir()) == sorted(
         path.name for path in (tmp_path / "fused").iterdir()
     )
     for line in ("tiles", "nuclei", "damaged"):
-        assert re.findall(rf"^{line} .*", whole, re.MULTILINE) == re.findall(rf"^{line} .*", apart, re.MULTILINE)
-    nuclei = re.search(r"nuclei +[0-9,]+; ([0-9,]+) pixels", apart)
+        assert re.findall(rf"^{line} .*", fused, re.MULTILINE) == re.findall(rf"^{line} .*", staged, re.MULTILINE)
+    nuclei = re.search(r"nuclei +[0-9,]+; ([0-9,]+) pixels", staged)
     assert nuclei
     assert (int(nuclei[1].replace(",", "")) == 0) == (case == "no tissue")
-    assert ("could not be read" in apart) == case.startswith("damaged")
+    assert ("could not be read" in staged) == case.startswith("damaged")
     for manifest in arrays:
         assert manifest is not None
         large = Path(manifest.arrays[manifest.kind].file)
@@ -132,10 +132,10 @@ def test_apart_or_in_one_process_the_bytes_are_the_same(
         assert not large.is_absolute() or not large.exists(), "shared memory was not given back"
 
 
-def test_the_slides_render_settings_reach_stitch_through_the_store(
+def test_the_render_settings_of_the_slide_reach_stitch_through_the_store(
     crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In containers stitch may be given the slide's file only; what lay beside it comes with the tiles."""
+    """In containers stitch may see only the slide's file; its config_render.json then comes with the tiles."""
     slide, inputs = tmp_path / "slide", tmp_path / "in"
     slide.mkdir()
     (inputs / "slide").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_the_slides_render_settings_reach_stitch_through_the_store(
 
 
 @pytest.mark.parametrize("shm", [False, True])
-def test_nuclei_counted_before_a_kill_count_after_it(
+def test_a_resumed_filter_still_counts_the_nuclei_found_before_the_kill(
     crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str], shm: bool
 ) -> None:
     slide, inputs, config = tmp_path / "slide", tmp_path / "in", tmp_path / "config"

@@ -15,9 +15,9 @@ import tifffile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nuclei_segmentation.operators.stitch import StitchResult, stitch
+from nuclei_segmentation.operators.stitch import OutputSpec, StitchResult, TiledSlide, stitch
 from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
-from nuclei_segmentation.shared.errors import NoSpace, NucleiError
+from nuclei_segmentation.shared.errors import NoSpace, NucleiError, TooMuchDamage
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
@@ -63,7 +63,7 @@ class ArraySlide(Slide):
 
 @dataclass
 class Case:
-    """A slide, its grid, its foreground and its maps, with all that the stage must make of them."""
+    """A slide, its grid, its foreground and its maps, and the image that the stage must make from them."""
 
     width: int
     height: int
@@ -102,7 +102,7 @@ class Case:
 
     @property
     def overlay(self) -> OverlaySettings:
-        return OverlaySettings(style=self.style, color=(1, 250, 90), opacity=self.opacity)  # type: ignore[arg-type] # the two that there are
+        return OverlaySettings(style=self.style, color=(1, 250, 90), opacity=self.opacity)  # type: ignore[arg-type] # one of the two styles
 
     def batches(self) -> Iterator[MapBatch]:
         for start in range(0, len(self.foreground), self.batch):
@@ -144,23 +144,29 @@ class Case:
     def damaged_cores(self) -> tuple[Region, ...]:
         return tuple(self.grid.core(*place) for place in self.foreground[self.damaged].tolist())
 
-    def stitch(self, folder: Path, slide: Slide | None = None, raw: bool = True, **options: int) -> StitchResult:
-        """Run the stage into ``folder/image.tif``; `raw` stores plain pixels where JPEG would be."""
+    def source(self, slide: Slide | None = None) -> TiledSlide:
+        return TiledSlide(slide or ArraySlide(self.pixels), self.grid, self.foreground)
+
+    def output(self, folder: Path, raw: bool = True, reserve_bytes: int = 0) -> OutputSpec:
+        """Name the files ``image.tif`` and ``spool``; `raw` stores plain pixels instead of JPEG."""
+        return OutputSpec(
+            folder / "image.tif",
+            folder / "spool",
+            self.overlay,
+            JpegSettings(),
+            reserve_bytes,
+            self.side,
+            encode=(lambda tile: tile.tobytes()) if raw else None,
+        )
+
+    def stitch(
+        self, folder: Path, slide: Slide | None = None, raw: bool = True, reserve_bytes: int = 0, limit: float = 1.0
+    ) -> StitchResult:
+        """Run the stage into ``folder/image.tif``."""
+        output = self.output(folder, raw, reserve_bytes)
         with WorkerPool(self.workers) as pool:
             return stitch(
-                slide or ArraySlide(self.pixels),
-                self.grid,
-                self.foreground,
-                self.batches(),
-                folder / "image.tif",
-                folder / "spool",
-                self.overlay,
-                JpegSettings(),
-                pool,
-                lambda done, total: None,
-                side=self.side,
-                encode=(lambda tile: tile.tobytes()) if raw else None,
-                **options,
+                self.source(slide), self.batches(), output, pool, lambda done, total: None, damage_limit=limit
             )
 
 
@@ -171,7 +177,7 @@ def halved(image: Pixels) -> Pixels:
 
 
 def raw_levels(path: Path) -> list[Pixels]:
-    """Read what a raw encoder wrote; checks that edge tiles are filled with their last row and column."""
+    """Read what a raw encoder wrote; check that edge tiles are padded with their last row and column."""
     levels = []
     with tifffile.TiffFile(path) as tiff, path.open("rb") as file:
         for page in tiff.pages:
@@ -235,7 +241,7 @@ sizes = st.one_of(st.integers(1, 40), st.integers(100, 300))
 @example(Case(290, 70, 16, overlap=0, share=1.0, damage=0.1))
 @example(Case(290, 70, 16, overlap=0, share=0.7, damage=1.0))
 @example(Case(300, 60, 64, overlap=48, side=16, share=0.9))
-def test_every_level_is_what_the_naive_reference_says(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
+def test_every_level_equals_the_naive_reference(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     check(case, tmp_path_factory.mktemp("stitch"))
 
 
@@ -250,7 +256,7 @@ def test_the_same_bytes_whatever_the_workers_and_batches(tmp_path: Path, tile: i
     assert files[0] == files[1] == files[2]
 
 
-def test_inferred_tiles_are_not_read_again_and_background_is_read_in_stretches(tmp_path: Path) -> None:
+def test_inferred_tiles_are_not_read_again_and_adjacent_background_is_read_in_one_call(tmp_path: Path) -> None:
     case = Case(640, 64, 16, share=0.5)
     slide = ArraySlide(case.pixels)
     case.stitch(tmp_path, slide)
@@ -265,7 +271,7 @@ def test_inferred_tiles_are_not_read_again_and_background_is_read_in_stretches(t
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (32, 0), (64, 16)])
-def test_what_the_slide_cannot_read_is_hatched_counted_and_located(tmp_path: Path, tile: int, overlap: int) -> None:
+def test_unreadable_parts_of_the_slide_are_hatched_counted_and_located(tmp_path: Path, tile: int, overlap: int) -> None:
     case = Case(400, 100, tile, overlap, share=0.0)
     broken = [Region(130, 20, 1, 1), Region(399, 99, 1, 1)]
     slide = ArraySlide(case.pixels, broken=broken)
@@ -286,10 +292,20 @@ def test_what_the_slide_cannot_read_is_hatched_counted_and_located(tmp_path: Pat
 def test_damage_seen_by_load_and_again_by_stitch_counts_once(tmp_path: Path) -> None:
     case = Case(400, 100, 32, share=1.0, damage=0.1)
     slide = ArraySlide(case.pixels, broken=case.damaged_cores())
-    assert case.stitch(tmp_path, slide).damaged == case.damaged_cores()
+    damaged = case.damaged_cores()
+    assert case.stitch(tmp_path, slide, limit=len(damaged) / len(case.grid)).damaged == damaged
 
 
-def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen_by", ["load", "stitch"])
+def test_too_much_damage_ends_the_work_early(tmp_path: Path, seen_by: str) -> None:
+    case = Case(400, 800, 16, share=1.0 if seen_by == "load" else 0.0, damage=1.0)
+    slide = ArraySlide(case.pixels, broken=[Region(0, 0, 400, 800)])
+    with pytest.raises(TooMuchDamage, match=r"of 1250 tiles could not be read, `damaged\.limit` allows 1;"):
+        case.stitch(tmp_path, slide, limit=0.001)
+    assert all(region.y < 160 for region in slide.reads), "it did not read on"
+
+
+def test_maps_are_taken_no_sooner_than_needed_and_up_to_their_end(tmp_path: Path) -> None:
     case = Case(256, 640, 16, share=1.0, batch=16, workers=1)  # batch = a row of tiles
     drawn: list[int] = []
     behind: list[int] = []
@@ -302,24 +318,18 @@ def test_maps_are_drawn_no_sooner_than_needed_and_their_end_is_reached(tmp_path:
 
     with WorkerPool(1) as pool:
         stitch(
-            ArraySlide(case.pixels),
-            case.grid,
-            case.foreground,
+            case.source(),
             watched(),
-            tmp_path / "image.tif",
-            tmp_path / "spool",
-            case.overlay,
-            JpegSettings(),
+            case.output(tmp_path, raw=False),
             pool,
             lambda done, total: behind.append(drawn[-1] - done // 16),
-            side=16,
         )
     assert drawn == [*range(40), -1]
     assert max(behind) <= 4, "rows of maps drawn ahead of the row that is written"
 
 
-def test_batches_are_let_go_one_row_after_they_came(tmp_path: Path) -> None:
-    case = Case(1024, 160, 16, share=1.0, batch=8, workers=1)  # 8 batches, and 8 runs, in a row
+def test_batches_are_freed_one_row_after_they_arrived(tmp_path: Path) -> None:
+    case = Case(1024, 160, 16, share=1.0, batch=8, workers=1)  # 8 batches, and 8 spans, in a row
     alive: list[weakref.ref[Pixels]] = []
     most = 0
 
@@ -330,14 +340,14 @@ def test_batches_are_let_go_one_row_after_they_came(tmp_path: Path) -> None:
             alive.append(weakref.ref(batch.tiles.pixels))
             yield batch
 
-    batches, case.batches = case.batches(), watched  # type: ignore[method-assign] # to look over its shoulder
+    batches, case.batches = case.batches(), watched  # type: ignore[method-assign] # watches which batches are alive
     case.stitch(tmp_path)
     assert len(alive) == 80
     assert most <= 8 + 1 + 4 + 1, "a row, the next below, what is under way, what is being drawn"
 
 
 @pytest.mark.parametrize("fault", ["short", "long", "order"])
-def test_a_stream_of_maps_that_does_not_fit_is_refused(tmp_path: Path, fault: str) -> None:
+def test_a_stream_of_maps_that_is_short_long_or_out_of_order_is_refused(tmp_path: Path, fault: str) -> None:
     case = Case(200, 100, 16, share=1.0)
     batches = list(case.batches())
     wrong = {"short": batches[:-1], "long": [*batches, batches[-1]], "order": [batches[1], batches[0], *batches[2:]]}
@@ -351,7 +361,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 5, 11])
-def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_same_bytes(
+def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_writes_the_same_bytes(
     tmp_path: Path, after: int
 ) -> None:
     case = Case(600, 200, 16, side=16, share=0.7)
@@ -368,19 +378,7 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_sam
 
         slide = ArraySlide(case.pixels)
         with pytest.raises(Stop):
-            stitch(
-                slide,
-                case.grid,
-                case.foreground,
-                case.batches(),
-                tmp_path / "image.tif",
-                tmp_path / "spool",
-                case.overlay,
-                JpegSettings(),
-                pool,
-                progress,
-                side=16,
-            )
+            stitch(case.source(slide), case.batches(), case.output(tmp_path, raw=False), pool, progress)
         reads = len(slide.reads)
         pool.submit("probe", lambda _: None, None).result()
         assert len(slide.reads) == reads
@@ -388,7 +386,7 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_gets_the_sam
     assert (tmp_path / "image.tif").read_bytes() == wanted
 
 
-def test_an_error_in_a_worker_comes_out_as_it_is(tmp_path: Path) -> None:
+def test_an_error_in_a_worker_is_raised_unchanged(tmp_path: Path) -> None:
     class Broken(ArraySlide):
         def read(self, region: Region) -> RegionPixels:
             if region.x > 100:
@@ -401,7 +399,7 @@ def test_an_error_in_a_worker_comes_out_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reserved", [0, 10_000_000])
-def test_a_limit_on_file_sizes_is_no_space_before_or_during_the_work(tmp_path: Path, reserved: int) -> None:
+def test_a_limit_on_file_sizes_raises_no_space_before_or_during_the_work(tmp_path: Path, reserved: int) -> None:
     case = Case(600, 200, 16, share=0.5)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))

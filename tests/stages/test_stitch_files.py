@@ -1,4 +1,4 @@
-"""The TIFF that stitch writes, as the programs read it that people open it with."""
+"""The TIFF that stitch writes, read by the programs in which people open it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import pyvips
 import tifffile
 
-from nuclei_segmentation.operators.stitch import memory_needed, stitch
+from nuclei_segmentation.operators.stitch import OutputSpec, TiledSlide, memory_needed, stitch
 from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import anonymous_memory
@@ -39,20 +39,10 @@ def smooth(height: int, width: int) -> Pixels:
 def write(path: Path, pixels: Pixels, jpeg: JpegSettings, **info: object) -> None:
     slide = ArraySlide(pixels, **info)  # type: ignore[arg-type] # what the caller gives
     grid = TileGrid(slide.info.width, slide.info.height, 256)
-    nothing = np.empty((0, 2), np.int32)
+    source = TiledSlide(slide, grid, np.empty((0, 2), np.int32))
+    output = OutputSpec(path, path.with_suffix(".spool"), OverlaySettings(), jpeg)
     with WorkerPool(2) as pool:
-        stitch(
-            slide,
-            grid,
-            nothing,
-            iter(()),
-            path,
-            path.with_suffix(".spool"),
-            OverlaySettings(),
-            jpeg,
-            pool,
-            lambda done, total: None,
-        )
+        stitch(source, iter(()), output, pool, lambda done, total: None)
 
 
 @pytest.fixture(scope="module", params=JPEGS, ids=lambda jpeg: jpeg.subsampling)
@@ -80,7 +70,7 @@ def far(one: Pixels, other: Pixels) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
-def test_openslide(image: Path, levels: list[Pixels]) -> None:
+def test_openslide_reads_every_level(image: Path, levels: list[Pixels]) -> None:
     with openslide.OpenSlide(image) as slide:
         assert slide.properties["openslide.vendor"] == "generic-tiff"
         assert slide.level_dimensions == tuple(level.shape[1::-1] for level in levels)
@@ -95,7 +85,7 @@ def test_openslide(image: Path, levels: list[Pixels]) -> None:
             assert far(pixels[..., :3], level) < 40
 
 
-def test_libvips(image: Path, levels: list[Pixels]) -> None:
+def test_libvips_reads_every_level(image: Path, levels: list[Pixels]) -> None:
     for number, level in enumerate(levels):
         page = pyvips.Image.new_from_file(str(image), page=number, access="sequential")
         assert page.get("n-pages") == len(levels)
@@ -106,7 +96,7 @@ def test_libvips(image: Path, levels: list[Pixels]) -> None:
         assert far(page.numpy(), level) < 40
 
 
-def test_tifffile_and_the_tags(image: Path, levels: list[Pixels], jpeg: JpegSettings) -> None:
+def test_tifffile_reads_every_level_and_finds_the_tags(image: Path, levels: list[Pixels], jpeg: JpegSettings) -> None:
     with tifffile.TiffFile(image) as tiff:
         assert tiff.series[0].is_pyramidal
         assert [series.shape for series in tiff.series[0].levels] == [level.shape for level in levels]
@@ -142,7 +132,7 @@ def test_tifffile_and_the_tags(image: Path, levels: list[Pixels], jpeg: JpegSett
             }
 
 
-def test_segments_are_what_an_independent_encoder_makes(image: Path, levels: list[Pixels], jpeg: JpegSettings) -> None:
+def test_segments_decode_to_what_a_plain_jpeg_decodes_to(image: Path, levels: list[Pixels], jpeg: JpegSettings) -> None:
     with tifffile.TiffFile(image) as tiff, image.open("rb") as file:
         for page, level in zip(tiff.pages, levels, strict=True):
             columns = -(-level.shape[1] // 256)
@@ -159,7 +149,7 @@ def test_segments_are_what_an_independent_encoder_makes(image: Path, levels: lis
                 assert count < len(own) - 500
 
 
-def test_the_file_tells_nothing_of_when_where_and_by_what_it_was_made(image: Path, tmp_path: Path) -> None:
+def test_the_file_does_not_say_when_where_or_with_what_it_was_made(image: Path, tmp_path: Path) -> None:
     content = image.read_bytes().replace(ICC, b"")
     for trace in (b"tifffile", b"oftware", b"python", b"x.svs", b"image.tif", bytes(image.parent)):
         assert trace not in content, trace
@@ -172,7 +162,7 @@ def test_the_file_tells_nothing_of_when_where_and_by_what_it_was_made(image: Pat
     assert again.read_bytes() == once_more.read_bytes()
 
 
-def test_without_pixel_size_and_profile_there_is_none(tmp_path: Path) -> None:
+def test_an_unknown_pixel_size_and_profile_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
     write(path, smooth(300, 300), JpegSettings(), mpp=None, icc=None)
     with openslide.OpenSlide(path) as slide:
@@ -183,7 +173,7 @@ def test_without_pixel_size_and_profile_there_is_none(tmp_path: Path) -> None:
         assert "InterColorProfile" not in tiff.pages[0].tags
 
 
-def test_nuclei_show_in_every_reader(tmp_path: Path) -> None:
+def test_nuclei_show_at_every_level(tmp_path: Path) -> None:
     case = Case(600, 300, 256, side=256, share=1.0, style="fill", opacity=1.0)
     case.maps[..., 0] = 255
     case.stitch(tmp_path, raw=False)
@@ -193,7 +183,7 @@ def test_nuclei_show_in_every_reader(tmp_path: Path) -> None:
             assert far(pixels, np.broadcast_to(np.array(case.overlay.color, np.uint8), pixels.shape)) <= 3
 
 
-def test_bigtiff_opens_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openslide_and_libvips_read_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nuclei_segmentation.operators.stitch.pyramid.tiff._CLASSIC_LIMIT", 0)
     path = tmp_path / "image.tif"
     pixels = smooth(500, 700)
@@ -222,7 +212,7 @@ class Endless(Slide):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_memory_stays_below_what_is_announced_however_wide_the_slide(tmp_path: Path, share: float) -> None:
+def test_memory_stays_below_the_bound_on_a_wide_slide(tmp_path: Path, share: float) -> None:
     width, height, tile = 40_000, 1300, 256
     grid = TileGrid(width, height, tile)
     foreground = np.array(list(grid) if share else [], np.int32).reshape(-1, 2)
@@ -245,14 +235,9 @@ def test_memory_stays_below_what_is_announced_however_wide_the_slide(tmp_path: P
     with WorkerPool(2) as pool:
         before = anonymous_memory()
         stitch(
-            Endless(width, height),
-            grid,
-            foreground,
+            TiledSlide(Endless(width, height), grid, foreground),
             batches(),
-            tmp_path / "image.tif",
-            tmp_path / "spool",
-            OverlaySettings(),
-            JpegSettings(),
+            OutputSpec(tmp_path / "image.tif", tmp_path / "spool", OverlaySettings(), JpegSettings()),
             pool,
             sample,
         )

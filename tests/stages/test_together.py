@@ -1,4 +1,4 @@
-"""load, filter and stitch started at once, in any order: they wait for one another."""
+"""load, filter and stitch, started at once and in any order, wait for one another."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Stages:
             time.sleep(0.005)
 
     def until_in_use(self, folder: Path) -> None:
-        """Wait until a run has taken a folder and said so: its lock is there an instant before its name is in it."""
+        """Wait until a run has locked a folder and written its name into the lock, which it does an instant later."""
         lock = folder / ".run" / "lock"
         self.until(lambda: lock.exists() and lock.stat().st_size > 0)
 
@@ -93,7 +93,9 @@ def expected(small_slide: Path, dark_config: Path, tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(STAGES)], ids="-".join)
-def test_in_every_order(stages: Stages, expected: str, order: tuple[str, ...]) -> None:
+def test_stages_started_at_once_in_any_order_make_the_image(
+    stages: Stages, expected: str, order: tuple[str, ...]
+) -> None:
     for stage in order:
         stages.start(stage, NUCLEI_RUN_ID="this run")
     for stage in STAGES:
@@ -117,11 +119,11 @@ def slow_load(stages: Stages, sample_slide: Path) -> Path:
     return folder
 
 
-def test_they_stream_and_go_on_when_a_dead_one_is_started_again(
+def test_stages_stream_and_continue_after_a_killed_one_is_restarted(
     stages: Stages, slow_load: Path, tmp_path: Path
 ) -> None:
-    """load is killed in the middle: filter has maps before load is complete, and waits for the rest."""
-    for _ in range(10):  # on a busy machine it may be done before it is this test's turn again
+    """load is killed half-way: filter computes maps before load is complete, and waits for the rest."""
+    for _ in range(10):  # on a busy machine load may finish before this test runs again
         load = stages.start("load")
         stages.until((stages.output("load") / FILE).exists)
         while load.poll() is None and not stages.records("load"):
@@ -151,7 +153,9 @@ def test_they_stream_and_go_on_when_a_dead_one_is_started_again(
     assert digest(stages.output("stitch")) == digest(tmp_path / "fused")
 
 
-def test_who_waits_for_the_dead_says_so_gives_up_and_goes_on_later(stages: Stages, expected: str, run: Run) -> None:
+def test_stages_that_wait_for_a_killed_one_give_up_and_are_resumed_later(
+    stages: Stages, expected: str, run: Run
+) -> None:
     stages.setting("wait: {limit: 11}\n")
     assert run(*stages.arguments("load")).code == 0
     (stages.output("load") / COMPLETE).unlink()  # as if it had been killed just before
@@ -165,7 +169,7 @@ def test_who_waits_for_the_dead_says_so_gives_up_and_goes_on_later(stages: Stage
         assert "NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off" in done.err
     assert not (stages.output("filter") / COMPLETE).exists()
     kept = stages.records("filter")
-    assert kept == stages.records("load") > 0, "what was there was inferred"
+    assert kept == stages.records("load") > 0, "the tiles that load had stored were inferred"
     for stage in STAGES:
         stages.start(stage)
     assert f"{kept} kept from an earlier run" in stages.end("load").out
@@ -174,7 +178,7 @@ def test_who_waits_for_the_dead_says_so_gives_up_and_goes_on_later(stages: Stage
     assert digest(stages.output("stitch")) == expected
 
 
-def test_sigterm_ends_who_waits_and_who_works(stages: Stages, run: Run) -> None:
+def test_sigterm_ends_waiting_and_working_stages(stages: Stages, run: Run) -> None:
     for stage in ("filter", "stitch"):
         stages.start(stage)
     load = stages.start("load")
@@ -194,8 +198,8 @@ def test_sigterm_ends_who_waits_and_who_works(stages: Stages, run: Run) -> None:
     assert run(*stages.arguments("load")).code == 0
 
 
-def test_a_finished_store_of_another_run_is_not_taken(stages: Stages, expected: str, run: Run) -> None:
-    """The store in the way is of the same slide; load gives it to the new run, and only then filter begins."""
+def test_a_finished_store_of_another_run_is_not_used(stages: Stages, expected: str, run: Run) -> None:
+    """The old store is of the same slide: load hands it over to the new run, and only then filter begins."""
     assert run(*stages.arguments("load"), NUCLEI_RUN_ID="yesterday").code == 0
     stages.start("filter", NUCLEI_RUN_ID="today")
     stages.until_in_use(stages.output("filter"))
@@ -210,10 +214,10 @@ def test_a_finished_store_of_another_run_is_not_taken(stages: Stages, expected: 
     assert digest(stages.output("stitch")) == expected
 
 
-def test_without_a_name_for_the_run_stitch_tells_by_the_slide(
+def test_without_a_run_id_stitch_waits_for_stores_of_its_own_slide(
     stages: Stages, sample_slide: Path, expected: str, run: Run, tmp_path: Path
 ) -> None:
-    """Stores of another slide are in the way until the right ones replace them."""
+    """Stores of another slide lie in the folders until the right ones replace them."""
     other = ["--input-path", str(sample_slide)]
     assert run(*stages.arguments("load"), *other, "-t", "256").code == 0
     stages.setting("overwrite: true\n")
@@ -231,7 +235,7 @@ def test_without_a_name_for_the_run_stitch_tells_by_the_slide(
 
 
 @pytest.mark.parametrize("value", ["TRUE", "1", "yes", "On"])
-def test_told_not_to_wait_it_fails_at_once_and_says_what_to_mount(run: Run, stages: Stages, value: str) -> None:
+def test_with_waiting_turned_off_it_fails_at_once_and_says_what_to_mount(run: Run, stages: Stages, value: str) -> None:
     done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
     refused(done, 10, "no tile store", f"-v <folder that load wrote>:{stages.inputs}/tiles:ro")
     if value == "TRUE":
@@ -246,13 +250,13 @@ def test_told_not_to_wait_it_fails_at_once_and_says_what_to_mount(run: Run, stag
 
 
 @pytest.mark.parametrize("value", ["", "FALSE", "off"])
-def test_any_other_value_means_waiting(run: Run, stages: Stages, value: str) -> None:
+def test_with_any_other_value_it_waits(run: Run, stages: Stages, value: str) -> None:
     stages.setting("wait: {limit: 1}\n")
     done = run(*stages.arguments("filter"), NVIDIA_CLARA_NOSYNCLOCK=value)
     refused(done, 17, "tile store", str(stages.inputs / "tiles"))
 
 
-def test_load_and_segmentation_never_wait(run: Run, stages: Stages, tmp_path: Path) -> None:
+def test_load_and_segmentation_never_wait_for_their_input(run: Run, stages: Stages, tmp_path: Path) -> None:
     (stages.inputs / "slide" / "small.tif").unlink()
     refused(run(*stages.arguments("load")), 10)
     (tmp_path / "empty").mkdir()

@@ -1,1 +1,1 @@
-"""The pyramid: levels, JPEG segments, and the TIFF file that they go into."""
+"""The pyramid: its levels, spans and JPEG segments, and the TIFF file that holds them."""

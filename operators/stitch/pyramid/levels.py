@@ -1,4 +1,4 @@
-"""The shape of the pyramid: its levels, and the spans of tiles that are the units of work."""
+"""The shape of the pyramid: its levels, and their spans of tiles, which are the units of work."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from nuclei_segmentation.shared.geometry import Region
 
 SIDE = 256
-"""Side of a TIFF tile in pixels, a multiple of 16. It need not be the side of the tiles that are inferred."""
+"""Side of a TIFF tile in pixels, a multiple of 16. The tiles that are inferred may be of another size."""
 
 SPAN_TILES = 8
-"""Consecutive tiles of a row that one task renders, so that what Python costs per task is shared by eight tiles."""
+"""Tiles in a span: consecutive tiles of a row that one task renders, so that they share Python's cost per task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of the pyramid, cut into rows of tiles, and these into spans.
+    """One level of the pyramid, divided into rows of tiles, and these into spans.
 
     Attributes
     ----------
@@ -35,17 +35,17 @@ class Level:
 
     @property
     def rows(self) -> int:
-        """Rows of tiles."""
+        """Number of rows of tiles."""
         return -(-self.height // self.side)
 
     @property
     def columns(self) -> int:
-        """Tiles in a row."""
+        """Number of tiles in a row."""
         return -(-self.width // self.side)
 
     @property
     def spans(self) -> int:
-        """Spans in a row; the last may be shorter than the others."""
+        """Number of spans in a row; the last may be shorter than the others."""
         return -(-self.columns // SPAN_TILES)
 
     @property
@@ -54,7 +54,15 @@ class Level:
         return Region(0, 0, self.width, self.height)
 
     def region(self, row: int, span: int) -> Region:
-        """Return the pixels of a span, in pixels of this level."""
+        """Return the region of a span, in pixels of this level.
+
+        Parameters
+        ----------
+        row : int
+            Row of tiles.
+        span : int
+            Number of the span in its row.
+        """
         length = SPAN_TILES * self.side
         return Region(span * length, row * self.side, length, self.side).intersect(self.bounds)
 
@@ -62,9 +70,19 @@ class Level:
         """Yield (row, span) row by row: the order of the tiles in the file."""
         return ((row, span) for row in range(self.rows) for span in range(self.spans))
 
-    def children(self, row: int, span: int, below: Level) -> int:
-        """Return from how many spans of the level below (the finer one) a span of this level is made: 1, 2 or 4."""
-        return min(2, below.rows - 2 * row) * min(2, below.spans - 2 * span)
+    def children(self, row: int, span: int, finer: Level) -> int:
+        """Return how many spans of the next finer level make up a span of this level: 1, 2 or 4.
+
+        Parameters
+        ----------
+        row : int
+            Row of the span in this level.
+        span : int
+            Number of the span in its row.
+        finer : Level
+            The next finer level.
+        """
+        return min(2, finer.rows - 2 * row) * min(2, finer.spans - 2 * span)
 
 
 def levels_of(width: int, height: int, side: int = SIDE) -> tuple[Level, ...]:
@@ -75,7 +93,7 @@ def levels_of(width: int, height: int, side: int = SIDE) -> tuple[Level, ...]:
     width, height : int
         Size of level 0 in pixels.
     side : int, optional
-        Side of a tile.
+        Side of a tile in pixels.
     """
     levels = [Level(0, width, height, side)]
     while max(width, height) > side:

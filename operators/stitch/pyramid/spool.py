@@ -1,7 +1,7 @@
-"""Keeps the segments of the reduced levels until level 0 is written: they are complete only after it.
+"""Keeps the segments of the reduced levels, which follow level 0 in the file, until level 0 is written.
 
-The segments of all levels lie in one file in the order in which they were made; where those of a level lie is
-remembered in memory, 16 bytes a segment.
+The segments of all levels lie in one file, in the order in which they were made. Their offsets and lengths are kept in
+memory, 16 bytes a segment.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nuclei_segmentation.operators.stitch.pyramid.space import open_reserved, reserve
+from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 
 
 class Spool:
@@ -21,7 +21,7 @@ class Spool:
     Parameters
     ----------
     path : pathlib.Path
-        The file; what was in it is lost.
+        The file. What was in it is lost.
     size : int
         Bytes to reserve.
     levels : int
@@ -37,7 +37,15 @@ class Spool:
         self._lengths = [array("L") for _ in range(levels)]
 
     def append(self, level: int, segments: Sequence[bytes]) -> None:
-        """Add the next segments of a level."""
+        """Add the next segments of a level.
+
+        Parameters
+        ----------
+        level : int
+            Number of the level.
+        segments : Sequence of bytes
+            The segments, in row-major order.
+        """
         for segment in segments:
             self._starts[level].append(self._end)
             self._lengths[level].append(len(segment))

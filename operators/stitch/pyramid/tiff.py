@@ -1,7 +1,7 @@
 """Writes levels as pages of a pyramidal tiled TIFF.
 
-The file says nothing but pixels, resolution and colour profile: no date, no software, no names. The same levels
-give the same bytes.
+The file holds pixels, resolution and colour profile, but no date, software or names. The same levels give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.shared.settings import JpegSettings
 
 Rational = tuple[int, int]
+"""Numerator and denominator, of at most 32 bits each."""
 
 _CLASSIC_LIMIT = (1 << 32) - (64 << 20)
 _WORST = 4
-"""No JPEG segment is larger than this many times its pixels: a coefficient takes at most 26 bits for 8."""
+"""A JPEG segment is at most this many times as large as its pixels: a coefficient takes at most 26 bits for 8."""
 _LONG = (1 << 32) - 2
 _SUBSAMPLING = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
 
@@ -30,17 +31,17 @@ class PyramidFile:
     Parameters
     ----------
     file : BinaryIO
-        Open for writing and reading, at its start. It is not closed.
+        Open for writing and reading, at its start. It stays open.
     levels : tuple of Level
         All levels.
     jpeg : JpegSettings
         How the segments are compressed.
     mpp : tuple of float or None
-        Micrometres per pixel of level 0 in x and y, or None.
+        Micrometres per pixel of level 0 in x and y, or None if unknown.
     icc : bytes or None
-        Colour profile, or None. Every page has it, so that each is right when it is read alone.
+        Colour profile, or None. Every page holds it, so that a page that is read alone has the right colours.
     tables : bytes or None
-        What the segments of all pages share, for the tag JPEGTables, or None.
+        Tables that the segments of all pages share, for the tag JPEGTables, or None.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class PyramidFile:
         tables: bytes | None,
     ) -> None:
         self._levels, self._jpeg, self._mpp, self._icc, self._tables = levels, jpeg, mpp, icc, tables
-        self._writer = tifffile.TiffWriter(file, bigtiff=is_big(levels), byteorder="<", ome=False, shaped=False)
+        self._writer = tifffile.TiffWriter(file, bigtiff=needs_bigtiff(levels), byteorder="<", ome=False, shaped=False)
 
     def write(self, level: Level, segments: Iterator[bytes]) -> None:
         """Write a page.
@@ -63,8 +64,8 @@ class PyramidFile:
         level : Level
             The level.
         segments : Iterator of bytes
-            Encoded tiles in row-major order, as many as the level has. It is not asked for more than these: what it
-            would do at its end is not done.
+            Encoded tiles in row-major order, as many as the level has. No more than these are drawn, so that the
+            iterator does not run to its end.
         """
         pixels, unit = resolution(level, self._levels[0], self._mpp)
         self._writer.write(
@@ -87,8 +88,8 @@ class PyramidFile:
         )
 
 
-def is_big(levels: tuple[Level, ...]) -> bool:
-    """Tell whether the file must be a BigTIFF: by the size alone, so that settings and content do not change it."""
+def needs_bigtiff(levels: tuple[Level, ...]) -> bool:
+    """Tell whether the file must be a BigTIFF. This depends on the levels' sizes only, not on settings or content."""
     raw = sum(level.rows * level.columns * level.side * level.side * 3 for level in levels)
     return raw * _WORST > _CLASSIC_LIMIT
 
@@ -98,11 +99,19 @@ def resolution(level: Level, base: Level, mpp: tuple[float, float] | None) -> tu
 
     Parameters
     ----------
-    level, base : Level
-        The level, and level 0.
+    level : Level
+        The level.
+    base : Level
+        Level 0.
     mpp : tuple of float or None
-        Micrometres per pixel of level 0 in x and y. The resolution is in pixels per centimetre; if this is None, it is
-        1 × 1 without a unit.
+        Micrometres per pixel of level 0 in x and y, or None if unknown.
+
+    Returns
+    -------
+    resolution : tuple of Rational
+        In x and y, in pixels per centimetre; 1 and 1 without `mpp`.
+    unit : str
+        "CENTIMETER", or "NONE" without `mpp`.
     """
     if mpp is None:
         return ((1, 1), (1, 1)), "NONE"
@@ -112,7 +121,7 @@ def resolution(level: Level, base: Level, mpp: tuple[float, float] | None) -> tu
 
 
 def _rational(value: Fraction) -> Rational:
-    """Return numerator and denominator of at most 32 bits each: the value itself, or the nearest there is."""
+    """Return the value, or the nearest that has a numerator and denominator of at most 32 bits each."""
     value = min(value, Fraction(_LONG))
     if max(value.numerator, value.denominator) > _LONG:
         value = value.limit_denominator(max(1, int(_LONG / max(value, Fraction(1)))))

@@ -19,12 +19,14 @@ from nuclei_segmentation.operators.stitch.pyramid.levels import SPAN_TILES, leve
         ((1000, 300), [(1000, 300), (500, 150), (250, 75)]),
     ],
 )
-def test_halves_rounded_up_until_one_tile_holds_it(size: tuple[int, int], expected: list[tuple[int, int]]) -> None:
+def test_each_level_is_half_the_last_rounded_up_until_one_tile_holds_it(
+    size: tuple[int, int], expected: list[tuple[int, int]]
+) -> None:
     assert [(level.width, level.height) for level in levels_of(*size)] == expected
 
 
 @given(st.integers(1, 900), st.integers(1, 900))
-def test_runs_partition_every_level(width: int, height: int) -> None:
+def test_spans_partition_every_level(width: int, height: int) -> None:
     for level in levels_of(width, height, 16):
         seen = np.zeros((level.height, level.width), np.uint8)
         for place in level:
@@ -36,10 +38,10 @@ def test_runs_partition_every_level(width: int, height: int) -> None:
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000))
-def test_every_run_has_one_parent_and_parents_know_how_many_children_they_have(width: int, height: int) -> None:
+def test_every_span_has_one_parent_and_children_are_counted_right(width: int, height: int) -> None:
     levels = levels_of(width, height, 64)
-    for below, above in pairwise(levels):
+    for finer, coarser in pairwise(levels):
         children: dict[tuple[int, int], int] = {}
-        for row, span in below:
+        for row, span in finer:
             children[row // 2, span // 2] = children.get((row // 2, span // 2), 0) + 1
-        assert children == {place: above.children(*place, below) for place in above}
+        assert children == {place: coarser.children(*place, finer) for place in coarser}

@@ -37,7 +37,7 @@ def drawn(nuclei: npt.NDArray[np.uint8], settings: OverlaySettings, seed: int) -
 
 @pytest.mark.parametrize("style", ["outline", "fill"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.6, 1.0])
-def test_draws_what_the_definition_says_sparse_or_dense(style: str, share: float) -> None:
+def test_paints_what_the_definition_says_whether_sparse_or_dense(style: str, share: float) -> None:
     nuclei = (np.random.default_rng(1).random((40, 50)) < share).astype(np.uint8)
     drawn(nuclei, OverlaySettings(style=style, color=(10, 200, 255), opacity=0.37), seed=2)  # type: ignore[arg-type] # from the list above
 
@@ -47,11 +47,11 @@ def test_draws_what_the_definition_says_sparse_or_dense(style: str, share: float
     st.sampled_from(["outline", "fill"]),
     st.floats(0, 1),
 )
-def test_draws_what_the_definition_says(rows: list[list[int]], style: str, opacity: float) -> None:
+def test_paints_what_the_definition_says(rows: list[list[int]], style: str, opacity: float) -> None:
     drawn(np.array(rows, np.uint8), OverlaySettings(style=style, opacity=opacity), seed=len(rows))  # type: ignore[arg-type] # from the list above
 
 
-def test_opacity_ends_at_nothing_and_at_the_colour() -> None:
+def test_opacity_0_changes_nothing_and_opacity_1_gives_the_colour() -> None:
     pixels = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
     full = np.ones((10, 10), np.uint8)
     clear, covered = pixels.copy(), pixels.copy()
@@ -69,7 +69,7 @@ def test_a_pixel_above_the_threshold_is_nucleus(threshold: float, first: int | N
     values = np.arange(256, dtype=np.uint8)
     nuclei = OverlayPainter(OverlaySettings(threshold=threshold)).nuclei(values)
     found = int(values[nuclei][0]) if nuclei.any() else None
-    if threshold == 1 / 255:  # cannot be written exactly: either side of the limit is right
+    if threshold == 1 / 255:  # cannot be written exactly: either side of the threshold is right
         assert found in (1, 2)
     else:
         assert found == first

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
-from nuclei_segmentation.operators.stitch.pyramid.tiff import is_big, resolution
+from nuclei_segmentation.operators.stitch.pyramid.tiff import needs_bigtiff, resolution
 
 
 def test_resolution_is_exact_at_every_level() -> None:
@@ -30,13 +30,13 @@ def test_resolution_fits_into_32_bits_and_is_close(mpp: float, width: int) -> No
             assert abs(Fraction(*x) / wanted - 1) < 1e-6
 
 
-def test_unknown_resolution_has_no_unit() -> None:
+def test_an_unknown_pixel_size_gives_a_resolution_without_a_unit() -> None:
     levels = levels_of(10, 10)
     assert resolution(levels[0], levels[0], None) == (((1, 1), (1, 1)), "NONE")
 
 
 def test_large_files_are_bigtiff() -> None:
-    assert not is_big(levels_of(1, 1))
-    assert not is_big(levels_of(10_000, 10_000))
-    assert is_big(levels_of(20_000, 20_000))
-    assert is_big(levels_of(100_000, 100_000))
+    assert not needs_bigtiff(levels_of(1, 1))
+    assert not needs_bigtiff(levels_of(10_000, 10_000))
+    assert needs_bigtiff(levels_of(20_000, 20_000))
+    assert needs_bigtiff(levels_of(100_000, 100_000))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from nuclei_segmentation.operators.stitch.pyramid.space import open_reserved, reserve
+from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.shared.errors import NoSpace, OutputError
 
 
-def test_reserve_takes_the_space_at_once(tmp_path: Path) -> None:
+def test_reserve_allocates_the_space_at_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old content")
     reserve(path, 3_000_000)
@@ -18,14 +18,14 @@ def test_reserve_takes_the_space_at_once(tmp_path: Path) -> None:
     assert path.stat().st_blocks * 512 >= 3_000_000
 
 
-def test_reserving_more_than_the_disk_has_is_no_space_and_leaves_no_file(tmp_path: Path) -> None:
+def test_reserving_more_than_the_disk_has_raises_no_space_and_leaves_no_file(tmp_path: Path) -> None:
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     with pytest.raises(NoSpace, match=r"file: .* needed, .* free"):
         reserve(tmp_path / "file", free + (1 << 40))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_no_space_from_whichever_call_meets_it() -> None:
+def test_a_full_disk_raises_no_space_whichever_call_meets_it() -> None:
     full = Path("/dev/full")
     with pytest.raises(NoSpace), open_reserved(full, 7) as file:
         file.write(bytes(3 << 20))
@@ -37,12 +37,12 @@ def test_a_full_disk_is_no_space_from_whichever_call_meets_it() -> None:
         file.close()
 
 
-def test_a_folder_that_is_not_there_is_an_output_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="absent"):
         reserve(tmp_path / "absent" / "file", 1)
 
 
-def test_spool_gives_back_each_level_in_order_and_goes_away(tmp_path: Path) -> None:
+def test_spool_returns_each_level_in_order_and_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     with Spool(path, 100, 3) as spool:
         spool.append(2, [b"c0"])
@@ -55,7 +55,7 @@ def test_spool_gives_back_each_level_in_order_and_goes_away(tmp_path: Path) -> N
     assert not path.exists()
 
 
-def test_spool_of_a_run_that_ended_early_stays_in_the_work_folder(tmp_path: Path) -> None:
+def test_spool_of_a_run_that_ended_early_is_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Spool(tmp_path / "spool", 10, 1):
         raise KeyboardInterrupt
     assert (tmp_path / "spool").exists()

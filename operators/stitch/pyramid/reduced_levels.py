@@ -1,8 +1,9 @@
-"""Builds the reduced levels while level 0 goes by.
+"""Makes the reduced levels while level 0 passes.
 
-A span of a level is made from up to four spans of the level below. A finished span hands its half up; when the last of
-the four is in, a task joins, encodes and halves again. So nothing but the halves of at most one row of spans per level
-is ever held, and no level is held decoded.
+A span of a reduced level is made from up to four spans of the next finer level. Each finished span passes on its half:
+the same pixels at half the width and height. When the last of the halves has arrived, a task joins them, encodes the
+result, and halves it in turn. So at most the halves of one row of spans per level are held, and no level is ever held
+decoded.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from functools import partial
 
 import numpy as np
 
+from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import Encoder
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
-from nuclei_segmentation.operators.stitch.pyramid.segments import EncodedSpan, Encoder, finish
+from nuclei_segmentation.operators.stitch.pyramid.spans import EncodedSpan, encode_span
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
@@ -23,15 +25,15 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
 @dataclass(frozen=True, slots=True)
 class _Halves:
-    """The halves that make a span: by (row, column) of the 2 × 2."""
+    """The halves that make up a span: by (row, column) of the 2 × 2."""
 
     width: int
     height: int
     halves: dict[tuple[int, int], Pixels]
 
 
-class Reducer:
-    """Makes all levels above level 0 and appends their segments to the spool.
+class ReducedLevels:
+    """Makes all levels but level 0, and appends their segments to the spool.
 
     Parameters
     ----------
@@ -40,11 +42,11 @@ class Reducer:
     encode : Encoder
         Makes segments.
     spool : Spool
-        Takes them.
+        Takes the segments.
     pool : WorkerPool
-        Does the work.
+        The workers.
     ahead : int
-        Tasks that may be under way; bounds the memory.
+        Tasks that may be under way at once; bounds the memory.
     """
 
     def __init__(self, levels: tuple[Level, ...], encode: Encoder, spool: Spool, pool: WorkerPool, ahead: int) -> None:
@@ -53,40 +55,44 @@ class Reducer:
         self._under_way: deque[tuple[int, int, int, Future[EncodedSpan]]] = deque()
 
     def put(self, number: int, row: int, span: int, half: Pixels | None) -> None:
-        """Take the half of a finished span.
+        """Take the half of a finished span. The spans of a level come in order.
 
         Parameters
         ----------
-        number, row, span : int
-            Level and place of the span. The spans of a level come in order.
+        number : int
+            Number of the span's level.
+        row : int
+            Its row.
+        span : int
+            Its number in the row.
         half : numpy.ndarray or None
-            Its half; None if there is no level above.
+            (ceil(h / 2), ceil(w / 2), 3) uint8 RGB, its half; None at the coarsest level.
         """
         if half is None:
             return
-        above = self._levels[number + 1]
-        place = (above.number, row // 2, span // 2)
-        parts = self._waiting.get(place)
+        coarser = self._levels[number + 1]
+        target = (coarser.number, row // 2, span // 2)
+        parts = self._waiting.get(target)
         if parts is None:
-            region = above.region(*place[1:])
-            parts = self._waiting[place] = _Halves(region.width, region.height, {})
+            region = coarser.region(*target[1:])
+            parts = self._waiting[target] = _Halves(region.width, region.height, {})
         parts.halves[row % 2, span % 2] = half
-        if len(parts.halves) == above.children(*place[1:], self._levels[number]):
-            del self._waiting[place]
-            work = partial(_join, above.side, self._encode, above is self._levels[-1])
-            self._under_way.append((*place, self._pool.submit("stitch", work, parts)))
+        if len(parts.halves) == coarser.children(*target[1:], self._levels[number]):
+            del self._waiting[target]
+            work = partial(_join, coarser.side, self._encode, coarser is self._levels[-1])
+            self._under_way.append((*target, self._pool.submit("stitch", work, parts)))
         self._settle(self._ahead)
 
     def finish(self) -> None:
-        """Wait until all levels are complete; to be called when level 0 is."""
+        """Wait until all levels are complete; to be called once level 0 is."""
         self._settle(0)
 
     def close(self) -> None:
-        """Cancel what is queued and wait for what is running."""
+        """Cancel queued tasks and wait for running ones."""
         abandon(future for *_, future in self._under_way)
 
     def _settle(self, ahead: int) -> None:
-        """Deal with finished spans in the order of their submission, waiting while more than `ahead` are under way."""
+        """Store finished spans in the order of their submission; wait while more than `ahead` are under way."""
         while self._under_way and (len(self._under_way) > ahead or self._under_way[0][3].done()):
             number, row, span, future = self._under_way.popleft()
             encoded = self._pool.result(future)
@@ -94,12 +100,12 @@ class Reducer:
             self.put(number, row, span, encoded.half)
 
 
-def _join(side: int, encode: Encoder, last: bool, parts: _Halves) -> EncodedSpan:
-    """Put halves together, encode them and halve again."""
+def _join(side: int, encode: Encoder, coarsest: bool, parts: _Halves) -> EncodedSpan:
+    """Join the halves to a span and encode it."""
     pixels = np.empty((parts.height, parts.width, 3), np.uint8)
     top = parts.halves[0, 0]
     for (row, column), half in parts.halves.items():
         y, x = row * len(top), column * top.shape[1]
         pixels[y : y + len(half), x : x + half.shape[1]] = half
     tiles = [pixels[:, left : left + side] for left in range(0, parts.width, side)]
-    return finish(tiles, side, encode, last)
+    return encode_span(tiles, side, encode, coarsest=coarsest)

@@ -1,4 +1,4 @@
-"""Disk space: how it is reserved, and how a file in reserved space is written."""
+"""Reserves disk space for a file, and opens the file to write into that space."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BUFFER = 1 << 20
 
 
 def reserve(path: Path, size: int) -> None:
-    """Create a file, or empty it, and reserve its space, so that a full disk shows before any work is done.
+    """Create or empty a file and reserve its space, so that a full disk is noticed before the work starts.
 
     Parameters
     ----------
     path : pathlib.Path
         The file.
     size : int
-        Bytes to reserve; the file has this length afterwards and reads as zeros.
+        Bytes to reserve. The file then has this length and reads as zeros.
 
     Raises
     ------
@@ -39,7 +39,9 @@ def reserve(path: Path, size: int) -> None:
 
 
 def open_reserved(path: Path, size: int) -> BinaryIO:
-    """Open a file that `reserve` made for writing and reading; a full disk is `NoSpace` from every write.
+    """Open a file that `reserve` made, to write and to read.
+
+    If the disk is full, each of its writes raises `NoSpace`.
 
     Parameters
     ----------
@@ -47,13 +49,18 @@ def open_reserved(path: Path, size: int) -> BinaryIO:
         The file.
     size : int
         Bytes reserved, for the message.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be opened.
     """
     with writing(path, size):
-        return cast(BinaryIO, io.BufferedRandom(_NamedErrors(path, size), _BUFFER))
+        return cast(BinaryIO, io.BufferedRandom(_ReservedFile(path, size), _BUFFER))
 
 
-class _NamedErrors(io.FileIO):
-    """A file whose write errors have the names that users meet; errors of the slide's files keep theirs."""
+class _ReservedFile(io.FileIO):
+    """A file whose failed writes raise this program's errors, while errors on reading the slide stay as they are."""
 
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(path, "r+b")
