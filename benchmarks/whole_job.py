@@ -13,7 +13,7 @@ from benchmarks.runs import Timed, empty_output, segment, settings_for
 from benchmarks.slides import ROOT, SAMPLE, generated
 from benchmarks.table import Row
 from benchmarks.timing import Usage
-from nuclei_segmentation.operators.filter.inference.embedded.engine import file_in_use
+from nuclei_segmentation.operators.filter.inference.embedded.model_files import file_in_use
 from nuclei_segmentation.shared.settings import Settings
 
 _IMPORTS = """

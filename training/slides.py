@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
-from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, instances, label_seeds
+from nuclei_segmentation.operators.filter.nuclei import NUCLEUS_LIMIT, instances, label_seeds
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
@@ -143,7 +143,7 @@ def agreed(image: Image, maps: Image) -> tuple[Labels, Image]:
     """
     blue, around, tissue, limit = _stain(image)
     probability = maps[..., 0]
-    lifted = cv2.add(probability, np.full_like(probability, NUCLEUS - MAYBE))
+    lifted = cv2.add(probability, np.full_like(probability, NUCLEUS_LIMIT - MAYBE))
     found = _trimmed(instances(np.dstack([lifted, maps[..., 1]]), CHANNELS), probability)
     kept = _kept(_contrasting(found, blue, 1.25, 0.55 * limit))
     dark = (tissue & (blue > np.maximum(1.15 * limit, 1.5 * around)) & (found == 0)).astype(np.uint8)
@@ -246,7 +246,7 @@ def _trimmed(labels: NDArray[np.int32], probability: Image) -> NDArray[np.int32]
     for piece in regionprops(labels):  # type: ignore[no-untyped-call] # no types
         peak = float(np.percentile(probability[piece.slice][piece.image], 85))
         if peak > SURE:
-            limits[piece.label] = min(NUCLEUS + 1, 0.6 * peak)
+            limits[piece.label] = min(NUCLEUS_LIMIT + 1, 0.6 * peak)
     return np.where(probability >= limits[labels], labels, 0).astype(np.int32)
 
 
