@@ -13,7 +13,7 @@ from benchmarks.models import BUNDLED, NAME, plain_unet
 from benchmarks.slides import pattern
 from benchmarks.table import Row
 from benchmarks.timing import Usage, alternate, used
-from nuclei_segmentation.operators.filter.inference.embedded.engine import INT8
+from nuclei_segmentation.operators.filter.inference.embedded.model_files import INT8
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 

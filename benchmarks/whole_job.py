@@ -13,7 +13,7 @@ from benchmarks.runs import RunTime, empty_output, segment, settings_for
 from benchmarks.slides import ROOT, SAMPLE, generated
 from benchmarks.table import Row
 from benchmarks.timing import Usage
-from nuclei_segmentation.operators.filter.inference.embedded.engine import choose_model
+from nuclei_segmentation.operators.filter.inference.embedded.model_files import choose_model
 from nuclei_segmentation.shared.settings import Settings
 
 _IMPORTS = """
@@ -59,7 +59,7 @@ def rows(*, quick: bool, full: bool) -> list[Row]:
 
 
 def _rows(name: str, settings: Settings, rounds: int) -> list[Row]:
-    loops = BaselineLoops(settings, choose_model(settings).path)
+    loops = BaselineLoops(settings, choose_model(settings)[0].path)
     best: _Best | None = None
     for _ in range(rounds):
         job = segment(settings)

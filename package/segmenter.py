@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
-from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, Labels, instances
+from nuclei_segmentation.operators.filter.nuclei import NUCLEUS_LIMIT, Labels, instances
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.shared.batches import Pixels
@@ -58,7 +58,7 @@ class Segmentation:
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
         """(H, W) bool, where the probability of nucleus is above one half."""
-        return self.maps[..., 0] > NUCLEUS
+        return self.maps[..., 0] > NUCLEUS_LIMIT
 
 
 class Segmenter:

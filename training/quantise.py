@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nuclei_segmentation.operators.filter.inference.embedded.engine import INT8, QUANTISED_FROM
+from nuclei_segmentation.operators.filter.inference.embedded.model_files import INT8, QUANTISED_FROM
 from training.command_line import EXPECTED, describe
 from training.data import Field, Image, load_fields
 from training.errors import ExportError

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
-from nuclei_segmentation.operators.filter.nuclei import NUCLEUS, instances, label_seeds
+from nuclei_segmentation.operators.filter.nuclei import NUCLEUS_LIMIT, instances, label_seeds
 from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region
@@ -157,7 +157,7 @@ def pseudo_labels(image: Image, maps: Image) -> tuple[LabelImage, Image]:
     """
     stain, local, tissue, limit = _stain(image)
     probability = maps[..., 0]
-    lifted = cv2.add(probability, np.full_like(probability, NUCLEUS - CANDIDATE))
+    lifted = cv2.add(probability, np.full_like(probability, NUCLEUS_LIMIT - CANDIDATE))
     found = _trimmed(instances(np.dstack([lifted, maps[..., 1]]), CHANNELS), probability)
     kept = _kept(_contrasting(found, stain, 1.25, 0.55 * limit))
     dark = (tissue & (stain > np.maximum(1.15 * limit, 1.5 * local)) & (found == 0)).astype(np.uint8)
@@ -260,7 +260,7 @@ def _trimmed(labels: NDArray[np.int32], probability: Image) -> NDArray[np.int32]
     for piece in regionprops(labels):  # type: ignore[no-untyped-call] # no types
         peak = float(np.percentile(probability[piece.slice][piece.image], 85))
         if peak > CONFIDENT:
-            limits[piece.label] = min(NUCLEUS + 1, 0.6 * peak)
+            limits[piece.label] = min(NUCLEUS_LIMIT + 1, 0.6 * peak)
     return np.where(probability >= limits[labels], labels, 0).astype(np.int32)
 
 

@@ -1,4 +1,4 @@
-"""What a user is told of a model beside a slide: whether the scale fits, and what tile borders cost."""
+"""What a run logs about model and slide together: whether the scale fits, and what tile borders cost."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ log = logging.getLogger("nuclei")
 
 
 def check_scale(mpp: tuple[float, float] | None, model: ModelInfo) -> None:
-    """Warn where a slide's pixels have a size that the model was not made for.
+    """Warn if the slide's pixels have a size that the model was not trained for.
 
     Parameters
     ----------
     mpp : tuple of float or None
-        µm per level-0 pixel in x and y, or None.
+        µm per level-0 pixel in x and y; None if unknown.
     model : ModelInfo
         The model.
     """
     log.debug(
-        "model %s in the %s engine, channels %s, %d tiles a request, identity %s",
+        "model %s in the %s engine, channels %s, %d tile%s a request, identity %s",
         model.name,
         model.engine,
         ", ".join(model.channels),
         model.batch,
+        "" if model.batch == 1 else "s",
         model.identity,
     )
     if mpp is None or model.mpp is None:
@@ -33,7 +34,8 @@ def check_scale(mpp: tuple[float, float] | None, model: ModelInfo) -> None:
     low, high = model.mpp
     if not low <= sum(mpp) / 2 <= high:
         log.warning(
-            "the slide has %.3g µm per pixel, the model was made for %.3g to %.3g: expect missed or merged nuclei",
+            "the slide has %.3g µm per pixel, but the model was trained for %.3g to %.3g: "
+            "nuclei may be missed or merged",
             sum(mpp) / 2,
             low,
             high,
@@ -41,19 +43,28 @@ def check_scale(mpp: tuple[float, float] | None, model: ModelInfo) -> None:
 
 
 def explain_overlap(grid: TileGrid, model: ModelInfo) -> None:
-    """Say what the overlap costs, whether tile borders are exact, and what would make them so."""
+    """Log what the overlap costs, whether tile borders are exact, and if not, which options make them exact.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The slide's tiles.
+    model : ModelInfo
+        The model, with its halo and grid.
+    """
     cost = (grid.tile / grid.stride) ** 2
-    steps = model.grid or 1  # a tile must start where the model's own grid of pooled pixels has a line
+    steps = model.grid or 1  # tiles must start at multiples of this, where the model's pooling has a line of its grid
     if model.halo is None:
-        exact = (
-            "whether that makes tile borders exact is unknown, since the model's graph does not bound how far it looks"
-        )
+        borders = "whether tile borders are exact is unknown, because the model's receptive field is unknown"
     elif len(grid) == 1 or (grid.overlap >= 2 * model.halo and grid.stride % steps == grid.tile % steps == 0):
-        exact = "tile borders are exact"
+        borders = "tile borders are exact"
     else:
         enough = -(-2 * model.halo // steps) * steps
-        # tiles four times the overlap cost 1.8 times the pixels
+        # With tiles four times as wide as the overlap, 1.8 times as many pixels are inferred.
         tile = f"-t {-(-4 * enough // steps) * steps} " if 2 * enough > grid.tile or grid.tile % steps else ""
-        exact = f"tile borders are not exact; the model looks {model.halo} pixels far, so {tile}-o {enough} would be"
+        borders = (
+            f"tile borders are not exact, because the model needs a halo of {model.halo} pixels; "
+            f"{tile}-o {enough} makes them exact"
+        )
     level = logging.INFO if grid.overlap else logging.DEBUG
-    log.log(level, "overlap %d: %.2f times the pixels are inferred; %s", grid.overlap, cost, exact)
+    log.log(level, "overlap %d: %.2f times as many pixels are inferred as without; %s", grid.overlap, cost, borders)

@@ -5,8 +5,6 @@ All arithmetic is in integers, so the result is the same on every machine. Pixel
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from typing import Any
 
 import cv2
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.nucleus_pixels import is_nucleus, uint8_limit
 from nuclei_segmentation.shared.settings import OverlaySettings
 
 Mask = npt.NDArray[np.uint8]
@@ -39,14 +38,13 @@ class OverlayPainter:
     """
 
     def __init__(self, settings: OverlaySettings) -> None:
-        # Computed from the decimal that the user wrote, so that a rounding error cannot move it by one.
-        self.threshold = math.floor(Fraction(repr(settings.threshold)) * 255)
+        self.threshold = uint8_limit(settings.threshold)
         self.margin = 1 if settings.style == "outline" else 0
         self._table = _blend(settings.color, settings.opacity)
 
     def nuclei(self, maps: Pixels) -> npt.NDArray[np.bool_]:
         """Return where maps, uint8 of any shape, are nucleus."""
-        return maps > self.threshold
+        return is_nucleus(maps, self.threshold)
 
     def paint(self, pixels: Pixels, nuclei: Mask) -> None:
         """Draw nuclei into pixels, in place.

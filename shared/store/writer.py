@@ -1,8 +1,8 @@
 """Writes a store, item by item. A kill at any moment loses nothing that the ledger names.
 
 The order on the disk is always the same. First the arrays are reserved, the ledger is begun, and the manifest is
-renamed into place. Then come items, and after them their records. Last, `COMPLETE` is renamed into place. So what a manifest
-says is true from the moment that the manifest exists.
+renamed into place. Then come items, and after them their records. Last, `COMPLETE` is renamed into place. So what a
+manifest says is true from the moment that the manifest exists.
 """
 
 from __future__ import annotations

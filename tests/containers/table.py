@@ -31,8 +31,8 @@ HEAD = """\
 
 `make images` builds one container image for each operator, from the Dockerfile in the operator's folder. An image holds
 the packages that its operator imports ([dependencies](dependencies.md)): compiled, with their licences, without their
-own tests. It holds no compiler, no address of a package index and no cache. `make images-table` writes this page. Sizes are
-in MB of 10^6 bytes, as the container engine reports them.
+own tests. It holds no compiler, no address of a package index and no cache. `make images-table` writes this page.
+Sizes are in MB of 10^6 bytes, as the container engine reports them.
 
 The base image for these figures is Debian 12 with its own Python 3.11, built by `tests/containers/setup.sh`. The image
 of the same name on Docker Hub has another size. To use another base image, set

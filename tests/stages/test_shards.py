@@ -183,8 +183,8 @@ def test_a_wrong_tile_is_named_with_its_shard_and_only_that_shard_is_rewritten(
     array = bytearray((shard / "masks.npy").read_bytes())
     array[-5] ^= 1
     (shard / "masks.npy").write_bytes(array)
-    refused(do("stitch"), 18, f"{shard / 'masks.npy'}: tile {manifest(shard).n - 1} is corrupt")
-    assert "1 tiles to infer" in good(do("filter", "2/3")).err
+    refused(do("stitch"), 18, f"{shard / 'masks.npy'}: tile {manifest(shard).n - 1} is damaged")
+    assert "1 tile to infer" in good(do("filter", "2/3")).err
     good(do("stitch"))
     assert content(tmp_path / "out") == content(made / "out")
 

@@ -29,14 +29,14 @@ def _real_server():
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory):
-    """A small network with the bundled model's contract, in a repository for the embedded engine."""
+    """A small network with the tensors of the bundled model, in a repository for the embedded engine."""
     folder = tmp_path_factory.mktemp("embedded")
     return nets.unet(folder / "segmentation_unet_nuclei" / "1" / "model.onnx", base=4, depth=2)
 
 
 @pytest.fixture(scope="session")
 def nets_folder(tmp_path_factory):
-    """The odd models' files, as a repository for the embedded engine."""
+    """The files of the models of other layouts, as a repository for the embedded engine."""
     return tmp_path_factory.mktemp("onnx")
 
 
@@ -78,6 +78,7 @@ def settings_for(onnx_file):
         return Settings(
             tile_size=SIZE,
             triton_servers=addresses,
+            triton_variable="NVIDIA_CLARA_TRTISURI" if addresses else "",
             model_name=name,
             models=ModelsSettings(repository=folder, output=output, input_scale=1 / 255),
             inference=InferenceSettings(**inference),

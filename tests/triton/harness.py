@@ -1,4 +1,4 @@
-"""Starts a real Triton server for a test, and does to it what happens to servers."""
+"""Starts a real Triton server for a test, and kills, stops and restarts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nuclei_segmentation.operators.filter.inference.embedded.engine import choose_model
+from nuclei_segmentation.operators.filter.inference.embedded.model_files import choose_model
 from nuclei_segmentation.shared.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def add_model(
     max_batch: int = 0,
     **parameters: object,
 ) -> None:
-    """Put a model into a repository; `source` and each of `results`: (name, TYPE_…, dims)."""
+    """Add a model to a repository; `source` and each of `results` are (name, TYPE_…, dims)."""
     lines = [
         f'name: "{name}"',
         'backend: "python"',
@@ -66,15 +66,15 @@ def add_model(
 
 
 def add_shipped_model(repository: Path, onnx: Path | None = None, name: str = "segmentation_unet_nuclei") -> None:
-    """Put a model into a repository with the configuration that we ship, but for the backend, and `name`.
+    """Add a model to a repository, with the shipped configuration except for the backend and `name`.
 
-    By default it is the file that the embedded engine computes with, so that both must give the same bytes.
+    By default it is the file that the embedded engine uses, so that both must give the same bytes.
     """
     text = SHIPPED.read_text()
     for key, value in (("backend", "python"), ("name", name)):
         text, changed = re.subn(rf'(?m)^{key}: *"[^"]*"', f'{key}: "{value}"', text)
         assert changed == 1, f"the shipped config.pbtxt must have one line for {key}"
-    _add(repository, name, onnx or choose_model(Settings()).path, text)
+    _add(repository, name, onnx or choose_model(Settings())[0].path, text)
 
 
 def _add(repository: Path, name: str, onnx: Path, config: str) -> None:
@@ -86,7 +86,7 @@ def _add(repository: Path, name: str, onnx: Path, config: str) -> None:
 
 
 class TritonServer:
-    """A real server on 127.0.0.1; `address` stays the same over restarts."""
+    """A real server on 127.0.0.1; `address` stays the same when it restarts."""
 
     def __init__(self, repository: Path, log: Path, *options: str) -> None:
         self.port = free_port()
@@ -97,7 +97,7 @@ class TritonServer:
 
     def start(self, wait: bool = True) -> None:
         site = next((VENV / "lib").glob("python3.*/site-packages"))
-        # Another libpython3.11 than the interpreter's own breaks the stub in strange ways: name its folder.
+        # With another libpython3.11 than the interpreter's own, the stub fails in strange ways. So its folder is named.
         environment = {
             "PATH": f"{VENV / 'bin'}:{os.environ['PATH']}",
             "LD_LIBRARY_PATH": f"{self._library_folder()}:{site / 'nvidia_pytriton.libs'}",
@@ -122,7 +122,7 @@ class TritonServer:
             self._wait_ready()
 
     def _library_folder(self) -> str:
-        # The venv's Python may not be the one that runs the tests.
+        # The virtual environment's Python may not be the one that runs the tests.
         code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
         python = VENV / "bin" / "python"
         if python.resolve() == Path(sys.executable).resolve():
@@ -147,7 +147,7 @@ class TritonServer:
         return self._process
 
     def kill(self) -> None:
-        """kill -9, with the processes of its models, and sweep up what that leaves in /dev/shm."""
+        """Kill it (SIGKILL) with the processes of its models, and remove what that leaves in /dev/shm."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -166,7 +166,7 @@ class TritonServer:
         os.kill(self._running.pid, signal.SIGCONT)
 
     def kill_models(self) -> None:
-        """Kill the models' processes; this server does not start them again, and says that it is well."""
+        """Kill the models' processes. This server does not restart them, and still reports that it is ready."""
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 name, parent = stat.read_text().rsplit(")", 1)

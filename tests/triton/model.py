@@ -1,7 +1,7 @@
-"""Runs inside the test server: serves the model.onnx beside it through Triton's Python backend.
+"""Runs in the test server: serves the model.onnx in its folder through Triton's Python backend.
 
-The server from PyPI has no ONNX Runtime backend of its own. Names are taken from the model's configuration.
-Parameters: `delay`, seconds that each request takes longer.
+The server from PyPI has no ONNX Runtime backend. Names are taken from the model's configuration. Its parameter `delay`
+is how many seconds longer each request takes.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it calls its maker
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import, or it reports to its maker
 import onnxruntime as ort
 import triton_python_backend_utils as pb
 

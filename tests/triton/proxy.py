@@ -1,4 +1,4 @@
-"""Stands between client and server, notes every request, and answers some of them itself."""
+"""A proxy between client and server that records every request, and replies to some of them itself."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Proxy:
-    """In front of the server at `port`.
+    """A proxy in front of the server at `port`.
 
-    `answer(path, body)` returns a status and content to answer in the server's place, or None. `requests` has the path
-    and body of every request; those of inferences alone are `inferences`.
+    `reply(path, body)` returns a status and content to reply in the server's place, or None. `requests` has the path
+    and body of every request, `inferences` the bodies of all inferences.
     """
 
-    def __init__(self, port, answer=lambda path, body: None):
+    def __init__(self, port, reply=lambda path, body: None):
         self.requests = []
         proxy = self
 
@@ -33,13 +33,13 @@ class Proxy:
 
             def finish(self):
                 self.upstream.close()
-                with contextlib.suppress(OSError):  # the client has closed before
+                with contextlib.suppress(OSError):  # the client has already closed it
                     super().finish()
 
             def do_GET(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 proxy.requests.append((self.path, body))
-                own = answer(self.path, body)
+                own = reply(self.path, body)
                 if own is not None:
                     status, content = own
                     content, headers = json.dumps(content).encode(), {}
@@ -49,7 +49,7 @@ class Proxy:
                         with self.upstream.getresponse() as response:
                             status, content, headers = response.status, response.read(), response.headers
                     except (OSError, http.client.HTTPException):
-                        self.close_connection = True  # as the server has done
+                        self.close_connection = True  # as the server did
                         return
                 self.send_response(status)
                 for name in ("Inference-Header-Content-Length", "Content-Type"):

@@ -1,14 +1,14 @@
 #!/bin/bash
 # Makes .venv-triton: a real Triton server, from a wheel, for the tests in this folder. `make triton` calls it.
-# PYTHON names the interpreter to use, if it is 3.11 or 3.12; without it, or if it is another, one is looked for.
+# PYTHON names the interpreter. If it is not set, or names neither 3.11 nor 3.12, one of these is looked for.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 venv=$PWD/.venv-triton
 wanted=$(cat requirements/triton.txt requirements/triton-server.txt "tests/triton/${0##*/}" | sha256sum)
 [ "$(cat "$venv/.made-of" 2>/dev/null || true)" = "$wanted" ] && exit 0
 
-# The server has stubs for these versions only (NumPy 1 ends there). A stub links the interpreter's libpython and does
-# not bring it; without it a model's load hangs for 90 s.
+# The server has stubs only for these versions (NumPy 1 ends there). A stub needs the interpreter's libpython, which it
+# does not contain; without it, loading a model hangs for 90 s.
 suits() {
     "$1" - 2>/dev/null <<'CHECK'
 import sys
@@ -38,7 +38,7 @@ pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check install --
 pip -r requirements/triton.txt
 pip --no-deps -r requirements/triton-server.txt
 
-# Triton wants the stub beside the backend's library; links, because a stub that still runs cannot be overwritten.
+# Triton expects the stub in the folder of the backend's library. Links, since a running stub cannot be overwritten.
 root=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("pytriton").submodule_search_locations[0])')
 version=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 backend=$venv/backends/python

@@ -1,4 +1,4 @@
-"""The real server gives the bytes of the embedded engine, whatever the model's layout."""
+"""A real server gives the bytes of the embedded engine, whatever the model's layout."""
 
 import json
 
@@ -8,7 +8,7 @@ import tritonclient.http
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import kserve
-from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection
+from nuclei_segmentation.operators.filter.inference.triton.connection import Connection
 from nuclei_segmentation.shared.errors import ModelError
 
 from .conftest import random_tiles
@@ -38,7 +38,7 @@ def test_the_shipped_model_and_configuration(server, settings_for):
 
 
 @pytest.mark.parametrize(("name", "output"), [("planar", "sigmoid"), ("logit", "logit")])
-def test_colours_first_floats_without_batches(server, settings_for, nets_folder, name, output):
+def test_channels_first_floats_without_batches(server, settings_for, nets_folder, name, output):
     tiles = random_tiles(3)
     with open_engine(settings_for(name=name, output=output, repository=nets_folder)) as engine:
         expected = engine.infer(tiles)
@@ -48,18 +48,20 @@ def test_colours_first_floats_without_batches(server, settings_for, nets_folder,
 
 
 def test_same_bytes_as_the_official_client(server):
-    """Ours sends what NVIDIA's client sends, and reads what that reads."""
+    """The connection sends what NVIDIA's client sends, and reads what it reads."""
     tiles = random_tiles(2)
     client = tritonclient.http.InferenceServerClient(server.address)
     tensor = tritonclient.http.InferInput("tiles", list(tiles.shape), "UINT8")
     tensor.set_data_from_numpy(tiles)
     expected = client.infer("segmentation_unet_nuclei", [tensor]).as_numpy("masks")
-    about = client.get_model_metadata("segmentation_unet_nuclei")
+    metadata = client.get_model_metadata("segmentation_unet_nuclei")
     client.close()
     connection = Connection("127.0.0.1", server.port)
     (masks,) = kserve.infer(connection, "segmentation_unet_nuclei", "7", ("tiles", "UINT8"), tiles, ["masks"], 10.0)
-    assert kserve.ask(connection, kserve.model_path("segmentation_unet_nuclei"), 10.0) == json.loads(json.dumps(about))
-    connection.drop()
+    assert kserve.query(connection, kserve.model_path("segmentation_unet_nuclei"), 10.0) == json.loads(
+        json.dumps(metadata)
+    )
+    connection.disconnect()
     np.testing.assert_array_equal(masks, expected)
 
 
@@ -68,9 +70,9 @@ def test_same_bytes_as_the_official_client(server):
     [
         ("nan", "ranges from nan to nan"),
         ("logit", "set models.output to logit"),
-        ("cropped", "came with shape|is 256 by 240 pixels"),
+        ("cropped", "was returned with shape|is 256 by 240 pixels"),
         ("small", "use -t 64"),
-        ("absent", "the server has no model absent .* models there: .*segmentation_unet_nuclei"),
+        ("absent", "the server has no model absent .* available models: .*segmentation_unet_nuclei"),
         ("broken", "the server could not load model broken"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What happens to servers in the middle of a run."""
+"""Servers that fail in the middle of a run."""
 
 import http.server
 import logging
@@ -25,7 +25,7 @@ def lone_repository(onnx_file, tmp_path_factory):
 
 @pytest.fixture
 def lone(lone_repository, tmp_path):
-    """A server of its own, to be killed."""
+    """A server only for this test, which may kill it."""
     with TritonServer(lone_repository, tmp_path / "server.log") as running:
         yield running
 
@@ -36,58 +36,58 @@ def expected(settings_for):
         return engine.infer(random_tiles(8))
 
 
-def stream(engine, threads, stop, answers):
-    """Keep inferring the same tiles from several threads until told to stop."""
+def stream(engine, threads, stop, results):
+    """Keep inferring the same tiles from several threads until `stop` is set."""
     tiles = random_tiles(8)
 
     def work():
         while not stop.is_set():
-            answers.append(engine.infer(tiles))
+            results.append(engine.infer(tiles))
 
     pool = ThreadPoolExecutor(threads)
     return [pool.submit(work) for _ in range(threads)]
 
 
-def wait_for(answers, count):
+def wait_for(results, count):
     until = time.monotonic() + 30
-    while len(answers) < count and time.monotonic() < until:
+    while len(results) < count and time.monotonic() < until:
         time.sleep(0.02)
-    assert len(answers) >= count
+    assert len(results) >= count
 
 
 def test_kill_and_restart_in_a_stream_of_requests(lone, settings_for, expected, caplog):
     caplog.set_level(logging.INFO)
-    stop, answers = threading.Event(), []
+    stop, results = threading.Event(), []
     with open_engine(settings_for(lone.address, batch=2)) as engine:
-        futures = stream(engine, 3, stop, answers)
-        wait_for(answers, 3)
+        futures = stream(engine, 3, stop, results)
+        wait_for(results, 3)
         lone.kill()
         time.sleep(0.5)
-        before = len(answers)
+        before = len(results)
         lone.start()
-        wait_for(answers, before + 6)
+        wait_for(results, before + 6)
         stop.set()
         for future in futures:
             future.result(timeout=30)
-    for answer in answers:
-        np.testing.assert_array_equal(answer, expected)
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
     lines = [record.getMessage() for record in caplog.records]
     assert sum("trying again" in line for line in lines) == 1
     assert sum("is back after" in line for line in lines) == 1
 
 
 def test_two_servers_one_killed(lone, server, settings_for, expected):
-    stop, answers = threading.Event(), []
+    stop, results = threading.Event(), []
     with open_engine(settings_for(lone.address, server.address, batch=2)) as engine:
-        futures = stream(engine, 3, stop, answers)
-        wait_for(answers, 3)
+        futures = stream(engine, 3, stop, results)
+        wait_for(results, 3)
         lone.kill()
-        wait_for(answers, len(answers) + 6)
+        wait_for(results, len(results) + 6)
         stop.set()
         for future in futures:
             future.result(timeout=10)
-    for answer in answers:
-        np.testing.assert_array_equal(answer, expected)
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_hanging_server(lone, settings_for):
@@ -110,7 +110,7 @@ def test_hanging_server(lone, settings_for):
 
 
 def test_dead_model_process(lone, settings_for):
-    """This server does not restart it, answers 500 for ever, and says that the model is ready."""
+    """This server does not restart the process, replies 500 for ever, and says that the model is ready."""
     with open_engine(settings_for(lone.address, retries=2)) as engine:
         lone.kill_models()
         with pytest.raises(InferenceUnavailable, match=r"failed 3 times, last: \[500\].*Stub process.*is not healthy"):
@@ -135,6 +135,6 @@ def test_something_else_listens(settings_for, tmp_path):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
-        with pytest.raises(InferenceUnavailable, match=r"is no Triton HTTP server: it answers \[404\]"):
+        with pytest.raises(InferenceUnavailable, match=r"is not a Triton HTTP server: it answers \[404\]"):
             open_engine(settings_for(f"127.0.0.1:{other.server_address[1]}"))
         other.shutdown()

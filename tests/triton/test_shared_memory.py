@@ -1,4 +1,4 @@
-"""Tiles reach a real server through shared memory and in no HTTP body; where that cannot be, in HTTP bodies."""
+"""Tiles reach a real server through shared memory and in no HTTP body or, if that is impossible, in HTTP bodies."""
 
 import errno
 import json
@@ -27,13 +27,13 @@ from .proxy import Proxy
 
 SHM = Path("/dev/shm")
 COUNT = 5
-#: More than the words of a request, less than a row of ten pixels' worth of tiles.
-WORDS = 2000
+#: Bytes: more than the JSON of a request, less than the pixels of a tile.
+JSON_LIMIT = 2000
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(monkeypatch):
-    """No test may leave a slot. Its own names keep it apart from whatever else runs on the machine."""
+    """No test may leave a slot. Names of its own keep it apart from whatever else runs on the machine."""
     monkeypatch.setattr(slots, "PREFIX", f"nuclei-test-{uuid.uuid4().hex}-")
     yield
     assert not own_slots()
@@ -41,7 +41,7 @@ def _nothing_is_left(monkeypatch):
 
 @pytest.fixture
 def lone(onnx_file, tmp_path):
-    """A server of its own, to be killed."""
+    """A server only for this test, which may kill it."""
     add_shipped_model(tmp_path / "repository", onnx_file)
     with TritonServer(tmp_path / "repository", tmp_path / "server.log") as running:
         yield running
@@ -68,14 +68,14 @@ def own_slots():
     return set(SHM.glob(f"{slots.PREFIX}*{slots.SUFFIX}"))
 
 
-def regions(server):
+def segments(server):
     with urllib.request.urlopen(f"http://{server.address}/v2/systemsharedmemory/status") as reply:
-        return {region["name"]: region["key"] for region in json.loads(reply.read() or b"[]")}
+        return {segment["name"]: segment["key"] for segment in json.loads(reply.read() or b"[]")}
 
 
 def after_the_trial(proxy):
-    """What was sent since the requests with a tile whose answer is known: at the start, and at the first use."""
-    large = [place for place, body in enumerate(proxy.inferences) if len(body) > WORDS]
+    """Return the inferences after the two with pixels in their bodies, which try the model and the shared memory."""
+    large = [place for place, body in enumerate(proxy.inferences) if len(body) > JSON_LIMIT]
     assert large == [0, 1]
     return [json.loads(body) for body in proxy.inferences[3:]]
 
@@ -101,27 +101,27 @@ def test_no_pixel_in_a_body_and_the_same_bytes(server, settings_for, expected, b
         assert all(source["shared_memory_region"].endswith("-exchange") for source in sources(requests))
         assert all("shared_memory_region" in request["outputs"][0]["parameters"] for request in requests)
     assert not fallbacks(caplog)
-    assert not any(name.startswith("nuclei-") for name in regions(server))
+    assert not any(name.startswith("nuclei-") for name in segments(server))
 
 
 @pytest.mark.parametrize("mode", ["r", "r+"])
-def test_a_store_in_shared_memory_is_read_where_it_is(server, settings_for, expected, store, mode):
+def test_tiles_in_shared_memory_are_read_where_they_are(server, settings_for, expected, store, mode):
     tiles = np.load(store, mmap_mode=mode)
     with Proxy(server.port) as proxy:
         with open_engine(settings_for(proxy.address, batch=2)) as engine:
             np.testing.assert_array_equal(engine.infer(tiles), expected)
             np.testing.assert_array_equal(engine.infer(tiles[3:4]), expected[3:4])
-            assert store.name in [key.removeprefix("/") for key in regions(server).values()]
+            assert store.name in [key.removeprefix("/") for key in segments(server).values()]
         found = sources(after_the_trial(proxy))
     head, tile = tiles.offset, SIZE * SIZE * 3
     assert head > 0
     assert [source["shared_memory_offset"] for source in found] == [head + n * tile for n in (0, 2, 4, 3)]
     assert len({source["shared_memory_region"] for source in found}) == 1
     assert not found[0]["shared_memory_region"].endswith("-exchange")
-    assert not any(name.startswith("nuclei-") for name in regions(server))
+    assert not any(name.startswith("nuclei-") for name in segments(server))
 
 
-def test_what_is_not_the_store_as_it_lies_there_goes_through_a_slot(server, settings_for, expected, store):
+def test_arrays_other_than_the_mapped_file_go_through_a_slot(server, settings_for, expected, store):
     tiles = np.load(store, mmap_mode="r")
     changed = np.load(store, mmap_mode="c")
     changed[0] = 255 - changed[0]
@@ -154,12 +154,12 @@ def test_two_engines_on_one_store(server, settings_for, expected, store):
                 np.testing.assert_array_equal(two.infer(tiles), expected)
             found = {source["shared_memory_region"] for source in sources(after_the_trial(proxy))}
             assert [name.endswith("-exchange") for name in found] == [False]
-        # the other one has taken the region away
+        # the other engine has unregistered the segment
         np.testing.assert_array_equal(one.infer(tiles), expected)
 
 
 @pytest.mark.parametrize(("name", "output"), [("planar", "sigmoid"), ("logit", "logit")])
-def test_colours_first_floats_without_batches(server, settings_for, nets_folder, store, name, output):
+def test_channels_first_floats_without_batches(server, settings_for, nets_folder, store, name, output):
     with open_engine(settings_for(name=name, output=output, repository=nets_folder)) as engine:
         expected = engine.infer(random_tiles(COUNT))
     with Proxy(server.port) as proxy:
@@ -173,13 +173,13 @@ def test_from_many_threads(server, settings_for, expected, store):
     with Proxy(server.port) as proxy:
         engine = open_engine(settings_for(proxy.address, batch=2, in_flight=3))
         with engine, ThreadPoolExecutor(5) as pool:
-            for answer in list(pool.map(engine.infer, [stored, tiles] * 10)):
-                np.testing.assert_array_equal(answer, expected)
+            for result in list(pool.map(engine.infer, [stored, tiles] * 10)):
+                np.testing.assert_array_equal(result, expected)
             assert len(own_slots()) <= 3
         after_the_trial(proxy)
 
 
-def test_not_if_it_is_not_wanted(server, settings_for, expected):
+def test_shared_memory_can_be_switched_off(server, settings_for, expected):
     with Proxy(server.port) as proxy:
         with open_engine(settings_for(proxy.address, shared_memory=False)) as engine:
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
@@ -192,20 +192,20 @@ def test_not_if_it_is_not_wanted(server, settings_for, expected):
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_killed_and_restarted_it_is_told_again(lone, settings_for, expected, store, caplog, stored):
+def test_a_server_that_restarts_gets_the_segments_again(lone, settings_for, expected, store, caplog, stored):
     caplog.set_level(logging.INFO)
     tiles = np.load(store, mmap_mode="r") if stored else random_tiles(COUNT)
-    stop, answers = threading.Event(), []
+    stop, results = threading.Event(), []
 
     def work():
         while not stop.is_set():
-            answers.append(engine.infer(tiles))
+            results.append(engine.infer(tiles))
 
     def wait_for(count):
         until = time.monotonic() + 60
-        while len(answers) < count and time.monotonic() < until and not any(f.done() for f in futures):
+        while len(results) < count and time.monotonic() < until and not any(f.done() for f in futures):
             time.sleep(0.02)
-        assert len(answers) >= count
+        assert len(results) >= count
 
     with Proxy(lone.port) as proxy:
         engine = open_engine(settings_for(proxy.address, batch=2))
@@ -215,23 +215,23 @@ def test_killed_and_restarted_it_is_told_again(lone, settings_for, expected, sto
                 wait_for(6)
                 lone.kill()
                 time.sleep(0.3)
-                before = len(answers)
+                before = len(results)
                 lone.start()
                 wait_for(before + 12)
             finally:
                 stop.set()
             for future in futures:
                 future.result(timeout=60)
-            assert any(name.endswith("-exchange") for name in regions(lone))
-        assert [body for body in proxy.inferences if len(body) > WORDS] == proxy.inferences[:2]
-    for answer in answers:
-        np.testing.assert_array_equal(answer, expected)
+            assert any(name.endswith("-exchange") for name in segments(lone))
+        assert [body for body in proxy.inferences if len(body) > JSON_LIMIT] == proxy.inferences[:2]
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
     lines = [record.getMessage() for record in caplog.records]
     assert sum("trying again" in line for line in lines) == 1
     assert not fallbacks(caplog)
 
 
-def test_regions_that_somebody_else_takes_away(server, settings_for, expected):
+def test_segments_that_another_client_unregisters(server, settings_for, expected):
     with open_engine(settings_for(server.address, retries=0)) as engine:
         for _ in range(3):
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
@@ -244,7 +244,7 @@ def refuse(path, _):
 
 
 def pretend(path, body):
-    """Answer like a server with another memory: everything is accepted, and written elsewhere."""
+    """Reply like a server with another memory, which accepts everything and writes elsewhere."""
     if path.endswith("/register"):
         return 200, {}
     if path.endswith("/infer") and b"shared_memory_region" in body:
@@ -263,17 +263,17 @@ def without(path, _):
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("reply", "reason"),
     [
         (refuse, "shared memory is switched off"),
-        (pretend, "an answer through it is wrong"),
+        (pretend, "the maps of a trial tile are wrong"),
         (old, "version is 2.49.0"),
         (without, "does not have the extension"),
     ],
 )
-def test_a_server_that_does_not_share_gets_http_bodies(server, settings_for, expected, store, caplog, answer, reason):
+def test_a_server_that_does_not_share_gets_http_bodies(server, settings_for, expected, store, caplog, reply, reason):
     caplog.set_level(logging.DEBUG)
-    with Proxy(server.port, answer) as proxy, open_engine(settings_for(proxy.address, retries=0)) as engine:
+    with Proxy(server.port, reply) as proxy, open_engine(settings_for(proxy.address, retries=0)) as engine:
         for tiles in (random_tiles(COUNT), np.load(store, mmap_mode="r")):
             np.testing.assert_array_equal(engine.infer(tiles), expected)
         assert not own_slots()
@@ -284,7 +284,7 @@ def test_a_server_that_does_not_share_gets_http_bodies(server, settings_for, exp
     assert line.levelno == logging.INFO
 
 
-def test_a_server_that_forgets_at_once_gets_http_bodies(server, settings_for, expected, caplog):
+def test_a_server_that_forgets_segments_gets_http_bodies(server, settings_for, expected, caplog):
     caplog.set_level(logging.INFO)
 
     def forget(path, body):
@@ -301,11 +301,11 @@ def test_a_server_that_forgets_at_once_gets_http_bodies(server, settings_for, ex
     assert len(fallbacks(caplog)) == 1
 
 
-@pytest.mark.parametrize("room", [0, 1])
-def test_too_little_room(server, settings_for, expected, monkeypatch, caplog, room):
-    """Mocked, since nobody may fill the shared memory of the machine that runs the tests."""
+@pytest.mark.parametrize("slots_that_fit", [0, 1])
+def test_too_little_shared_memory(server, settings_for, expected, monkeypatch, caplog, slots_that_fit):
+    """Mocked, since a test must not fill the shared memory of the machine."""
     caplog.set_level(logging.INFO)
-    real, left = os.posix_fallocate, [None] * room
+    real, left = os.posix_fallocate, [None] * slots_that_fit
 
     def full(*arguments):
         if not left:
@@ -316,8 +316,8 @@ def test_too_little_room(server, settings_for, expected, monkeypatch, caplog, ro
     monkeypatch.setattr(os, "posix_fallocate", full)
     engine = open_engine(settings_for(server.address, batch=1))
     with engine, ThreadPoolExecutor(4) as pool:
-        for answer in list(pool.map(engine.infer, [random_tiles(COUNT)] * 8)):
-            np.testing.assert_array_equal(answer, expected)
+        for result in list(pool.map(engine.infer, [random_tiles(COUNT)] * 8)):
+            np.testing.assert_array_equal(result, expected)
     (line,) = fallbacks(caplog)
     assert "No space left on device" in line.getMessage()
 
@@ -330,7 +330,7 @@ def test_no_shared_memory_at_all(server, settings_for, expected, monkeypatch, tm
     assert len(fallbacks(caplog)) == 1
 
 
-def test_a_late_answer_spoils_no_other(lone, settings_for, expected):
+def test_late_outputs_do_not_change_others(lone, settings_for, expected):
     with open_engine(settings_for(lone.address, deadline=2.0, retries=0)) as engine:
         np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
         (first,) = own_slots()
@@ -342,21 +342,21 @@ def test_a_late_answer_spoils_no_other(lone, settings_for, expected):
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
         (second,) = own_slots()
         assert second != first
-        assert first.name not in regions(lone)
+        assert first.name not in segments(lone)
 
 
-def test_while_late_answers_may_come_no_more_memory_is_taken_than_allowed(server, settings_for, expected):
-    """The server's part in this is played: it says that it still uses what it was asked to let go of."""
+def test_slots_that_late_outputs_may_reach_count_for_the_limit(server, settings_for, expected):
+    """The proxy plays the server, which says that it still uses what it should unregister."""
     held, used, over = threading.Event(), threading.Event(), threading.Event()
 
-    def answer(path, body):
+    def reply(path, body):
         if path.endswith("/infer") and held.is_set():
-            over.wait()  # and goes on to the server when nobody waits for it any more
+            over.wait()  # and is passed on to the server when no client waits for it any more
         if path.endswith("/unregister") and used.is_set():
             return 500, {"error": "Cannot unregister shared memory region, it is currently in use."}
         return None
 
-    with Proxy(server.port, answer) as proxy:
+    with Proxy(server.port, reply) as proxy:
         engine = open_engine(settings_for(proxy.address, deadline=2.0, retries=0, in_flight=2))
         with engine:
             held.set()
@@ -367,15 +367,15 @@ def test_while_late_answers_may_come_no_more_memory_is_taken_than_allowed(server
             assert not own_slots()
             held.clear()
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
-            assert len(proxy.inferences[-1]) > WORDS
+            assert len(proxy.inferences[-1]) > JSON_LIMIT
             used.clear()
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
-            assert len(proxy.inferences[-1]) < WORDS
+            assert len(proxy.inferences[-1]) < JSON_LIMIT
         over.set()
-    assert not any(name.startswith("nuclei-") for name in regions(server))
+    assert not any(name.startswith("nuclei-") for name in segments(server))
 
 
-def test_close_waits_for_no_server(lone, settings_for):
+def test_close_does_not_wait_for_a_hanging_server(lone, settings_for):
     engine = open_engine(settings_for(lone.address))
     engine.infer(random_tiles(1))
     lone.hang()
@@ -402,23 +402,23 @@ sys.stdin.read()
 """
 
 
-def test_what_a_killed_process_left_is_removed(server, settings_for, expected, store):
+def test_leftovers_of_a_killed_process_are_removed(server, settings_for, expected, store):
     command = [sys.executable, "-c", KILLED, server.address, str(store), slots.PREFIX]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "inferred\n"
         (left,) = own_slots()
         with open_engine(settings_for(server.address)) as engine:
             engine.infer(random_tiles(1))
-            assert left in own_slots(), "its owner is still alive"
+            assert left in own_slots(), "its process is still running"
         process.send_signal(signal.SIGKILL)
     assert own_slots() == {left}
-    assert left.name in regions(server)
+    assert left.name in segments(server)
     other = store.with_name(f"test-nuclei-{uuid.uuid4().hex}-tiles.npy")
     store.rename(other)
     try:
         with open_engine(settings_for(server.address)) as engine:
             np.testing.assert_array_equal(engine.infer(random_tiles(COUNT)), expected)
             assert left not in own_slots()
-            assert set(regions(server)) == {slot.name for slot in own_slots()}
+            assert set(segments(server)) == {slot.name for slot in own_slots()}
     finally:
         other.rename(store)

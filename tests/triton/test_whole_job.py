@@ -1,4 +1,4 @@
-"""The whole job with a real server: the embedded engine's bytes, also when the server is killed in the middle."""
+"""A whole run with a real server gives the embedded engine's bytes, even if the server is killed in the middle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE, MAPS = ("tiles", "TYPE_UINT8", [-1, -1, 3]), ("masks", "TYPE_UINT8", [-1,
 
 @pytest.fixture
 def small_tiles(arguments: list[str], dark_config: Path, tmp_path: Path) -> list[str]:
-    """Tiles of 64 pixels, one a request, all of them inferred: 88 requests."""
+    """Tiles of 64 pixels, one per request, all of them inferred: 88 requests."""
     folder = tmp_path / "config"
     folder.mkdir()
     text = (dark_config / "config.yaml").read_text()
@@ -30,7 +30,7 @@ def small_tiles(arguments: list[str], dark_config: Path, tmp_path: Path) -> list
 
 @pytest.fixture
 def dark_server(dark_config: Path, tmp_path: Path) -> Iterator[TritonServer]:
-    """A server of the embedded engine's model that takes 0.05 s a request."""
+    """A server with the embedded engine's model that takes 0.05 s longer for each request."""
     repository = tmp_path / "repository"
     add_model(
         repository, NAME, dark_config / "models" / NAME / "1" / "model.onnx", IMAGE, [MAPS], max_batch=8, delay=0.05
@@ -64,9 +64,9 @@ def test_a_server_killed_and_started_again_in_the_middle_of_a_run(
         time.sleep(0.5)
         assert process.poll() is None
         dark_server.start()
-        _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert "is back after" in told
+        _, log = process.communicate(timeout=120)
+    assert process.returncode == 0, log
+    assert "is back after" in log
     assert run(*small_tiles, "--output-path", tmp_path / "embedded").code == 0
     assert digest(tmp_path / "out") == digest(tmp_path / "embedded")
 
@@ -84,9 +84,9 @@ def test_a_server_that_stays_away_ends_the_run_and_the_work_is_kept(
         while process.poll() is None and not (journal.exists() and journal.stat().st_size > 20_000):
             time.sleep(0.005)
         dark_server.kill()
-        _, told = process.communicate(timeout=120)
-    assert process.returncode == 16, told
-    assert "Traceback" not in told
+        _, log = process.communicate(timeout=120)
+    assert process.returncode == 16, log
+    assert "Traceback" not in log
     assert names(tmp_path / "out") == [".run"]
     dark_server.start()
     again = run(*small_tiles, **server)
@@ -98,7 +98,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_work_is_kept(
 def test_a_model_of_another_shape(
     run: Run, arguments: list[str], server: TritonServer, nets_folder: Path, tmp_path: Path
 ) -> None:
-    """Colours first, float, one probability, fixed size, no batching."""
+    """Channels first, float, one probability map, fixed size, no batches."""
     (tmp_path / "config.yaml").write_text(f"models: {{repository: {nets_folder}, input_scale: 0.00392156862745098}}\n")
     odd = [*arguments, "--config-path", str(tmp_path), "-m", "planar"]
     done = run(*odd, NVIDIA_CLARA_TRTISURI=server.address)

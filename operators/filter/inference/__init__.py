@@ -1,4 +1,4 @@
-"""Inference: the port, and the engines behind it."""
+"""Inference: the interface `Engine`, and the engines that implement it."""
 
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
 from nuclei_segmentation.shared.errors import ModelError
@@ -8,21 +8,23 @@ __all__ = ["Engine", "ModelInfo", "describe_model", "open_engine"]
 
 
 def open_engine(settings: Settings) -> Engine:
-    """Open the engine that the settings ask for, and try it with one inference.
+    """Open the engine that the settings name, and try its model with one tile.
 
     Parameters
     ----------
     settings : Settings
-        Triton where `Settings.triton_servers` names servers, else the embedded engine; never one in place of the
-        other.
+        The engine is Triton if `Settings.triton_servers` names servers, and the embedded engine otherwise. Neither
+        ever replaces the other.
 
     Returns
     -------
     Engine
-        An engine whose model fits; close it after use.
+        An engine whose model fits. Close it after use.
 
     Raises
     ------
+    UsageError
+        The address of a server is not ``host:port``.
     ModelError
         The model is missing or unfit.
     InferenceUnavailable
@@ -53,10 +55,10 @@ def describe_model(settings: Settings) -> str:
     """
     if settings.triton_servers:
         return f"{settings.model_name} on Triton at {', '.join(settings.triton_servers)}"
-    from nuclei_segmentation.operators.filter.inference.embedded.engine import choose_model
+    from nuclei_segmentation.operators.filter.inference.embedded.model_files import choose_model
 
     try:
-        chosen = choose_model(settings)
+        chosen, precision = choose_model(settings)
     except ModelError:  # opening it says why
         return f"{settings.model_name} (missing)"
-    return f"{settings.model_name} ({chosen.precision}, SHA-256 {chosen.digest[:12]})"
+    return f"{settings.model_name} ({precision}, SHA-256 {chosen.sha256[:12]})"

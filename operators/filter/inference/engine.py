@@ -1,4 +1,4 @@
-"""The port to inference: what every engine offers, and what is known of a model."""
+"""The interface of all engines, and what they report about their model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nuclei_segmentation.shared.runtime.closing import Closing
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is known of the model behind an engine.
+    """What an engine reports about its model.
 
     Attributes
     ----------
@@ -20,19 +20,18 @@ class ModelInfo:
     engine : str
         ``embedded``, ``triton`` or ``mock``.
     identity : str
-        Names the model's exact content for the run key: the SHA-256 of the model file with the precision for the
-        embedded engine; what the server tells (name, version, platform, tensors) for Triton.
+        Identifies the model's exact content, for the run key. Embedded engine: the SHA-256 of the model file, and the
+        precision. Triton: a hash of what the server reports (name, versions, platform, tensors, configuration).
     channels : tuple of str
-        Names of the maps' channels; the first is ``nucleus``.
+        Names of the maps; the first is ``nucleus``.
     halo : int or None
-        Pixels around a point on which the model's answer there depends, rounded up to what makes tiling exact; None
-        where the graph is not at hand.
+        Pixels to cut off at each side of a tile so that tiling is exact; None if the receptive field is unknown.
     batch : int
-        Tiles per request that suit the engine and model.
+        Tiles per request that suit the engine and the model.
     mpp : tuple of float or None
-        The range of µm per pixel that the model was made for, or None.
+        Lowest and highest µm per pixel that the model was trained for; None if unknown.
     grid : int or None
-        With a halo, tiling is exact only where tiles start at multiples of this and their size is one; None as `halo`.
+        Tiling is exact only if tiles start at multiples of this number and their size is one; None as for `halo`.
     """
 
     name: str
@@ -46,15 +45,15 @@ class ModelInfo:
 
 
 class Engine(Closing):
-    """Something that turns tiles into maps. `infer` may be called from several threads at once.
+    """Turns tiles into maps. Several threads may call `infer` at once.
 
     Attributes
     ----------
     info : ModelInfo
-        What is known of the model.
+        The model.
     in_flight : int or None
-        Calls of `infer` worth having under way at once where the work is done elsewhere (a server); None where it is
-        done by the calling thread, so that the number of workers decides.
+        For a server: how many calls of `infer` are worth having under way at once. None if the calling thread does the
+        work, so that the number of workers decides.
     """
 
     info: ModelInfo
@@ -72,18 +71,18 @@ class Engine(Closing):
         Returns
         -------
         numpy.ndarray
-            (b, T, T, C) uint8; probability times 255, rounded.
+            (b, T, T, C) uint8: probability times 255, rounded.
 
         Raises
         ------
         ModelError
             The model does not do what its metadata says.
         InferenceUnavailable
-            The server did not answer in time, however often it was asked.
+            The server failed in all attempts.
         """
 
     def memory_needed(self, tile: int, workers: int) -> int:
-        """Return the bytes of anonymous memory that inference takes in this process; 0 where a server does it.
+        """Return how much anonymous memory inference takes in this process.
 
         Parameters
         ----------
@@ -91,9 +90,14 @@ class Engine(Closing):
             Side of a tile in pixels.
         workers : int
             Calls of `infer` at once.
+
+        Returns
+        -------
+        int
+            Bytes.
         """
         return 0
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what the engine holds."""

@@ -1,4 +1,4 @@
-"""An engine without a model: to test what happens when inference fails, and to measure everything but inference."""
+"""An engine without a model, for tests of failing inference and for benchmarks of everything except inference."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
 from nuclei_segmentation.shared.batches import Pixels
 
-#: What may happen at a call: raise this, wait so many seconds first, or answer with these maps.
+#: What may happen at a call: an exception to raise, seconds to wait before the result, or another function's result.
 Fault = BaseException | float | Callable[[Pixels], Pixels]
 
 
-def nothing(pixels: Pixels) -> Pixels:
+def no_nuclei(pixels: Pixels) -> Pixels:
     """Find no nuclei: (b, T, T, 3) uint8 to (b, T, T, 2) uint8 zeros."""
     return np.zeros((*pixels.shape[:3], 2), np.uint8)
 
 
 def darkness(pixels: Pixels) -> Pixels:
-    """Take what is dark for nuclei: (b, T, T, 3) uint8 to (b, T, T, 2) uint8, 255 where red is below 128."""
-    maps = nothing(pixels)
+    """Call dark pixels nuclei: (b, T, T, 3) uint8 to (b, T, T, 2) uint8, 255 where red is below 128."""
+    maps = no_nuclei(pixels)
     maps[..., 0] = np.where(pixels[..., 0] < 128, 255, 0)
     return maps
 
 
 class MockEngine(Engine):
-    """Answers with a function of the pixels, but for some calls.
+    """Returns a function of the pixels, or fails at chosen calls.
 
     Parameters
     ----------
@@ -43,15 +43,17 @@ class MockEngine(Engine):
 
     Attributes
     ----------
-    calls, tiles : int
-        How many there were.
+    calls : int
+        How often `infer` was called.
+    tiles : int
+        How many tiles it was given.
     closed : bool
         Whether `close` was called.
     """
 
     def __init__(
         self,
-        function: Callable[[Pixels], Pixels] = nothing,
+        function: Callable[[Pixels], Pixels] = no_nuclei,
         faults: Mapping[int, Fault] | None = None,
         *,
         in_flight: int | None = None,
@@ -80,5 +82,5 @@ class MockEngine(Engine):
         return self._function(pixels)
 
     def close(self) -> None:
-        """Note that it was called."""
+        """Set `closed`."""
         self.closed = True

@@ -1,4 +1,4 @@
-"""The count over tiles is that of the whole map, whatever the tiles, their order and the threads."""
+"""Counting tile by tile gives the number of the whole map, whatever the tiles, their order and the threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nuclei_segmentation.operators.filter.count import NucleusCount
-from nuclei_segmentation.operators.filter.nuclei import SPECK, instances, label_seeds, seeds
+from nuclei_segmentation.operators.filter.nuclei import SMALLEST_SEED, instances, label_seeds, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
 
@@ -17,7 +17,7 @@ CHANNELS = ("nucleus", "distance")
 
 
 def whole_map(height: int, width: int, seed: int) -> Pixels:
-    """Return maps full of pieces: specks, discs, worms over many tiles, rings; some meet at corners only."""
+    """Return maps full of pieces: specks, discs, rings, worms over many tiles; some touch only at corners."""
     random = np.random.default_rng(seed)
     noise = cv2.GaussianBlur(random.standard_normal((height, width), np.float32), (0, 0), 2.0)
     pieces = noise > 0.3 * noise.std()
@@ -28,22 +28,22 @@ def whole_map(height: int, width: int, seed: int) -> Pixels:
 
 
 def count_in_whole(maps: Pixels) -> int:
-    sizes = np.bincount(label_seeds(seeds(maps, CHANNELS)).ravel())[1:]
-    return int((sizes >= SPECK).sum())
+    sizes = np.bincount(label_seeds(seed_pixels(maps, CHANNELS)).ravel())[1:]
+    return int((sizes >= SMALLEST_SEED).sum())
 
 
 def count_in_tiles(maps: Pixels, tile: int, overlap: int, seed: int, threads: int) -> int:
     height, width = maps.shape[:2]
     grid = TileGrid(width, height, tile, overlap)
-    foreground = np.array(list(grid), np.int32)
-    count = NucleusCount(grid, foreground, CHANNELS)
+    tile_positions = np.array(list(grid), np.int32)
+    count = NucleusCount(grid, tile_positions, CHANNELS)
     padded = np.pad(maps, ((0, 2 * tile), (0, 2 * tile), (0, 0)), constant_values=255)
 
-    def add(index: int) -> None:
-        region = grid.region(*foreground[index].tolist())
-        count.add(index, padded[region.y : region.bottom, region.x : region.right])
+    def add(tile_id: int) -> None:
+        region = grid.region(*tile_positions[tile_id].tolist())
+        count.add(tile_id, padded[region.y : region.bottom, region.x : region.right])
 
-    order = np.random.default_rng(seed).permutation(len(foreground)).tolist()
+    order = np.random.default_rng(seed).permutation(len(tile_positions)).tolist()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(add, order))
     return count.total
@@ -65,10 +65,10 @@ def test_a_nucleus_on_a_corner_of_four_tiles_is_one() -> None:
     assert count_in_tiles(maps, 32, 0, 0, 1) == 1
 
 
-def test_a_piece_that_meets_another_at_a_corner_of_tiles_only() -> None:
+def test_a_piece_that_touches_another_only_at_a_corner_of_tiles() -> None:
     maps = np.zeros((64, 64, 2), np.uint8)
     maps[24:32, 24:32] = maps[32:40, 32:40] = 255
-    maps[8:16, 32:40] = 255  # beside the border, and alone
+    maps[8:16, 32:40] = 255  # next to the border, and alone
     assert count_in_tiles(maps, 32, 0, 0, 1) == count_in_whole(maps) == 2
 
 
@@ -79,8 +79,8 @@ def test_a_speck_at_a_border_counts_with_its_other_half() -> None:
     assert count_in_tiles(maps, 32, 0, 0, 1) == count_in_whole(maps) == 1
 
 
-def test_tiles_that_never_come_divide() -> None:
-    """Background, and places that could not be read, are not nuclei."""
+def test_tiles_that_never_arrive_divide() -> None:
+    """Background and tiles that could not be read are not nuclei."""
     grid = TileGrid(96, 32, 32)
     maps = np.full((32, 32, 2), 255, np.uint8)
     count = NucleusCount(grid, np.array([(0, 0), (0, 2)], np.int32), CHANNELS)

@@ -1,4 +1,4 @@
-"""What a user is told of tile borders must be true: the advice, taken, is exact."""
+"""What a run says about tile borders must be true: the options that it recommends make them exact."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_the_advice_is_exact(halo: int, steps: int, tile: int, caplog: pytest.Lo
     explain_overlap(TileGrid(5000, 5000, tile, 16), model(halo, steps))
     if "not exact" not in caplog.text:
         return
-    advice = re.search(r"so (?:-t (\d+) )?-o (\d+) would be", caplog.text)
+    advice = re.search(r"; (?:-t (\d+) )?-o (\d+) makes them exact", caplog.text)
     assert advice is not None
     caplog.clear()
     explain_overlap(TileGrid(5000, 5000, int(advice[1] or tile), int(advice[2])), model(halo, steps))
     assert "tile borders are exact" in caplog.text
 
 
-def test_an_unknown_reach_is_admitted(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_receptive_field_is_admitted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     explain_overlap(TileGrid(5000, 5000, 256, 64), model(None, None))
     assert "is unknown" in caplog.text

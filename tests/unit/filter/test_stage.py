@@ -1,4 +1,4 @@
-"""filter infers what is missing, and nothing else."""
+"""filter infers the tiles whose maps are missing, and no others."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def collect(engine: MockEngine, journal: Journal, size: int, damaged: set[int]) 
 
 @pytest.mark.parametrize("size", [1, 4, 64])
 @pytest.mark.parametrize("in_flight", [None, 3])
-def test_only_tiles_that_are_neither_kept_nor_damaged_are_inferred(
+def test_only_tiles_that_are_neither_saved_nor_damaged_are_inferred(
     tmp_path: Path, size: int, in_flight: int | None
 ) -> None:
-    kept, damaged = {0, 5, 6, 7, 22}, {3, 8}
+    saved, damaged = {0, 5, 6, 7, 22}, {3, 8}
     with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
-        for tile_ids in kept:
-            journal.add(tile_ids, np.full((SIDE, SIDE, 2), tile_ids, np.uint8))
+        for tile_id in saved:
+            journal.add(tile_id, np.full((SIDE, SIDE, 2), tile_id, np.uint8))
     with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
         engine = MockEngine(darkness, in_flight=in_flight)
         maps = collect(engine, journal, size, damaged)
-        assert engine.tiles == COUNT - len(kept) - len(damaged)
-        assert len(journal) == COUNT - len(damaged), "what is inferred is kept; what is damaged is not"
-    for tile_ids in range(COUNT):
-        expected = darkness(tiles()[tile_ids : tile_ids + 1])[0]
-        if tile_ids in kept:
-            expected[...] = tile_ids
-        elif tile_ids in damaged:
+        assert engine.tiles == COUNT - len(saved) - len(damaged)
+        assert len(journal) == COUNT - len(damaged), "inferred maps are saved; those of damaged tiles are not"
+    for tile_id in range(COUNT):
+        expected = darkness(tiles()[tile_id : tile_id + 1])[0]
+        if tile_id in saved:
+            expected[...] = tile_id
+        elif tile_id in damaged:
             expected[...] = 0
-        np.testing.assert_array_equal(maps[tile_ids], expected)
+        np.testing.assert_array_equal(maps[tile_id], expected)
 
 
-def test_what_was_inferred_before_a_failure_is_kept(tmp_path: Path) -> None:
+def test_maps_inferred_before_a_failure_are_saved(tmp_path: Path) -> None:
     with Journal(tmp_path / "maps", (SIDE, SIDE, 2)) as journal:
         engine = MockEngine(darkness, {11: InferenceUnavailable("gone")})
         with pytest.raises(InferenceUnavailable):

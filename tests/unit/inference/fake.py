@@ -1,4 +1,4 @@
-"""A server that speaks the protocol and fails as told, for what a real one does too rarely."""
+"""A server that speaks the protocol and fails on purpose, as a real one does too rarely."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ OUTPUT = {"name": "masks", "datatype": "UINT8", "shape": [-1, -1, -1, 2]}
 
 
 class FakeTriton:
-    """Answers (b, T, T, 2): 255 minus the first two colours.
+    """Returns (b, T, T, 2): 255 minus the first two channels.
 
-    `faults` maps the n-th inference, from 1, to a fault: a status, or one of the words below; 'always' stands for all.
+    `faults` maps the n-th inference, counted from 1, to a fault: a status, or one of the words below. `always` is the
+    fault of all others.
     """
 
     def __init__(self, faults=None, always=None, port=0, versions=("1",), parameters=None, max_batch=8, busy=0):
@@ -47,7 +48,7 @@ class FakeTriton:
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self):
-        """Like a kill: the port is closed and so is every connection."""
+        """Close the port and every connection, as if the server were killed."""
         self.server.shutdown()
         self.server.server_close()
         with self.lock:
@@ -99,8 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v2/models/m/ready":
             self.reply(b"", 200 if fake.ready else 400)
         elif self.path == "/v2/models/m":
-            about = {"name": "m", "versions": fake.versions, "platform": "fake"}
-            self.reply({**about, "inputs": [INPUT], "outputs": [OUTPUT]})
+            metadata = {"name": "m", "versions": fake.versions, "platform": "fake"}
+            self.reply({**metadata, "inputs": [INPUT], "outputs": [OUTPUT]})
         elif self.path == "/v2/models/m/config":
             parameters = {key: {"string_value": value} for key, value in fake.parameters.items()}
             self.reply({"max_batch_size": fake.max_batch, "parameters": parameters})
@@ -156,10 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
         output = {**OUTPUT, "shape": maps.shape, "parameters": {"binary_data_size": len(data)}}
         if fault == "lies":
             data = data[:-10]
-        answer = {"id": "another" if fault == "wrong id" else head["id"], "outputs": [output]}
+        message = {"id": "another" if fault == "wrong id" else head["id"], "outputs": [output]}
         if fault == "no outputs":
-            del answer["outputs"]
-        text = b"{" if fault == "bad json" else json.dumps(answer).encode()
+            del message["outputs"]
+        text = b"{" if fault == "bad json" else json.dumps(message).encode()
         if fault == "half":
             self.send_response(200)
             self.send_header("Content-Length", str(len(text + data)))

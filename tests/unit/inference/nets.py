@@ -1,4 +1,4 @@
-"""Small ONNX models for the tests: random U-Nets like the bundled model, and the odd ones out."""
+"""Small ONNX models for the tests: random U-Nets like the bundled model, and models of other layouts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Net:
         )
 
     def save(self, path, source, result, metadata=None):
-        """Write the graph; `source`, `result`: (name, TensorProto type, shape)."""
+        """Write the graph; `source` and `result` are (name, TensorProto type, shape)."""
         graph = helper.make_graph(
             self.nodes,
             "net",
@@ -74,7 +74,7 @@ class Net:
 
 
 def unet(path, base=4, depth=2, channels=2, seed=0, mode="nearest", spread=4.0):
-    """A U-Net with random weights and the bundled model's contract."""
+    """A U-Net with random weights, and the tensors and metadata of the bundled model."""
     net = Net(seed)
     x = net.op("Cast", net.op("Transpose", "tiles", perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
     x = net.op("Sub", net.op("Mul", x, net.constant(np.float32(2 / 255))), net.constant(np.float32(1)))
@@ -104,7 +104,7 @@ def unet(path, base=4, depth=2, channels=2, seed=0, mode="nearest", spread=4.0):
 
 
 def planar(path, size=256, batch=None, rank=3, dtype=TensorProto.FLOAT, ending="Sigmoid", channels=1, crop=0):
-    """Colours first, float in, one float map out; `rank` 3 has no batch axis; `ending` None gives raw sums."""
+    """A net with channels first, float input, one float map; `rank` 3 has no batch axis, `ending` None gives logits."""
     net = Net(7)
     x = "image"
     if dtype != TensorProto.FLOAT:

@@ -1,3 +1,5 @@
+"""The embedded engine: which model it uses, what it computes, and what it refuses."""
+
 import hashlib
 import re
 import subprocess
@@ -12,8 +14,8 @@ import pytest
 from onnx import TensorProto
 
 from nuclei_segmentation.operators.filter.inference import open_engine
-from nuclei_segmentation.operators.filter.inference.canary import canary_tile
-from nuclei_segmentation.operators.filter.inference.embedded import engine as embedded
+from nuclei_segmentation.operators.filter.inference.embedded import model_files
+from nuclei_segmentation.operators.filter.inference.trial import trial_tile
 from nuclei_segmentation.shared.errors import ModelError
 from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
 
@@ -60,17 +62,17 @@ def test_info(repository):
         info = engine.info
     assert (info.engine, info.channels, info.mpp) == ("embedded", ("nucleus", "distance"), (0.2, 0.6))
     assert (info.halo, info.grid) == (24, 4)
-    assert info.batch == 5, "as many tiles of this small net as fit 32 MiB"
+    assert info.batch == 5, "as many tiles of this small net as fit in 32 MiB"
     assert re.fullmatch(r"[0-9a-f]{64}:fp32", info.identity)
 
 
-def test_identity_is_that_of_the_content(repository, tmp_path):
+def test_the_identity_depends_on_the_content(repository, tmp_path):
     first = open_engine(settings_of(repository)).info.identity
     nets.unet(tmp_path / "other" / "1" / "model.onnx", seed=5)
     assert open_engine(settings_of(repository, "other")).info.identity != first
 
 
-def test_weights_in_a_file_beside_count_for_the_identity(repository):
+def test_weights_in_another_file_are_part_of_the_identity(repository):
     path = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=200)
     first = open_engine(settings_of(repository)).info
@@ -88,21 +90,21 @@ def test_weights_in_a_file_beside_count_for_the_identity(repository):
 def test_highest_version_by_number(repository):
     for version in ("2", "10", "draft"):
         nets.unet(repository / "segmentation_unet_nuclei" / version / "model.onnx", seed=int(version, 36))
-    assert embedded.find_model(repository, "segmentation_unet_nuclei").parent.name == "10"
+    assert model_files.find_model(repository, "segmentation_unet_nuclei").parent.name == "10"
 
 
-def test_missing_model_lists_what_is_there(repository, monkeypatch):
-    with pytest.raises(ModelError, match=r"model nuclei .* is missing: .* models there: segmentation_unet_nuclei$"):
+def test_missing_model_lists_the_available_ones(repository, monkeypatch):
+    with pytest.raises(ModelError, match=r"model nuclei .* is missing: .* available models: segmentation_unet_nuclei$"):
         open_engine(settings_of(repository, "nuclei"))
     for name in ("", "..", "a/b"):
         with pytest.raises(ModelError, match="not a model's name"):
             open_engine(settings_of(repository, name))
     with pytest.raises(ModelError, match="not a folder"):
         open_engine(settings_of(repository / "nowhere"))
-    monkeypatch.setattr(embedded, "REPOSITORIES", (repository / "a", repository / "b"))
+    monkeypatch.setattr(model_files, "DEFAULT_REPOSITORIES", (repository / "a", repository / "b"))
     with pytest.raises(ModelError, match=r"no model repository at .*a or .*b"):
         open_engine(settings_of(None))
-    monkeypatch.setattr(embedded, "REPOSITORIES", (repository / "a", repository))
+    monkeypatch.setattr(model_files, "DEFAULT_REPOSITORIES", (repository / "a", repository))
     open_engine(settings_of(None)).close()
 
 
@@ -154,7 +156,7 @@ def test_fixed_batch_of_half_floats(tmp_path):
         ({"size": 256}, "model odd: input 'image' .* use -t 256"),
     ],
 )
-def test_unfit_models_are_found_out_before_work_begins(tmp_path, kind, message):
+def test_unfit_models_are_refused_before_work_begins(tmp_path, kind, message):
     nets.planar(tmp_path / "odd" / "1" / "model.onnx", **{"size": 64, **kind})
     with pytest.raises(ModelError, match=message):
         open_engine(settings_of(tmp_path, "odd"))
@@ -179,7 +181,7 @@ def test_nucleus_comes_first_whatever_the_order_in_the_model(repository):
         np.testing.assert_array_equal(engine.infer(tiles(1)), as_is[..., ::-1])
     next(entry for entry in model.metadata_props if entry.key == "channels").value = "nucleus"
     onnx.save(model, path)
-    with pytest.raises(ModelError, match="answers with 2 channel"):
+    with pytest.raises(ModelError, match="names the channels 'nucleus', but it returns 2 maps"):
         open_engine(settings_of(repository))
 
 
@@ -188,12 +190,12 @@ def test_no_tiles_no_maps(repository):
         assert engine.infer(tiles(0)).shape == (0, 64, 64, 2)
 
 
-def test_canary_is_textured_and_always_the_same():
-    tile = canary_tile(80)
+def test_the_trial_tile_is_textured_and_always_the_same():
+    tile = trial_tile(80)
     assert tile.shape == (1, 80, 80, 3)
     assert tile.min() == 0
     assert tile.max() == 255
-    np.testing.assert_array_equal(tile, canary_tile(80))
+    np.testing.assert_array_equal(tile, trial_tile(80))
 
 
 def test_wrong_metadata_is_named(repository):
@@ -240,11 +242,9 @@ print(peak[0] - before, engine.memory_needed(tile, workers))
 def test_memory_is_as_estimated(tmp_path):
     nets.unet(tmp_path / "segmentation_unet_nuclei" / "1" / "model.onnx", base=16, depth=1)
     root = Path(__file__).parents[3]
-    answer = subprocess.run(
-        [sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True, cwd=root
-    )
-    peak, needed = map(int, answer.stdout.split())
-    # What the runtime itself takes when it is first used, some 25 MiB, is not the tensors'.
+    done = subprocess.run([sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True, cwd=root)
+    peak, needed = map(int, done.stdout.split())
+    # The runtime itself takes some 25 MiB when it is first used.
     assert 0.4 * needed < peak < needed + (40 << 20)
 
 
@@ -255,7 +255,7 @@ def test_triton_is_never_replaced_by_the_embedded_engine(repository):
 
 
 def quantised(repository, made_from):
-    """Put another net beside the one of the repository, as its int8 sibling."""
+    """Add another net to the repository, as the int8 sibling of the first."""
     path = repository / "segmentation_unet_nuclei_int8" / "3" / "model.onnx"
     nets.unet(path, seed=7)
     model = onnx.load(path)
@@ -269,7 +269,7 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_int8_sibling_is_used_unless_told_otherwise(repository):
+def test_the_int8_sibling_is_used_unless_the_settings_say_fp32(repository):
     own = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
     with open_engine(settings_of(repository)) as engine:
         plain = engine.infer(tiles(1))

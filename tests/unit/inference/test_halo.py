@@ -1,3 +1,5 @@
+"""The halo that is read from a graph is exact, and no smaller one is."""
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -21,7 +23,7 @@ def image_of(side, seed=0):
 
 
 def net_with(path, build):
-    """A net of one spatial part, as float bytes in and out: `build(net, x)` gets and returns N, 3, H, W."""
+    """Save a net with one spatial part: `build(net, x)` takes and returns N, 3, H, W."""
     net = nets.Net(3)
     x = net.op("Cast", net.op("Transpose", "tiles", perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
     x = build(net, x)
@@ -31,7 +33,7 @@ def net_with(path, build):
 
 
 def sum_conv(net, x, kernel, **attributes):
-    """All weights positive, so that nothing that is looked at cancels out."""
+    """All weights are positive, so that no dependence cancels out."""
     weight = net.rng.uniform(0.5, 1.5, (3, 3, kernel, kernel)).astype(np.float32)
     return net.op("Conv", x, net.constant(weight), kernel_shape=[kernel] * 2, **attributes)
 
@@ -103,9 +105,9 @@ PARTS = {
 def test_radius_of_one_operator_is_the_least_that_is_exact(tmp_path, part):
     build, radius, grid = PARTS[part]
     path = net_with(tmp_path / "model.onnx", build)
-    reach = receptive_field(onnx.load(path))
-    assert (reach.radius, reach.grid) == (radius, grid)
-    # What differs between a tile and the whole image, by distance from the tile's border.
+    field = receptive_field(onnx.load(path))
+    assert (field.radius, field.grid) == (radius, grid)
+    # How far from the tile's border the tile still differs from the whole image.
     whole, side = image_of(64), 24
     full = net_run_float(path, whole)
     wrong = 0
@@ -127,10 +129,10 @@ def net_run_float(path, image):
 @pytest.mark.parametrize("depth", [2, 3, 4])
 def test_tile_with_halo_equals_whole_image(tmp_path, depth, mode):
     path = nets.unet(tmp_path / "model.onnx", base=4, depth=depth, mode=mode, seed=1)
-    reach = receptive_field(onnx.load(path))
-    assert reach.grid == 2**depth
-    assert reach.halo % reach.grid == 0
-    halo, core = reach.halo, 48
+    field = receptive_field(onnx.load(path))
+    assert field.grid == 2**depth
+    assert field.halo % field.grid == 0
+    halo, core = field.halo, 48
     side = core + 2 * halo
     whole = image_of(side + 96)
     full = run(path, whole)
@@ -143,7 +145,7 @@ def test_tile_with_halo_equals_whole_image(tmp_path, depth, mode):
 
 
 def test_less_than_the_radius_is_not_exact(tmp_path):
-    """With positive weights and no saturation every pixel that is looked at shows."""
+    """With positive weights and no saturation, every pixel of the receptive field changes the result."""
 
     def build(net, x):
         x = sum_conv(net, x, 3, pads=[1] * 4)
@@ -168,8 +170,8 @@ def test_size_computed_from_a_skip_connection(tmp_path):
         sizes = net.op("Concat", channels, net.op("Slice", net.op("Shape", x), two, four), axis=0)
         return net.op("Resize", low, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")
 
-    reach = receptive_field(onnx.load(net_with(tmp_path / "model.onnx", build)))
-    assert (reach.radius, reach.grid) == (1, 2)
+    field = receptive_field(onnx.load(net_with(tmp_path / "model.onnx", build)))
+    assert (field.radius, field.grid) == (1, 2)
 
 
 GLOBAL = {
@@ -187,13 +189,13 @@ GLOBAL = {
 
 
 @pytest.mark.parametrize("kind", GLOBAL)
-def test_no_halo_for_what_looks_everywhere(tmp_path, kind):
+def test_no_halo_for_models_that_depend_on_the_whole_image(tmp_path, kind):
     path = net_with(tmp_path / "model.onnx", GLOBAL[kind])
     with pytest.raises(Unbounded):
         receptive_field(onnx.load(path))
 
 
-def test_channel_operators_have_no_reach(tmp_path):
+def test_channel_operators_do_not_extend_the_receptive_field(tmp_path):
     def build(net, x):
         x = net.op("Softmax", x, axis=1)
         one = net.op("Unsqueeze", net.op("ReduceMax", x, axes=[1], keepdims=0), net.constant(np.array([1])))

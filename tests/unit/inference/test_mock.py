@@ -8,7 +8,7 @@ from nuclei_segmentation.operators.filter.inference.mock import MockEngine, dark
 from nuclei_segmentation.shared.errors import InferenceUnavailable
 
 
-def test_faults_happen_at_their_call_and_only_there():
+def test_faults_happen_only_at_their_calls():
     tiles = np.zeros((2, 16, 16, 3), np.uint8)
     faults = {1: InferenceUnavailable("gone"), 2: 0.05, 3: lambda pixels: np.full((*pixels.shape[:3], 2), 7, np.uint8)}
     with MockEngine(darkness, faults) as engine:

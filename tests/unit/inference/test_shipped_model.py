@@ -1,4 +1,4 @@
-"""Every model in models/: Triton's configuration against the graph, and the graph against its promises."""
+"""Every model in models/: its configuration for Triton fits the graph, and the graph does what the metadata say."""
 
 import hashlib
 import re
@@ -69,9 +69,9 @@ def model(name):
 
 def test_configuration_fits_the_graph(config, model):
     types = {onnx.TensorProto.UINT8: "TYPE_UINT8"}
-    for told, real in ((config["input"], model.graph.input), (config["output"], model.graph.output)):
-        assert [entry["name"] for entry in told] == [entry.name for entry in real]
-        for entry, tensor in zip(told, real, strict=True):
+    for configured, real in ((config["input"], model.graph.input), (config["output"], model.graph.output)):
+        assert [entry["name"] for entry in configured] == [entry.name for entry in real]
+        for entry, tensor in zip(configured, real, strict=True):
             kind = tensor.type.tensor_type
             dims = [dim.dim_value or -1 for dim in kind.shape.dim]
             assert entry["data_type"] == types[kind.elem_type]
@@ -89,8 +89,8 @@ def test_size(name):
     assert (MODELS / name / "1" / "model.onnx").stat().st_size <= (2_500_000 if name.endswith(INT8) else 8_000_000)
 
 
-def test_a_sibling_is_of_the_model_beside_it_and_all_processors_agree_on_it(name, model):
-    """Weights of 7 bits: two products fit 16 bits, in which processors without VNNI add them."""
+def test_a_sibling_was_made_from_its_model_and_all_processors_agree_on_it(name, model):
+    """With weights of 7 bits, two products fit in the 16 bits in which processors without VNNI add them."""
     made_from = {entry.key: entry.value for entry in model.metadata_props}.get("quantised_from")
     assert (made_from is not None) == name.endswith(INT8)
     if made_from is not None:
@@ -105,17 +105,17 @@ def test_a_sibling_is_of_the_model_beside_it_and_all_processors_agree_on_it(name
         assert max(np.abs(array.astype(int)).max() for array in weights) <= 64
 
 
-def test_configuration_tells_what_the_metadata_tell(config, model):
-    told = {entry["key"]: entry["value"]["string_value"] for entry in config["parameters"]}
+def test_configuration_says_what_the_metadata_say(config, model):
+    configured = {entry["key"]: entry["value"]["string_value"] for entry in config["parameters"]}
     real = {entry.key: entry.value for entry in model.metadata_props}
-    assert told["channels"] == real["channels"]
-    assert told["channels"].split(",")[0] == "nucleus"
+    assert configured["channels"] == real["channels"]
+    assert configured["channels"].split(",")[0] == "nucleus"
     for key in ("mpp_min", "mpp_max"):
-        assert float(told[key]) == float(real[key])
-    reach = receptive_field(model)
-    assert int(told["halo"]) >= reach.halo
-    assert int(told["halo"]) % reach.grid == 0
-    assert int(told.get("grid", reach.grid)) == reach.grid
+        assert float(configured[key]) == float(real[key])
+    field = receptive_field(model)
+    assert int(configured["halo"]) >= field.halo
+    assert int(configured["halo"]) % field.grid == 0
+    assert int(configured.get("grid", field.grid)) == field.grid
 
 
 def test_halo_makes_tiles_equal_to_the_whole_image(name, model):
@@ -134,11 +134,11 @@ def test_halo_makes_tiles_equal_to_the_whole_image(name, model):
 
 def test_same_bytes_for_every_batch(name):
     tiles = np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), dtype=np.uint8)
-    answers = []
+    results = []
     for batch in (1, 4):
         models = ModelsSettings(MODELS)
         with open_engine(
             Settings(tile_size=128, model_name=name, models=models, inference=InferenceSettings(batch=batch))
         ) as engine:
-            answers.append(engine.infer(tiles))
-    np.testing.assert_array_equal(*answers)
+            results.append(engine.infer(tiles))
+    np.testing.assert_array_equal(*results)

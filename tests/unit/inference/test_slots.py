@@ -1,4 +1,4 @@
-"""Files in shared memory, without a server."""
+"""Slots: files in shared memory, without a server."""
 
 import errno
 import os
@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nuclei_segmentation.operators.filter.inference.contract import TensorSpec, make_plan
+from nuclei_segmentation.operators.filter.inference.tensor_plan import TensorSpec, make_plan
 from nuclei_segmentation.operators.filter.inference.triton import slots
-from nuclei_segmentation.operators.filter.inference.triton.slots import Layout, Slot, Stores, remove_leftovers
+from nuclei_segmentation.operators.filter.inference.triton.slots import Layout, Slot, remove_leftovers
 
 SHM = Path("/dev/shm")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(monkeypatch):
-    """No test may leave a slot. Its own names keep it apart from whatever else runs on the machine."""
+    """No test may leave a slot. Names of its own keep it apart from whatever else runs on the machine."""
     monkeypatch.setattr(slots, "PREFIX", f"nuclei-test-{uuid.uuid4().hex}-")
     yield
     assert not list(SHM.glob(f"{slots.PREFIX}*"))
@@ -36,66 +36,7 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def path():
-    file = SHM / f"test-nuclei-{uuid.uuid4().hex}-tiles.npy"
-    yield file
-    file.unlink(missing_ok=True)
-
-
-def content(place, size):
-    """What another process finds at a place that was found."""
-    store, offset = place
-    return (SHM / store.name).read_bytes()[offset : offset + size]
-
-
-@pytest.mark.parametrize("mode", ["r", "r+"])
-def test_where_a_view_of_a_store_lies(path, mode):
-    tiles = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
-    np.save(path, tiles)
-    stored, stores = np.load(path, mmap_mode=mode), Stores()
-    for view in (
-        stored,
-        stored[4:6],
-        stored[3:][2:4],
-        np.ascontiguousarray(stored[7:8]),
-        stored[5],
-        stored[1:2].view(),
-    ):
-        assert content(stores.find(view), view.nbytes) == view.tobytes()
-    assert stores.find(stored)[0].is_there
-
-
-def test_a_map_that_begins_in_the_middle_of_a_file(path):
-    path.write_bytes(np.random.default_rng(0).bytes(50_000))
-    part = np.memmap(path, np.uint8, "r", offset=12_345, shape=(300, 100))
-    assert content(Stores().find(part[200:]), 10_000) == part[200:].tobytes()
-
-
-def test_arrays_in_no_store(path, tmp_path):
-    tiles = np.zeros((3, 16, 16, 3), np.uint8)
-    np.save(path, tiles)
-    np.save(tmp_path / "elsewhere.npy", tiles)
-    stores, stored = Stores(), np.load(path, mmap_mode="r")
-    assert stores.find(tiles) is None
-    assert stores.find(np.array(stored)) is None
-    assert stores.find(stored[[0, 2]]) is None
-    assert stores.find(np.load(path, mmap_mode="c")) is None
-    assert stores.find(np.load(tmp_path / "elsewhere.npy", mmap_mode="r")) is None
-
-
-def test_a_store_whose_name_another_file_has_taken(path):
-    np.save(path, np.zeros((3, 16, 16, 3), np.uint8))
-    stored, known = np.load(path, mmap_mode="r"), Stores()
-    store, _ = known.find(stored)
-    path.unlink()
-    assert Stores().find(stored) is None
-    np.save(path, np.ones((3, 16, 16, 3), np.uint8))
-    assert Stores().find(stored) is None
-    assert not store.is_there
-
-
-def test_a_slot_is_ours_alone_and_goes():
+def test_only_this_user_may_open_a_slot_until_it_is_discarded():
     slot = Slot(10_000)
     file = SHM / slot.name
     assert (file.stat().st_size, file.stat().st_mode & 0o777) == (10_000, 0o600)
@@ -120,7 +61,7 @@ def test_the_slot_of_a_killed_process_is_removed():
     assert not left.exists()
 
 
-def test_no_room_leaves_nothing(monkeypatch):
+def test_too_little_memory_leaves_no_open_file(monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -151,22 +92,22 @@ def test_no_shared_memory(monkeypatch, tmp_path):
         ),
     ],
 )
-def test_the_tensors_of_a_request_fit_into_a_slot_side_by_side(source, results, batch, rows):
+def test_the_tensors_of_a_request_fit_into_a_slot_without_overlap(source, results, batch, rows):
     plan = make_plan([source], results, 64)
     layout = Layout.of(plan, batch)
     array = plan.encode(np.zeros((min(rows, 3), 64, 64, 3), np.uint8))
     spans = layout.spans("x", array.shape)
     end = array.nbytes
-    asked = array.shape[0] if plan.batched else 1
+    count = array.shape[0] if plan.batched else 1
     for span, spec in zip(spans, results, strict=True):
         maps = {"o": spec.shape.count(2) + 1, "a": 1, "b": 2}[spec.name]
-        assert span.size == asked * 64 * 64 * maps * np.dtype(spec.dtype).itemsize
+        assert span.size == count * 64 * 64 * maps * np.dtype(spec.dtype).itemsize
         assert span.offset >= end
         assert span.offset % 8 == 0
         end = span.offset + span.size
     assert end <= layout.size
 
 
-def test_an_answer_of_unknown_size_has_no_layout():
+def test_outputs_of_unknown_size_have_no_layout():
     source, result = TensorSpec("i", "uint8", (None, None, None, 3)), TensorSpec("o", "uint8", (None, None, None, None))
     assert Layout.of(make_plan([source], [result], 64), 8) is None

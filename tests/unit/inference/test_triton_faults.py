@@ -1,3 +1,5 @@
+"""Failing servers: what is retried, what ends the run, and with which message."""
+
 import logging
 import re
 import socket
@@ -11,7 +13,7 @@ import pytest
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import engine as triton
-from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection, Unanswered
+from nuclei_segmentation.operators.filter.inference.triton.connection import Connection, Unanswered
 from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError, UsageError
 from nuclei_segmentation.shared.settings import InferenceSettings, Settings
 from nuclei_segmentation.shared.settings.address import Address
@@ -53,14 +55,14 @@ FAULTS += ["reset", "hang", "half", "trickle", "wrong id", "empty", "lies", "no 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_passing_faults_are_got_over(fault, caplog):
+def test_passing_faults_are_overcome(fault, caplog):
     caplog.set_level(logging.INFO)
     with FakeTriton({2: fault, 4: fault, 5: fault}) as server, open_engine(settings(server)) as engine:
         check(engine)
         check(engine, seed=1)
         assert len(set(server.ids)) == len(server.ids)
     lines = [record.getMessage() for record in caplog.records]
-    # One line for each outage; a reset of a connection that was used before is none, unless the next is reset as well.
+    # One line for each outage. The reset of a used connection is no outage, unless the next connection is reset too.
     outages = 1 if fault == "reset" else 2
     assert sum("trying again" in line for line in lines) == outages
     assert sum("is back after" in line for line in lines) == outages
@@ -73,7 +75,7 @@ def test_lasting_faults_end_after_the_retries(fault):
         with pytest.raises(InferenceUnavailable, match=r"CLARA_TRITON_URI.* failed 3 times") as caught:
             check(engine)
         assert caught.value.exit_code == 16
-        # A reset of a connection that was used before is not counted.
+        # The reset of a connection that was used before does not count.
         assert server.inferences == 1 + 3 + (fault == "reset")
 
 
@@ -118,14 +120,14 @@ def test_nothing_listens():
     assert "asked 3 times" in str(caught.value)
 
 
-def test_restart_with_another_version_is_not_mixed_in():
+def test_a_restart_with_another_version_ends_the_run():
     with FakeTriton() as server:
         engine = open_engine(settings(server))
     with engine, FakeTriton(port=server.port, versions=("2",)), pytest.raises(ModelError, match="serves another m"):
         check(engine)
 
 
-def test_restart_with_the_same_model_goes_on():
+def test_a_restart_with_the_same_model_is_overcome():
     with FakeTriton() as server:
         engine = open_engine(settings(server, retries=50))
         check(engine)
@@ -138,7 +140,7 @@ def test_restart_with_the_same_model_goes_on():
     restarted[0].stop()
 
 
-def test_two_servers_share_and_one_may_die():
+def test_two_servers_share_the_work_and_one_may_die():
     with FakeTriton() as one, FakeTriton() as two, open_engine(settings(one, two, batch=1)) as engine:
         assert engine.in_flight == 8
         check(engine, 20)
@@ -148,7 +150,7 @@ def test_two_servers_share_and_one_may_die():
             check(engine, 20, seed)
 
 
-def test_a_sick_server_beside_a_sound_one_costs_little():
+def test_a_failing_server_costs_little_while_another_works():
     with FakeTriton() as one, FakeTriton() as two, open_engine(settings(one, two, batch=1, retries=1)) as engine:
         one.always = 500
         before = one.inferences
@@ -189,7 +191,7 @@ def test_no_more_requests_at_once_than_allowed():
     assert server.most_under_way == 2
 
 
-def test_many_threads_get_their_own_answers():
+def test_many_threads_get_their_own_maps():
     with FakeTriton({7: "reset", 19: 500, 20: "half"}) as server:
         engine = open_engine(settings(server, batch=2))
         with engine, ThreadPoolExecutor(4) as pool:
@@ -215,16 +217,16 @@ def test_close_does_not_wait_for_a_hanging_server():
             engine.infer(tiles(1))
 
 
-def test_batch_is_what_is_asked_for_and_what_the_server_takes():
+def test_the_batch_is_that_of_the_settings_as_far_as_the_server_accepts_it():
     for max_batch, batch, expected in ((8, 0, 8), (4, 0, 4), (4, 16, 4), (32, 0, 8), (32, 16, 16), (0, 0, 8)):
         with FakeTriton(max_batch=max_batch) as server, open_engine(settings(server, batch=batch)) as engine:
             assert engine.info.batch == expected
             check(engine, 9)
 
 
-def test_what_the_configuration_tells_is_used():
-    told = {"channels": "boundary,nucleus", "mpp_min": "0.2", "mpp_max": "0.6", "halo": "96", "grid": "16"}
-    with FakeTriton(parameters=told) as server, open_engine(settings(server)) as engine:
+def test_the_parameters_of_the_configuration_are_used():
+    parameters = {"channels": "boundary,nucleus", "mpp_min": "0.2", "mpp_max": "0.6", "halo": "96", "grid": "16"}
+    with FakeTriton(parameters=parameters) as server, open_engine(settings(server)) as engine:
         info = engine.info
         pixels = tiles(2)
         np.testing.assert_array_equal(engine.infer(pixels), 255 - pixels[..., 1::-1])
@@ -258,7 +260,7 @@ def test_https_is_named():
         open_engine(settings("https://gpu:8000"))
 
 
-def test_idle_connection_closed_by_the_server_is_no_fault(caplog):
+def test_an_idle_connection_closed_by_the_server_is_no_failure(caplog):
     with FakeTriton() as server, open_engine(settings(server, retries=0)) as engine:
         for connection in list(server.connections):
             connection.shutdown(socket.SHUT_RDWR)
@@ -267,8 +269,8 @@ def test_idle_connection_closed_by_the_server_is_no_fault(caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_gateway_that_takes_connections_and_closes_them_is_no_answer():
-    """As one does whose server behind it is gone. Connections that were found closed once are new ones after that."""
+def test_a_gateway_that_accepts_connections_and_closes_them_is_a_failure():
+    """So does a gateway whose server is gone. A stale connection is retried once; after that it is a new one."""
 
     class Closing(socketserver.BaseRequestHandler):
         def handle(self):
@@ -287,7 +289,7 @@ def test_a_gateway_that_takes_connections_and_closes_them_is_no_answer():
 
 
 def test_connection_time_is_bounded():
-    # The backlog of a socket that never accepts fills up; the next connection hangs.
+    # The backlog of a socket that never accepts fills up, and the next connection hangs.
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)

@@ -1,4 +1,4 @@
-"""A model's graph as the walk in `operators.filter.inference.embedded.receptive_field` sees it."""
+"""A model's graph, prepared for `operators.filter.inference.embedded.receptive_field`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
-#: First and last pixel that a range of pixels is computed from.
-Map = Callable[[int, int], tuple[int, int]]
+#: From the first and last pixel of a range, to the first and last pixel of the source that the range is computed from.
+SourceRange = Callable[[int, int], tuple[int, int]]
 
-#: A size at which shapes are inferred where the graph computes the sizes of a resize.
-_TRIAL = 1024
+#: Side of the tile for which shapes are inferred if the graph computes the sizes of a resize.
+_TRIAL_SIDE = 1024
 
 
 class Unbounded(Exception):
-    """The graph looks at the whole image, or does something that is not known; the message says what."""
+    """The receptive field is the whole image, or is not known; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a tensor shows the image.
+    """How a tensor represents the image.
 
     Attributes
     ----------
     axes : tuple of int
-        Where height and width are.
+        The axes of height and width.
     rank : int
         Number of axes.
-    scale, extra : tuple of fractions.Fraction, tuple of int
-        Height and width for tiles of T pixels are ``scale * T + extra``.
+    scale : tuple of fractions.Fraction
+        See `extra`.
+    extra : tuple of int
+        For tiles of T pixels the tensor has ``scale * T + extra`` pixels, in height and in width.
     """
 
     axes: tuple[int, int]
@@ -44,15 +46,25 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What a tensor looks at in `source`, on each axis."""
+    """From which pixels of `source` a tensor is computed, in height and in width."""
 
     source: str
-    maps: tuple[Map, Map]
+    ranges: tuple[SourceRange, SourceRange]
 
 
 @dataclass(slots=True)
 class Graph:
-    """A model's graph, the constants in it, and the views found so far."""
+    """A model's graph, its constants, and the views found so far.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        The model.
+    views : dict of str to View
+        Of the tensors that depend on the image.
+    constants : dict of str to onnx.TensorProto
+        Weights and other constant tensors.
+    """
 
     model: onnx.ModelProto
     views: dict[str, View] = field(default_factory=dict)
@@ -73,7 +85,7 @@ class Graph:
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
-        """In order of computation."""
+        """The nodes in the order of computation."""
         return list(self.model.graph.node)
 
     @property
@@ -91,18 +103,49 @@ class Graph:
             raise Unbounded(f"{len(inputs)} inputs")
         return inputs[0]
 
-    def constant(self, node: onnx.NodeProto, place: int) -> list[Any] | None:
-        """Return the values of a constant input; None if it is absent. A computed one is `Unbounded`."""
-        if len(node.input) <= place or not node.input[place]:
+    def constant(self, node: onnx.NodeProto, number: int) -> list[Any] | None:
+        """Return the values of a node's constant input.
+
+        Parameters
+        ----------
+        node : onnx.NodeProto
+            The node.
+        number : int
+            Which input, from 0.
+
+        Returns
+        -------
+        list or None
+            All values, flattened; None if the node does not have that input.
+
+        Raises
+        ------
+        Unbounded
+            The input is computed.
+        """
+        if len(node.input) <= number or not node.input[number]:
             return None
-        tensor = self.constants.get(node.input[place])
+        tensor = self.constants.get(node.input[number])
         if tensor is None:
-            raise Unbounded(f"{node.op_type} with a computed '{node.input[place]}'")
+            raise Unbounded(f"{node.op_type} with a computed '{node.input[number]}'")
         values: list[Any] = numpy_helper.to_array(tensor).reshape(-1).tolist()
         return values
 
     def side(self, name: str, axis: int) -> int | None:
-        """Return the size of a tensor's axis for a trial tile, where shape inference can tell."""
+        """Return the size of a tensor along an axis, for a tile of fixed size.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        axis : int
+            The axis.
+
+        Returns
+        -------
+        int or None
+            None if shape inference does not find it.
+        """
         if self._shapes is None:
             model = onnx.ModelProto()
             model.CopyFrom(self.model)
@@ -110,9 +153,9 @@ class Graph:
             dims = next(
                 entry for entry in model.graph.input if entry.name == self.image.name
             ).type.tensor_type.shape.dim
-            for place, dim in enumerate(dims):
+            for number, dim in enumerate(dims):
                 if not dim.dim_value:
-                    dim.dim_value = _TRIAL if place in view.axes else 1
+                    dim.dim_value = _TRIAL_SIDE if number in view.axes else 1
             inferred = shape_inference.infer_shapes(model, data_prop=True).graph
             self._shapes = {
                 entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim]

@@ -1,10 +1,10 @@
-"""How far a model looks, read from its graph; hence what overlap makes tiling exact.
+"""A model's receptive field, read from its graph. It determines which overlap makes tiling exact.
 
-The graph is walked backwards from one output pixel: which pixels of each tensor does it depend on? Because of pooling
-the answer differs between the pixels of one grid cell, so the walk is done for each pixel of a cell, on each axis, in
-whole pixels. A pixel of a tile is exact if no tensor is looked at beyond its border, where the tile has padding and the
-whole image has pixels. The bound is the smallest that holds for any weights (but for kernels with gaps, whose
-gaps count as looked at).
+The graph is followed backwards from one output pixel: on which pixels of each tensor does it depend? Because of
+pooling, the result differs between the pixels of one grid cell. It is therefore computed for each pixel of a cell, on
+each axis, in whole pixels. A pixel of a tile is exact if no tensor is needed beyond its border, where the tile has
+padding but the whole image has pixels. The bound is the smallest that holds for any weights. (In kernels with gaps, the
+gaps count as needed.)
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from nuclei_segmentation.operators.filter.inference.embedded.receptive_field_rul
 
 @dataclass(frozen=True, slots=True)
 class ReceptiveField:
-    """What exact tiling needs.
+    """How far a model's receptive field extends, and the halo that follows from it.
 
     Attributes
     ----------
     radius : int
-        Pixels that an output pixel looks at to each side, at most: the smallest h for which a pixel with at least h
-        others between itself and the tile's border is exact, whatever its place in the grid cell.
+        Most pixels to each side on which an output pixel depends. A pixel is exact if it has at least that many others
+        between itself and the tile's border, whatever its place in the grid cell. No smaller number will do.
     grid : int
-        Tiles must start at multiples of this, and be multiples of it in size: the product of the model's strides.
+        The product of the model's strides. Tiles must start at multiples of it, and their size must be one.
     halo : int
-        `radius` rounded up to `grid`.
+        `radius` rounded up to a multiple of `grid`.
     """
 
     radius: int
@@ -41,22 +41,27 @@ class ReceptiveField:
 
     @property
     def halo(self) -> int:
-        """Pixels to drop at each side of a tile."""
+        """Pixels to cut off at each side of a tile."""
         return -(-self.radius // self.grid) * self.grid
 
 
 def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
-    """Find out how far a model looks.
+    """Find a model's receptive field.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        With one image input; weights may be missing.
+        A model with one image input; weights may be missing.
+
+    Returns
+    -------
+    ReceptiveField
+        Its size and grid.
 
     Raises
     ------
     Unbounded
-        An output pixel depends on the whole image, or the graph has an operator whose reach is not known.
+        An output pixel depends on the whole image, or the graph has an operator that is not known.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -66,7 +71,7 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
     edges: list[tuple[str, Edge]] = []
     for node in graph.nodes:
         if not any(name in graph.views for name in node.input):
-            continue  # weights, or sizes: nothing of the image passes here
+            continue  # weights or sizes, which do not depend on the image
         for target, view, sources in apply_rule(graph, node):
             graph.views[target] = view
             edges += [(target, edge) for edge in sources]
@@ -76,9 +81,9 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField:
             raise Unbounded(f"output '{name}' does not depend on the image")
         view = graph.views[name]
         if view.scale != (Fraction(1), Fraction(1)) or view.extra != (0, 0):
-            raise Unbounded(f"output '{name}' is not of the image's size")
+            raise Unbounded(f"output '{name}' is not as large as the image")
     grid = math.lcm(*(side.denominator for view in graph.views.values() for side in view.scale))
-    radius = max(_radius(graph, edges, outputs, axis, grid) for axis in (0, 1))
+    radius = max(_radius(graph, edges, outputs, dimension, grid) for dimension in (0, 1))
     return ReceptiveField(radius, grid)
 
 
@@ -91,26 +96,26 @@ def _image_view(image: onnx.ValueInfoProto) -> View:
     return View(axes, len(sides), (Fraction(1), Fraction(1)), (0, 0))
 
 
-def _radius(graph: Graph, edges: Iterable[tuple[str, Edge]], outputs: list[str], axis: int, grid: int) -> int:
-    """Walk back from each pixel of a cell; see `ReceptiveField.radius`."""
+def _radius(graph: Graph, edges: Iterable[tuple[str, Edge]], outputs: list[str], dimension: int, grid: int) -> int:
+    """Follow the graph backwards from each pixel of a cell, in height (0) or width (1); see `ReceptiveField.radius`."""
     backwards = list(edges)[::-1]
     radius = 0
-    for place in range(grid):
-        looked = dict.fromkeys(outputs, (place, place))
+    for pixel in range(grid):
+        needed = dict.fromkeys(outputs, (pixel, pixel))
         for target, edge in backwards:
-            if target not in looked:
-                continue  # leads to no output
-            low, high = edge.maps[axis](*looked[target])
-            so_far = looked.get(edge.source, (low, high))
-            looked[edge.source] = (min(low, so_far[0]), max(high, so_far[1]))
-        for name, (low, high) in looked.items():
+            if target not in needed:
+                continue  # no output depends on it
+            low, high = edge.ranges[dimension](*needed[target])
+            so_far = needed.get(edge.source, (low, high))
+            needed[edge.source] = (min(low, so_far[0]), max(high, so_far[1]))
+        for name, (low, high) in needed.items():
             view = graph.views[name]
-            scale, extra = view.scale[axis], view.extra[axis]
-            # A tensor has scale * T + extra pixels. Moving the output pixel by whole cells moves what it looks at by
-            # scale times as much; so many cells it must be away from either border of the tile for all to be inside.
+            scale, extra = view.scale[dimension], view.extra[dimension]
+            # A tensor has scale * T + extra pixels. Moving the output pixel by a cell moves the pixels it depends on by
+            # scale times as many. It must be this many cells away from either border for all of them to be inside.
             before = max(0, math.ceil(-low / (scale * grid)))
-            behind = max(0, math.ceil((high + 1 - extra) / (scale * grid)) - 1)
-            # The pixel of the cell nearer to the border by one than the first exact one is the last that is not.
-            radius = max(radius, (before - 1) * grid + place + 1 if before else 0)
-            radius = max(radius, behind * grid - place if behind else 0)
+            after = max(0, math.ceil((high + 1 - extra) / (scale * grid)) - 1)
+            # The last pixel that is not exact is in the cell one nearer to the border.
+            radius = max(radius, (before - 1) * grid + pixel + 1 if before else 0)
+            radius = max(radius, after * grid - pixel if after else 0)
     return radius

@@ -1,7 +1,7 @@
-"""What each ONNX operator looks at: the rules behind `operators.filter.inference.embedded.receptive_field`.
+"""On which input pixels each ONNX operator depends: rules for `operators.filter.inference.embedded.receptive_field`.
 
-A rule says, for each output of a node that depends on the image, where its height and width are, and which pixels of
-the inputs a range of its pixels is computed from. An operator without a rule is taken to look at everything.
+A rule yields, for each output of a node that depends on the image, which axes are its height and width, and from which
+pixels of the inputs a range of its pixels is computed. An operator without a rule counts as unbounded.
 """
 
 from __future__ import annotations
@@ -15,19 +15,41 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from nuclei_segmentation.operators.filter.inference.embedded.graph import Edge, Graph, Map, Unbounded, View
+from nuclei_segmentation.operators.filter.inference.embedded.graph import Edge, Graph, SourceRange, Unbounded, View
 
 Rule = Iterator[tuple[str, View, list[Edge]]]
 
-#: Beyond this an end of a slice means "to the end".
-_FAR = 1 << 30
+#: The end of a slice beyond this means "to the end".
+_TO_THE_END = 1 << 30
 
 
 def apply_rule(graph: Graph, node: onnx.NodeProto) -> Rule:
-    """Yield the outputs of a node that depends on the image; `Unbounded` if it has no rule."""
+    """Apply the rule of a node's operator.
+
+    Parameters
+    ----------
+    graph : Graph
+        The graph, with the views of all earlier nodes.
+    node : onnx.NodeProto
+        A node that depends on the image.
+
+    Yields
+    ------
+    name : str
+        An output of the node.
+    view : View
+        How it represents the image.
+    edges : list of Edge
+        From which tensors it is computed.
+
+    Raises
+    ------
+    Unbounded
+        The operator has no rule, or depends on the whole image.
+    """
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None:
-        raise Unbounded(f"operator {node.op_type} is not known to be local")
+        raise Unbounded(f"the receptive field of operator {node.op_type} is not known")
     yield from rule(graph, node)
 
 
@@ -35,13 +57,13 @@ def _same(low: int, high: int) -> tuple[int, int]:
     return low, high
 
 
-def _affine(stride: int, start: int, span: int = 0) -> Map:
-    """From pixel o, look at `stride` * o + `start` and `span` pixels on."""
+def _affine(stride: int, start: int, span: int = 0) -> SourceRange:
+    """Pixel o depends on pixels `stride` * o + `start` to `stride` * o + `start` + `span`."""
 
-    def look(low: int, high: int) -> tuple[int, int]:
+    def source_range(low: int, high: int) -> tuple[int, int]:
         return low * stride + start, high * stride + start + span
 
-    return look
+    return source_range
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -49,12 +71,12 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def _sizes_only(graph: Graph, node: onnx.NodeProto) -> Rule:
-    """Sizes tell nothing of the pixels: from here on the graph does not depend on the image."""
+    """Yield nothing: sizes do not depend on the pixels, nor does anything computed from them."""
     yield from ()
 
 
-def _passing(graph: Graph, node: onnx.NodeProto, view: View | None = None) -> Rule:
-    """Each pixel from the same pixel of the inputs."""
+def _pixelwise(graph: Graph, node: onnx.NodeProto, view: View | None = None) -> Rule:
+    """Each pixel depends on the same pixel of the inputs."""
     sources = [name for name in node.input if name in graph.views]
     view = view or graph.views[sources[0]]
     for name in node.output:
@@ -64,8 +86,8 @@ def _passing(graph: Graph, node: onnx.NodeProto, view: View | None = None) -> Ru
 
 def _elementwise(graph: Graph, node: onnx.NodeProto) -> Rule:
     views = [graph.views[name] for name in node.input if name in graph.views]
-    # Shapes are aligned at their ends.
-    view = max(views, key=lambda one: one.rank)
+    # Broadcasting aligns shapes at their ends.
+    view = max(views, key=lambda view: view.rank)
     for other in views:
         if [axis - other.rank for axis in other.axes] != [axis - view.rank for axis in view.axes]:
             raise Unbounded(f"{node.op_type} of tensors of different layout")
@@ -79,21 +101,16 @@ def _elementwise(graph: Graph, node: onnx.NodeProto) -> Rule:
             shape = [1] * (view.rank - len(tensor.dims)) + list(tensor.dims)
             if len(shape) > view.rank or any(shape[axis] != 1 for axis in view.axes):
                 raise Unbounded(f"{node.op_type} with weights that differ between pixels")
-    yield from _passing(graph, node, view)
-
-
-def _channelwise(graph: Graph, node: onnx.NodeProto) -> Rule:
-    """For operators whose further inputs are one value per channel."""
-    yield from _passing(graph, node)
+    yield from _pixelwise(graph, node, view)
 
 
 def _along_axis(graph: Graph, node: onnx.NodeProto) -> Rule:
-    """For operators that mix along one axis, which must not be height or width."""
+    """Operators that mix values along one axis, which must not be height or width."""
     default = {"Concat": None, "Split": 0, "Gather": 0}.get(node.op_type, -1)
     views = [graph.views[name] for name in node.input if name in graph.views]
     axis = _attributes(node).get("axis", default)
     if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and graph.opset < 13:
-        raise Unbounded(f"{node.op_type} of opset {graph.opset} runs over all axes behind its first")
+        raise Unbounded(f"{node.op_type} of opset {graph.opset} mixes all axes after its first")
     if node.input[0] not in graph.views and node.op_type != "Concat":
         raise Unbounded(f"{node.op_type} with a computed index")
     if axis is None or any(axis % view.rank in view.axes for view in views):
@@ -101,12 +118,12 @@ def _along_axis(graph: Graph, node: onnx.NodeProto) -> Rule:
     if any(view != views[0] for view in views):
         raise Unbounded(f"{node.op_type} of tensors of different size")
     if node.op_type != "Gather":
-        yield from _passing(graph, node)
+        yield from _pixelwise(graph, node)
         return
     index = graph.constants.get(node.input[1])
     if index is None or len(index.dims) > 1:
         raise Unbounded("Gather with a computed index")
-    yield from _passing(graph, node, views[0] if index.dims else _without(views[0], [axis % views[0].rank]))
+    yield from _pixelwise(graph, node, views[0] if index.dims else _without(views[0], [axis % views[0].rank]))
 
 
 def _reduce(graph: Graph, node: onnx.NodeProto) -> Rule:
@@ -118,20 +135,20 @@ def _reduce(graph: Graph, node: onnx.NodeProto) -> Rule:
     if axes is None or any(axis % view.rank in view.axes for axis in axes):
         raise Unbounded(f"{node.op_type} over height or width")
     keep = attributes.get("keepdims", 1)
-    yield from _passing(graph, node, view if keep else _without(view, [axis % view.rank for axis in axes]))
+    yield from _pixelwise(graph, node, view if keep else _without(view, [axis % view.rank for axis in axes]))
 
 
-def _without(view: View, gone: list[int]) -> View:
-    height, width = (axis - sum(one < axis for one in gone) for axis in view.axes)
-    return replace(view, axes=(height, width), rank=view.rank - len(gone))
+def _without(view: View, removed: list[int]) -> View:
+    height, width = (axis - sum(lower < axis for lower in removed) for axis in view.axes)
+    return replace(view, axes=(height, width), rank=view.rank - len(removed))
 
 
 def _squeeze(graph: Graph, node: onnx.NodeProto) -> Rule:
     view = graph.views[node.input[0]]
     axes = _attributes(node).get("axes") or graph.constant(node, 1)
     if axes is None or any(axis % view.rank in view.axes for axis in axes):
-        raise Unbounded("Squeeze of axes that it does not name")
-    yield from _passing(graph, node, _without(view, [axis % view.rank for axis in axes]))
+        raise Unbounded("Squeeze without named axes, or of height or width")
+    yield from _pixelwise(graph, node, _without(view, [axis % view.rank for axis in axes]))
 
 
 def _unsqueeze(graph: Graph, node: onnx.NodeProto) -> Rule:
@@ -140,29 +157,29 @@ def _unsqueeze(graph: Graph, node: onnx.NodeProto) -> Rule:
     rank = view.rank + len(axes)
     new = {axis % rank for axis in axes}
     old = [axis for axis in range(rank) if axis not in new]
-    yield from _passing(graph, node, replace(view, axes=(old[view.axes[0]], old[view.axes[1]]), rank=rank))
+    yield from _pixelwise(graph, node, replace(view, axes=(old[view.axes[0]], old[view.axes[1]]), rank=rank))
 
 
 def _transpose(graph: Graph, node: onnx.NodeProto) -> Rule:
     view = graph.views[node.input[0]]
     order = _attributes(node).get("perm", list(range(view.rank))[::-1])
     axes = order.index(view.axes[0]), order.index(view.axes[1])
-    yield from _passing(graph, node, replace(view, axes=axes))
+    yield from _pixelwise(graph, node, replace(view, axes=axes))
 
 
 def _spatial(graph: Graph, node: onnx.NodeProto) -> View:
-    """Return the view of the image input of an operator that takes N, C, H, W only."""
+    """Return the view of the image input of an operator that takes only N, C, H, W."""
     view = graph.views[node.input[0]]
     if view.rank != 4 or sorted(view.axes) != [2, 3]:
-        raise Unbounded(f"{node.op_type} across height, width and other axes")
-    # Weights are among the constants, so an image among the further inputs would be a computed kernel.
+        raise Unbounded(f"{node.op_type} over other axes than height and width")
+    # Weights are constants, so if another input depends on the image, the kernel is computed.
     if any(name in graph.views for name in node.input[1:]):
         raise Unbounded(f"{node.op_type} with a computed kernel")
     return view
 
 
 def _window(graph: Graph, node: onnx.NodeProto) -> Rule:
-    """Convolution and pooling: out[o] from in[o * stride - pad + k * dilation]."""
+    """Convolution and pooling: out[o] depends on in[o * stride - pad + k * dilation]."""
     view = _spatial(graph, node)
     attributes = _attributes(node)
     kernel = attributes.get("kernel_shape")
@@ -173,9 +190,9 @@ def _window(graph: Graph, node: onnx.NodeProto) -> Rule:
         kernel = list(weight.dims[2:])
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     pads, auto = attributes.get("pads", [0] * 4), attributes.get("auto_pad", b"NOTSET").decode()
-    maps: list[Map] = []
+    ranges: list[SourceRange] = []
     scale, extra = [], []
-    for place, axis in enumerate(view.axes):
+    for dimension, axis in enumerate(view.axes):
         i = axis - 2
         stride, span = strides[i], (kernel[i] - 1) * dilations[i]
         begin, end = pads[i], pads[i + 2]
@@ -185,39 +202,41 @@ def _window(graph: Graph, node: onnx.NodeProto) -> Rule:
             total = max(0, span + 1 - stride)
             begin = total // 2 if auto == "SAME_UPPER" else -(-total // 2)
             end = total - begin
-        maps.append(_affine(stride, -begin, span))
-        scale.append(view.scale[place] / stride)
-        rest = Fraction(view.extra[place] + begin + end - span - 1, stride)
-        extra.append((math.ceil(rest) if attributes.get("ceil_mode") else math.floor(rest)) + 1)
-    edge = Edge(node.input[0], (maps[0], maps[1]))
+        ranges.append(_affine(stride, -begin, span))
+        scale.append(view.scale[dimension] / stride)
+        steps = Fraction(view.extra[dimension] + begin + end - span - 1, stride)
+        extra.append((math.ceil(steps) if attributes.get("ceil_mode") else math.floor(steps)) + 1)
+    edge = Edge(node.input[0], (ranges[0], ranges[1]))
     for name in filter(None, node.output):
         yield name, replace(view, scale=(scale[0], scale[1]), extra=(extra[0], extra[1])), [edge]
 
 
 def _transposed(graph: Graph, node: onnx.NodeProto) -> Rule:
-    """Transposed convolution: out[i * stride - pad + k * dilation] from in[i]."""
+    """Transposed convolution: out[i * stride - pad + k * dilation] depends on in[i]."""
     view = _spatial(graph, node)
     attributes = _attributes(node)
     weight = graph.constants.get(node.input[1])
     kernel = attributes.get("kernel_shape") or (list(weight.dims[2:]) if weight is not None else None)
     if kernel is None or attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in attributes:
-        raise Unbounded("ConvTranspose with padding that is not given")
+        raise Unbounded("ConvTranspose without explicit padding")
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-    pads, more = attributes.get("pads", [0] * 4), attributes.get("output_padding", [0, 0])
-    maps: list[Map] = []
+    pads, output_pads = attributes.get("pads", [0] * 4), attributes.get("output_padding", [0, 0])
+    ranges: list[SourceRange] = []
     scale, extra = [], []
-    for place, axis in enumerate(view.axes):
+    for dimension, axis in enumerate(view.axes):
         i = axis - 2
         stride, span, begin = strides[i], (kernel[i] - 1) * dilations[i], pads[i]
 
-        def look(low: int, high: int, stride: int = stride, span: int = span, begin: int = begin) -> tuple[int, int]:
+        def source_range(
+            low: int, high: int, stride: int = stride, span: int = span, begin: int = begin
+        ) -> tuple[int, int]:
             first = -(-(low + begin - span) // stride)
             return first, max(first, (high + begin) // stride)
 
-        maps.append(look)
-        scale.append(view.scale[place] * stride)
-        extra.append((view.extra[place] - 1) * stride + span + 1 - begin - pads[i + 2] + more[i])
-    edge = Edge(node.input[0], (maps[0], maps[1]))
+        ranges.append(source_range)
+        scale.append(view.scale[dimension] * stride)
+        extra.append((view.extra[dimension] - 1) * stride + span + 1 - begin - pads[i + 2] + output_pads[i])
+    edge = Edge(node.input[0], (ranges[0], ranges[1]))
     yield node.output[0], replace(view, scale=(scale[0], scale[1]), extra=(extra[0], extra[1])), [edge]
 
 
@@ -225,17 +244,17 @@ def _blocks(graph: Graph, node: onnx.NodeProto) -> Rule:
     """Pixel shuffle and its inverse."""
     view = _spatial(graph, node)
     size = int(_attributes(node)["blocksize"])
-    factor, look = Fraction(1, size), _affine(size, 0, size - 1)
+    factor, source_range = Fraction(1, size), _affine(size, 0, size - 1)
     if node.op_type == "DepthToSpace":
 
-        def look(low: int, high: int) -> tuple[int, int]:
+        def source_range(low: int, high: int) -> tuple[int, int]:
             return low // size, high // size
 
         factor = Fraction(size)
     if any(view.extra):
         raise Unbounded(f"{node.op_type} after operators that change the size")
     view = replace(view, scale=(view.scale[0] * factor, view.scale[1] * factor))
-    yield node.output[0], view, [Edge(node.input[0], (look, look))]
+    yield node.output[0], view, [Edge(node.input[0], (source_range, source_range))]
 
 
 def _pad(graph: Graph, node: onnx.NodeProto) -> Rule:
@@ -243,11 +262,11 @@ def _pad(graph: Graph, node: onnx.NodeProto) -> Rule:
     pads = _attributes(node).get("pads") or graph.constant(node, 1)
     axes = graph.constant(node, 3)
     if pads is None or axes is not None:
-        raise Unbounded("Pad of axes that it does not name")
+        raise Unbounded("Pad with computed or partial padding")
     if _attributes(node).get("mode") == b"wrap":
-        raise Unbounded("Pad with the other side of the image")
+        raise Unbounded("Pad with pixels from the opposite side of the image")
     begin = [pads[axis] for axis in view.axes]
-    extra = [view.extra[place] + pads[axis] + pads[axis + view.rank] for place, axis in enumerate(view.axes)]
+    extra = [view.extra[dimension] + pads[axis] + pads[axis + view.rank] for dimension, axis in enumerate(view.axes)]
     edge = Edge(node.input[0], (_affine(1, -begin[0]), _affine(1, -begin[1])))
     yield node.output[0], replace(view, extra=(extra[0], extra[1])), [edge]
 
@@ -259,35 +278,39 @@ def _slice(graph: Graph, node: onnx.NodeProto) -> Rule:
     ends = attributes.get("ends") or graph.constant(node, 2) or []
     axes = attributes.get("axes") or graph.constant(node, 3) or list(range(len(starts)))
     steps = graph.constant(node, 4) or [1] * len(starts)
-    maps: list[Map] = [_same, _same]
+    ranges: list[SourceRange] = [_same, _same]
     scale, extra = list(view.scale), list(view.extra)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if axis % view.rank not in view.axes:
             continue
-        place = view.axes.index(axis % view.rank)
-        if start < 0 or step < 1 or 0 <= end < _FAR:
+        dimension = view.axes.index(axis % view.rank)
+        if start < 0 or step < 1 or 0 <= end < _TO_THE_END:
             raise Unbounded("Slice to a fixed size")
-        maps[place] = _affine(step, start)
-        rest = extra[place] - start + (end if end < 0 else 0)
-        scale[place], extra[place] = scale[place] / step, -(-rest // step)
+        ranges[dimension] = _affine(step, start)
+        remaining = extra[dimension] - start + (end if end < 0 else 0)
+        scale[dimension], extra[dimension] = scale[dimension] / step, -(-remaining // step)
     view = replace(view, scale=(scale[0], scale[1]), extra=(extra[0], extra[1]))
-    yield node.output[0], view, [Edge(node.input[0], (maps[0], maps[1]))]
+    yield node.output[0], view, [Edge(node.input[0], (ranges[0], ranges[1]))]
+
+
+#: Where the centre of a pixel is, by the coordinates of a resize.
+_SHIFTS = {"asymmetric": Fraction(0), "half_pixel": Fraction(1, 2), "pytorch_half_pixel": Fraction(1, 2)}
 
 
 def _resize(graph: Graph, node: onnx.NodeProto) -> Rule:
     view = graph.views[node.input[0]]
     attributes = _attributes(node)
-    # Upsample, and Resize before opset 11, have their scales second and no other coordinates.
+    # For Upsample, and for Resize before opset 11, the scales are the second input and the coordinates are fixed.
     old = node.op_type == "Upsample" or graph.opset < 11
     mode = attributes.get("mode", b"nearest").decode()
-    where = "asymmetric" if old else attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
+    coordinates = "asymmetric" if old else attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
     rounding = "floor" if old else attributes.get("nearest_mode", b"round_prefer_floor").decode()
-    shift = {"asymmetric": Fraction(0), "half_pixel": Fraction(1, 2), "pytorch_half_pixel": Fraction(1, 2)}.get(where)
+    shift = _SHIFTS.get(coordinates)
     if mode not in _TAPS or shift is None or attributes.get("antialias") or attributes.get("axes"):
-        raise Unbounded(f"{node.op_type} with {mode}, {where}, which depends on the size or is not known")
+        raise Unbounded(f"{node.op_type} with mode {mode} and coordinates {coordinates}: not known, or not local")
     if any(view.extra):
         raise Unbounded(f"{node.op_type} after operators that change the size")
-    scales = attributes.get("scales") or _scales(graph, node, 1 if old else 2)
+    scales = attributes.get("scales") or graph.constant(node, 1 if old else 2)
     factors = []
     for axis in view.axes:
         if scales:
@@ -298,51 +321,46 @@ def _resize(graph: Graph, node: onnx.NodeProto) -> Rule:
                 raise Unbounded(f"{node.op_type} to a computed size")
             factors.append(Fraction(sizes[0], sizes[1]))
 
-    def along(factor: Fraction) -> Map:
-        def look(low: int, high: int) -> tuple[int, int]:
-            first, last = ((Fraction(one) + shift) / factor - shift for one in (low, high))
+    def resized(factor: Fraction) -> SourceRange:
+        def source_range(low: int, high: int) -> tuple[int, int]:
+            first, last = ((Fraction(pixel) + shift) / factor - shift for pixel in (low, high))
             return _TAPS[mode](first, rounding)[0], _TAPS[mode](last, rounding)[1]
 
-        return look
+        return source_range
 
-    maps = (along(factors[0]), along(factors[1]))
+    ranges = (resized(factors[0]), resized(factors[1]))
     view = replace(view, scale=(view.scale[0] * factors[0], view.scale[1] * factors[1]))
-    yield node.output[0], view, [Edge(node.input[0], maps)]
+    yield node.output[0], view, [Edge(node.input[0], ranges)]
 
 
-def _scales(graph: Graph, node: onnx.NodeProto, place: int) -> list[float] | None:
-    if len(node.input) <= place or not node.input[place]:
-        return None
-    return graph.constant(node, place) or None
-
-
-def _nearest(at: Fraction, rounding: str) -> tuple[int, int]:
+def _nearest(position: Fraction, rounding: str) -> tuple[int, int]:
     half = Fraction(1, 2)
     index = {
-        "floor": math.floor(at),
-        "ceil": math.ceil(at),
-        "round_prefer_floor": math.ceil(at - half),
-        "round_prefer_ceil": math.floor(at + half),
+        "floor": math.floor(position),
+        "ceil": math.ceil(position),
+        "round_prefer_floor": math.ceil(position - half),
+        "round_prefer_ceil": math.floor(position + half),
     }[rounding]
     return index, index
 
 
-#: First and last pixel that are mixed into the value at a place between pixels.
+#: The first and last pixel that are mixed into a value between pixels.
 _TAPS: dict[str, Callable[[Fraction, str], tuple[int, int]]] = {
     "nearest": _nearest,
-    "linear": lambda at, _: (math.floor(at), math.ceil(at)),
-    "cubic": lambda at, _: (math.floor(at) - 1, math.floor(at) + 2),
+    "linear": lambda position, _: (math.floor(position), math.ceil(position)),
+    "cubic": lambda position, _: (math.floor(position) - 1, math.floor(position) + 2),
 }
 
 _ELEMENTWISE = """
     Abs Add And BitShift Cast CastLike Ceil Celu Clip Div Dropout Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
     HardSigmoid HardSwish Identity IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow
     Reciprocal Relu Round Selu Sigmoid Sign Softplus Softsign Sqrt Sub Sum Swish Tanh ThresholdedRelu Where Xor
-""".split()  # noqa: SIM905 - as a list it takes a screen
+""".split()  # noqa: SIM905 - a list would take up a whole screen
 
 _RULES: dict[str, Callable[[Graph, onnx.NodeProto], Rule]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
-    **dict.fromkeys(("BatchNormalization", "DequantizeLinear", "LRN", "QuantizeLinear"), _channelwise),
+    # The other inputs of these have one value per channel.
+    **dict.fromkeys(("BatchNormalization", "DequantizeLinear", "LRN", "QuantizeLinear"), _pixelwise),
     **dict.fromkeys(("Concat", "Gather", "Hardmax", "LogSoftmax", "Softmax", "Split"), _along_axis),
     **dict.fromkeys(("ArgMax", "ArgMin", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduce),
     **dict.fromkeys(("AveragePool", "Conv", "ConvInteger", "LpPool", "MaxPool", "QLinearConv"), _window),

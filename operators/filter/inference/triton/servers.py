@@ -1,4 +1,4 @@
-"""Several servers as one: who is asked next, who is left out, and who is tried again."""
+"""Several servers used as one: which gets the next request, which is left out, and when it is tried again."""
 
 from __future__ import annotations
 
@@ -8,46 +8,60 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from nuclei_segmentation.operators.filter.inference.triton.kserve import Connection
+from nuclei_segmentation.operators.filter.inference.triton.connection import Connection
 from nuclei_segmentation.shared.settings.address import Address
 
 log = logging.getLogger("nuclei")
 
-#: Seconds after which a server that failed is tried again while others work; it doubles with each failure.
+#: Seconds after which a server that failed is tried again while others work. They double with each failure.
 _PROBE_FIRST, _PROBE_LAST = 1.0, 30.0
 
 
-class Closed(Exception):
-    """The pool was closed while somebody waited."""
+class PoolClosed(Exception):
+    """The pool was closed, perhaps while a thread waited for a server."""
 
 
 class Server:
-    """One address, its idle connections, and how it fares.
+    """A server, its idle connections, and whether it works.
 
     Parameters
     ----------
     address : str
-        ``host:port``; a ``http://`` before it is tolerated.
+        ``host:port``; ``http://`` in front of it is allowed.
 
     Attributes
     ----------
-    about : Mapping of str to object
-        For the user of the server to set: what it told of itself when a connection to it was checked.
+    host : str
+        Where the server listens.
+    port : int
+        Its HTTP port.
+    address : str
+        ``host:port``.
+    under_way : int
+        Requests under way; kept by `ServerPool`.
+    down_since : float or None
+        When its outage began (`time.monotonic`), or None if it works; kept by `ServerPool`.
+    failures : int
+        Failures in this outage; kept by `ServerPool`.
+    probe_at : float
+        When to try it again; kept by `ServerPool`.
+    metadata : Mapping of str to object
+        See `ServedModel.server_metadata`. Set by whoever checks a connection.
 
     Raises
     ------
     UsageError
-        The address is none.
+        The address is not ``host:port``.
     """
 
     def __init__(self, address: str) -> None:
-        self.host, self.port = where = Address.parse(address)
-        self.address = str(where)
+        self.host, self.port = parsed = Address.parse(address)
+        self.address = str(parsed)
         self.under_way = 0
         self.down_since: float | None = None
         self.failures = 0
         self.probe_at = 0.0
-        self.about: Mapping[str, object] = {}
+        self.metadata: Mapping[str, object] = {}
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._closed = False
@@ -55,20 +69,20 @@ class Server:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection; one that lay idle if there is one."""
+        """Lend a connection, an idle one if there is one."""
         with self._lock:
             connection = self._idle.pop() if self._idle else Connection(self.host, self.port)
             self._all.add(connection)
             if self._closed:
-                connection.abort()
+                connection.shut_down()
         try:
             yield connection
         finally:
             with self._lock:
                 if self._closed:
-                    connection.drop()
+                    connection.disconnect()
                 else:
-                    connection.rest()
+                    connection.set_idle()
                     self._idle.append(connection)
 
     def close(self) -> None:
@@ -78,13 +92,13 @@ class Server:
             idle, everything = self._idle, self._all
             self._idle, self._all = [], set()
         for connection in everything:
-            connection.abort()
+            connection.shut_down()
         for connection in idle:
-            connection.drop()
+            connection.disconnect()
 
 
-class Pool:
-    """Hands out servers in turn.
+class ServerPool:
+    """Lends servers in turn.
 
     Parameters
     ----------
@@ -92,6 +106,11 @@ class Pool:
         At least one.
     in_flight : int
         Most requests under way at one server.
+
+    Attributes
+    ----------
+    servers : tuple of Server
+        All of them.
     """
 
     def __init__(self, servers: Sequence[Server], in_flight: int) -> None:
@@ -103,20 +122,20 @@ class Pool:
 
     @contextmanager
     def server(self) -> Iterator[Server]:
-        """Lend the server whose turn it is; waits while all have enough to do.
+        """Lend the server whose turn it is; wait while all have enough requests.
 
-        Servers that failed are left out while others work, but for one request each at growing intervals. If none
-        works, they are handed out in turn.
+        A server that failed is left out while others work, except for one request at growing intervals. If no server
+        works, all are lent in turn.
 
         Raises
         ------
-        Closed
+        PoolClosed
             `close` was called.
         """
         with self._changed:
             while True:
                 if self._closed:
-                    raise Closed
+                    raise PoolClosed
                 chosen = self._choose()
                 if chosen is not None:
                     break
@@ -129,17 +148,25 @@ class Pool:
                 chosen.under_way -= 1
                 self._changed.notify_all()
 
-    def some_work(self) -> bool:
-        """Tell whether any server is believed to work."""
+    def any_works(self) -> bool:
+        """Tell whether any server works, as far as is known."""
         with self._changed:
             return any(server.down_since is None for server in self.servers)
 
     def failed(self, server: Server, reason: str) -> None:
-        """Note that a server failed; the first time in an outage is logged."""
+        """Note that a server failed. The first failure of an outage is logged.
+
+        Parameters
+        ----------
+        server : Server
+            The server.
+        reason : str
+            What happened, for the log.
+        """
         now = time.monotonic()
         with self._changed:
             if self._closed:
-                return  # it was we who broke the connection
+                return  # `close` broke the connection
             first = server.down_since is None
             if first:
                 server.down_since = now
@@ -149,25 +176,38 @@ class Pool:
             others = any(other.down_since is None for other in self.servers)
             self._changed.notify_all()
         if first:
-            meanwhile = "others go on" if others else "trying again"
-            log.warning("Triton at %s: %s; %s", server.address, reason, meanwhile)
+            consequence = "other servers continue" if others else "trying again"
+            log.warning("Triton at %s: %s; %s", server.address, reason, consequence)
 
-    def worked(self, server: Server, asked: float) -> None:
-        """Note that a server answered what it was asked at `asked` (monotonic); the end of an outage is logged."""
+    def worked(self, server: Server, sent_at: float) -> None:
+        """Note that a server answered. The end of an outage is logged.
+
+        Parameters
+        ----------
+        server : Server
+            The server.
+        sent_at : float
+            When the request was sent (`time.monotonic`).
+        """
         with self._changed:
             since = server.down_since
-            if since is None or asked < since:
-                return  # an answer to a request from before the outage tells nothing
+            if since is None or sent_at < since:
+                return  # a reply to a request from before the outage does not end it
             server.down_since = None
             self._changed.notify_all()
         log.info("Triton at %s is back after %.1f s", server.address, time.monotonic() - since)
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not longer than until a server works.
+        """Wait until a server works, but not longer than some seconds.
+
+        Parameters
+        ----------
+        seconds : float
+            How long.
 
         Raises
         ------
-        Closed
+        PoolClosed
             `close` was called.
         """
         until = time.monotonic() + seconds
@@ -178,10 +218,10 @@ class Pool:
                     return
                 self._changed.wait(left)
             if self._closed:
-                raise Closed
+                raise PoolClosed
 
     def close(self) -> None:
-        """Wake all who wait and close all connections; takes no time, whatever the servers do."""
+        """Wake all waiting threads and close all connections. This takes no time, whatever the servers do."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,8 +1,8 @@
-"""Fits any segmentation model to the port: tiles to the model's input, the model's outputs to maps.
+"""The plan by which any segmentation model is used: tiles to the model's input, the model's outputs to maps.
 
-Nothing is assumed of a model but that it has one input for RGB images and that each output is a map, or several, of the
-same height and width. Layout (colours last or first), dtype, whether there is a batch axis, and fixed sizes are read
-from the tensors' names, dtypes and shapes, which is all that an ONNX file and a Triton server have in common.
+A model must have one input for RGB images, and each of its outputs must be one or several maps of the same height and
+width. Everything else is read from the names, dtypes and shapes of its tensors, which an ONNX file and a Triton server
+both report: channels last or first, dtype, whether there is a batch axis, and fixed sizes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nuclei_segmentation.shared.errors import ModelError
 
 Array = npt.NDArray[Any]
 
-#: How far outside [0, 1] a probability may lie before the model is refused; float16 models stray that far.
+#: How far outside [0, 1] a probability may lie before the model is refused. Models in float16 do leave the range.
 TOLERANCE = 1e-3
 
 _DTYPES = ("uint8", "float16", "float32")
@@ -27,16 +27,16 @@ _DTYPES = ("uint8", "float16", "float32")
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What a model says of one of its tensors.
+    """What a model says about one of its tensors.
 
     Attributes
     ----------
     name : str
-        As the model calls it.
+        The model's name for it.
     dtype : str
-        NumPy's name of the type.
+        NumPy's name for the type.
     shape : tuple of int or None
-        All axes, the batch axis too if there is one; None where the size is free.
+        All axes, including the batch axis if there is one; None where the size is free.
     """
 
     name: str
@@ -56,9 +56,9 @@ class OutputPlan:
     spec : TensorSpec
         The tensor.
     channel_axis : int or None
-        The axis of channels, counted without the batch axis: 2 (last), 0 (first), or None (one map, no such axis).
+        The axis of channels, not counting the batch axis: 2 (last), 0 (first), or None (one map, no such axis).
     channels : int or None
-        Number of maps; None where only an inference can tell.
+        Number of maps; None if only an inference can show it.
     """
 
     spec: TensorSpec
@@ -67,8 +67,8 @@ class OutputPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How to feed a model and read its answer. Made by `make_plan`.
+class TensorPlan:
+    """How to make a model's input and read its outputs. Made by `make_plan`.
 
     Attributes
     ----------
@@ -79,17 +79,17 @@ class Plan:
     channels_first : bool
         Whether it is (…, 3, T, T) rather than (…, T, T, 3).
     batched : bool
-        Whether it has a batch axis; if not, each tile is a request of its own.
+        Whether it has a batch axis. If not, each tile is a request of its own.
     fixed_batch : int or None
-        The size of the batch axis if the model fixes it; smaller batches are filled up.
+        The size of the batch axis if the model fixes it. Smaller batches are padded.
     outputs : tuple of OutputPlan
-        In the model's order; their channels are joined in that order.
+        In the model's order, in which their channels are joined.
     input_scale : float
-        Multiplies pixel values for float inputs.
+        Factor for the pixel values of float inputs.
     logit : bool
         Whether float outputs need the logistic function.
     order : tuple of int or None
-        Where each channel of the answer comes from, if not from its own place.
+        For each map, which of the joined channels it is; None if the order stays.
     """
 
     tile: int
@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def channels(self) -> int | None:
-        """Maps per tile, or None where only an inference can tell."""
+        """Maps per tile; None if only an inference can show it."""
         total = 0
         for output in self.outputs:
             if output.channels is None:
@@ -113,7 +113,7 @@ class Plan:
         return total
 
     def limit(self, batch: int) -> int:
-        """Return how many tiles go into one request when up to `batch` are wanted."""
+        """Return how many tiles a request holds if it should hold at most `batch`."""
         if not self.batched:
             return 1
         return self.fixed_batch or max(1, batch)
@@ -124,7 +124,7 @@ class Plan:
         Parameters
         ----------
         pixels : numpy.ndarray
-            (b, T, T, 3) uint8, b at most `limit`.
+            (b, T, T, 3) uint8 RGB, b at most `limit`.
 
         Returns
         -------
@@ -132,8 +132,8 @@ class Plan:
             The input of one request, contiguous, of the input's dtype and rank.
         """
         if self.fixed_batch is not None and len(pixels) < self.fixed_batch:
-            filling = np.zeros((self.fixed_batch - len(pixels), *pixels.shape[1:]), np.uint8)
-            pixels = np.concatenate([pixels, filling])
+            padding = np.zeros((self.fixed_batch - len(pixels), *pixels.shape[1:]), np.uint8)
+            pixels = np.concatenate([pixels, padding])
         array: Array = pixels if self.batched else pixels[0]
         if self.channels_first:
             array = np.moveaxis(array, -1, -3)
@@ -152,7 +152,7 @@ class Plan:
         arrays : Sequence of numpy.ndarray
             One for each of `outputs`, in that order.
         count : int
-            b, the number of tiles that were asked for.
+            b, the number of tiles in the request, without padding.
 
         Returns
         -------
@@ -162,13 +162,13 @@ class Plan:
         Raises
         ------
         ModelError
-            Wrong dtype or shape; NaN, or a value outside [0, 1].
+            The dtype or shape is wrong, or a value is NaN or outside [0, 1].
         """
         maps = []
         for output, array in zip(self.outputs, arrays, strict=True):
             rows = self.fixed_batch or count
             if array.dtype != np.dtype(output.spec.dtype):
-                raise ModelError(f"output {output.spec} came as {array.dtype}; it must keep to its dtype")
+                raise ModelError(f"output {output.spec} was returned as {array.dtype}")
             if self.batched:
                 _check_rows(output.spec, array, rows)
                 array = array[:count]
@@ -180,35 +180,41 @@ class Plan:
                 array = np.moveaxis(array, 1, -1)
             expected = (count, self.tile, self.tile, array.shape[-1] if output.channels is None else output.channels)
             if array.shape != expected:
+                tiles = "1 tile" if count == 1 else f"{count} tiles"
                 raise ModelError(
-                    f"output {output.spec} came with shape {list(array.shape)} for {count} tile(s) of {self.tile} "
-                    f"pixels; expected {list(expected)} once channels are last"
+                    f"output {output.spec} was returned with shape {list(array.shape)}, channels last, for {tiles} of "
+                    f"{self.tile} pixels; expected {list(expected)}"
                 )
             maps.append(array if array.dtype == np.uint8 else _to_bytes(output.spec, array, self.logit))
         joined = maps[0] if len(maps) == 1 else np.concatenate(maps, axis=-1)
         return np.ascontiguousarray(joined if self.order is None else joined[..., list(self.order)])
 
     def run(self, pixels: Pixels, batch: int, call: Callable[[Array], Sequence[Array]]) -> Pixels:
-        """Infer any number of tiles in requests that the model takes.
+        """Infer any number of tiles, in as many requests as it takes.
 
         Parameters
         ----------
         pixels : numpy.ndarray
-            (b, T, T, 3) uint8, b from 0.
+            (b, T, T, 3) uint8 RGB, b from 0.
         batch : int
             Most tiles per request.
         call : callable
-            Sends one request: the model's input in, the outputs out.
+            Sends one request: takes the model's input, returns its outputs.
 
         Returns
         -------
         numpy.ndarray
             (b, T, T, C) uint8.
+
+        Raises
+        ------
+        ModelError
+            See `decode`.
         """
         if pixels.ndim != 4 or pixels.shape[1:] != (self.tile, self.tile, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"tiles must be (b, {self.tile}, {self.tile}, 3) uint8, not {pixels.shape} {pixels.dtype}")
         step = self.limit(batch)
-        pixels = np.asarray(pixels)  # the same memory; a memmap is slow to slice
+        pixels = np.asarray(pixels)  # the same memory, but faster to slice than a memmap
         parts = [
             self.decode(call(self.encode(pixels[start : start + step])), len(pixels[start : start + step]))
             for start in range(0, len(pixels), step)
@@ -225,39 +231,48 @@ def make_plan(
     *,
     input_scale: float = 1.0,
     logit: bool = False,
-) -> Plan:
+) -> TensorPlan:
     """Find out how to use a model.
 
     Parameters
     ----------
-    inputs, outputs : Sequence of TensorSpec
-        The model's tensors.
+    inputs : Sequence of TensorSpec
+        The model's inputs.
+    outputs : Sequence of TensorSpec
+        The model's outputs.
     tile : int
-        T, the tile size that is asked for, pixels.
-    input_scale, logit : float, bool
-        What the tensors cannot tell: see `Plan`.
+        T, the tile size of the run, pixels.
+    input_scale : float, optional
+        See `TensorPlan`; the tensors do not show it.
+    logit : bool, optional
+        See `TensorPlan`; the tensors do not show it.
+
+    Returns
+    -------
+    TensorPlan
+        How to use the model.
 
     Raises
     ------
     ModelError
-        The model does not fit; the message names the tensor, its shape and what is expected.
+        The model does not fit. The message names the tensor, its shape and what is expected.
     """
     if len(inputs) != 1:
         raise ModelError(
             f"the model has {len(inputs)} inputs ({', '.join(map(str, inputs)) or 'none'}); it must have one, the image"
         )
     if not outputs:
-        raise ModelError("the model has no output; it must have one for the maps")
+        raise ModelError("the model has no output; it must have at least one, for the maps")
     image = inputs[0]
     _check_dtype("input", image)
     if len(image.shape) not in (3, 4):
         raise ModelError(
-            f"input {image} has {len(image.shape)} axes; an image has 3 (height, width, 3 or 3, height, width), or 4 "
-            "with a batch axis before them"
+            f"input {image} has {_axes(image)}; expected [height, width, 3] or [3, height, width], with or "
+            "without a batch axis before them"
         )
     batched = len(image.shape) == 4
     channels_first = _channels_first(image, image.shape[-3:], tile)
-    return Plan(
+    return TensorPlan(
         tile=tile,
         input=image,
         channels_first=channels_first,
@@ -269,6 +284,10 @@ def make_plan(
     )
 
 
+def _axes(spec: TensorSpec) -> str:
+    return "1 axis" if len(spec.shape) == 1 else f"{len(spec.shape)} axes"
+
+
 def _check_dtype(kind: str, spec: TensorSpec) -> None:
     if spec.dtype not in _DTYPES:
         raise ModelError(f"{kind} {spec} is of type {spec.dtype}; expected one of {', '.join(_DTYPES)}")
@@ -276,7 +295,7 @@ def _check_dtype(kind: str, spec: TensorSpec) -> None:
 
 def _check_rows(spec: TensorSpec, array: Array, rows: int) -> None:
     if array.ndim != len(spec.shape) or len(array) != rows:
-        raise ModelError(f"output {spec} came with shape {list(array.shape)} for a batch of {rows}")
+        raise ModelError(f"output {spec} was returned with shape {list(array.shape)} for a batch of {rows}")
 
 
 def _fits(sides: Iterable[int | None], tile: int) -> bool:
@@ -290,23 +309,23 @@ def _wrong_side(kind: str, spec: TensorSpec, sides: tuple[int | None, ...], tile
         if side % 16 == 0:
             return ModelError(f"{kind} {spec} is for tiles of {side} pixels, not {tile}: use -t {side}")
         return ModelError(
-            f"{kind} {spec} is for tiles of {side} pixels; -t must be a multiple of 16, so it cannot serve"
+            f"{kind} {spec} is for tiles of {side} pixels; -t must be a multiple of 16, so the model cannot be used"
         )
     return ModelError(f"{kind} {spec} is {sides[0]} by {sides[1]} pixels; tiles are square, here {tile} by {tile}")
 
 
 def _channels_first(spec: TensorSpec, dims: tuple[int | None, ...], tile: int) -> bool:
-    """Tell where the three colours are. The sizes decide where both ends are 3, since no tile is 3 pixels wide."""
+    """Tell whether the colour channels come first. If both ends are 3, the sizes decide: no tile is 3 pixels wide."""
     layouts = [(False, dims[2], dims[:2]), (True, dims[0], dims[1:])]
-    coloured = [(first, sides) for first, colours, sides in layouts if colours == 3]
-    for first, sides in coloured:
+    possible = [(first, sides) for first, channels, sides in layouts if channels == 3]
+    for first, sides in possible:
         if _fits(sides, tile):
             return first
-    if coloured:
-        raise _wrong_side("input", spec, coloured[0][1], tile)
+    if possible:
+        raise _wrong_side("input", spec, possible[0][1], tile)
     raise ModelError(
-        f"input {spec} has no axis of 3 colours; expected height, width, 3 or 3, height, width, with or without a "
-        "batch axis before them"
+        f"input {spec} has no axis of 3 colour channels; expected [height, width, 3] or [3, height, width], with or "
+        "without a batch axis before them"
     )
 
 
@@ -320,18 +339,18 @@ def _output_plan(spec: TensorSpec, tile: int, batched: bool, channels_first: boo
     if len(dims) != 3:
         batch = "batch, " if batched else ""
         raise ModelError(
-            f"output {spec} has {len(spec.shape)} axes; expected maps: [{batch}height, width, channels], "
+            f"output {spec} has {_axes(spec)}; expected maps: [{batch}height, width, channels], "
             f"[{batch}channels, height, width] or [{batch}height, width]"
         )
     layouts = [(2, dims[2], dims[:2]), (0, dims[0], dims[1:])]
     if channels_first:
-        layouts.reverse()  # where nothing else decides, outputs are laid out like the input
-    # A channel axis of known size that is not T itself is the surest sign; maps by the hundred are not to be expected.
+        layouts.reverse()  # if nothing else decides, outputs are laid out like the input
+    # The surest sign is a channel axis of known size that is not T: no model returns as many maps as a tile is wide.
     layouts.sort(key=lambda layout: layout[1] is None or layout[1] == tile)
     for axis, channels, sides in layouts:
         if _fits(sides, tile):
             return OutputPlan(spec, axis, channels)
-    # Say what is wrong with the likelier reading: few channels, or else the input's layout.
+    # The message describes the likelier layout: that with few channels, or else the input's.
     likely = min(layouts, key=lambda layout: layout[1] if layout[1] is not None else tile)
     raise _wrong_side("output", spec, likely[2], tile)
 
@@ -339,7 +358,7 @@ def _output_plan(spec: TensorSpec, tile: int, batched: bool, channels_first: boo
 def _to_bytes(spec: TensorSpec, array: Array, logit: bool) -> Pixels:
     values = array.astype(np.float32)
     if logit:
-        # exp(-|x|) cannot overflow; NaN passes through to the check below.
+        # exp(-|x|) cannot overflow. NaN stays NaN and fails the check below.
         small = np.exp(-np.abs(values))
         values = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
     low, high = float(values.min()), float(values.max())

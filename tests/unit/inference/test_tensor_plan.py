@@ -1,9 +1,11 @@
+"""Models of any layout are used as their tensors allow; those that do not fit are refused with a reason."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_segmentation.operators.filter.inference.contract import TensorSpec, make_plan
+from nuclei_segmentation.operators.filter.inference.tensor_plan import TensorSpec, make_plan
 from nuclei_segmentation.shared.errors import ModelError
 
 T = 32
@@ -22,13 +24,13 @@ def tiles(count):
 
 
 def expected_maps(pixels, channels, dtype):
-    """Channel c is colour c % 3, through the model's dtype."""
+    """Return maps whose channel c is the image's channel c % 3, rounded to the model's dtype."""
     maps = pixels[..., [c % 3 for c in range(channels)]]
     return maps if dtype == "uint8" else np.rint(255 * (maps / np.float32(255)).astype(dtype).astype(np.float32))
 
 
 class Model:
-    """Does with arrays what the specs promise; records the shapes that it was given."""
+    """Computes what the specs promise, and records the shapes of its inputs."""
 
     def __init__(self, image, outputs, channels_first, channels):
         self.image, self.outputs, self.channels_first, self.channels = image, outputs, channels_first, channels
@@ -42,10 +44,10 @@ class Model:
         array = array if batched else array[np.newaxis]
         if array.shape[1] == 3:
             array = np.moveaxis(array, 1, -1)
-        colours = array if array.dtype == np.uint8 else np.rint(array.astype(np.float32) * 255).astype(np.uint8)
-        answers, first = [], 0
+        pixels = array if array.dtype == np.uint8 else np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+        outputs, first = [], 0
         for output, count in zip(self.outputs, self.channels, strict=True):
-            maps = colours[..., [(first + c) % 3 for c in range(count)]]
+            maps = pixels[..., [(first + c) % 3 for c in range(count)]]
             first += count
             if output.dtype != "uint8":
                 maps = (maps / np.float32(255)).astype(output.dtype)
@@ -53,8 +55,8 @@ class Model:
                 maps = maps[..., 0]
             elif self.channels_first:
                 maps = np.moveaxis(maps, -1, 1)
-            answers.append(maps if batched else maps[0])
-        return answers
+            outputs.append(maps if batched else maps[0])
+        return outputs
 
 
 @st.composite
@@ -103,9 +105,9 @@ REFUSED = {
     ),
     "string output": ([NHWC], [spec("masks", "BYTES", None, T, T, 1)], "is of type BYTES"),
     "flat input": ([spec("tiles", "uint8", None, 3072)], [MASKS], "has 2 axes"),
-    "grey input": ([spec("tiles", "uint8", None, T, T, 1)], [MASKS], "no axis of 3 colours"),
+    "grey input": ([spec("tiles", "uint8", None, T, T, 1)], [MASKS], "no axis of 3 colour channels"),
     "fixed input": ([spec("tiles", "uint8", None, 512, 512, 3)], [MASKS], "use -t 512"),
-    "fixed input, colours first": ([spec("tiles", "uint8", 1, 3, 64, 64)], [MASKS], "use -t 64"),
+    "fixed input, channels first": ([spec("tiles", "uint8", 1, 3, 64, 64)], [MASKS], "use -t 64"),
     "odd input": ([spec("tiles", "uint8", None, 250, 250, 3)], [MASKS], "-t must be a multiple of 16"),
     "oblong input": ([spec("tiles", "uint8", None, 32, 64, 3)], [MASKS], "32 by 64 pixels; tiles are square"),
     "smaller output": ([NHWC], [spec("masks", "uint8", None, 16, 16, 2)], "'masks' .* is for tiles of 16"),
@@ -124,7 +126,7 @@ def test_refused_with_the_tensor_its_shape_and_what_is_expected(case):
     assert "\n" not in str(caught.value)
 
 
-def test_a_side_of_three_or_channels_like_the_tile_do_not_confuse():
+def test_a_side_of_three_pixels_or_as_many_channels_as_pixels():
     assert make_plan([spec("i", "uint8", None, 3, None, None)], [MASKS], T).channels_first
     assert not make_plan([spec("i", "uint8", 3, None, None, 3)], [MASKS], T).channels_first
     plan = make_plan([NHWC], [spec("m", "uint8", None, 16, 16, 16)], 16)
@@ -163,7 +165,7 @@ def test_nan_and_values_out_of_range_are_refused(dtype, value):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, T, T, 1), np.float16), "came as float16"),
+        (np.zeros((2, T, T, 1), np.float16), "was returned as float16"),
         (np.zeros((1, T, T, 1), np.float32), "for a batch of 2"),
         (np.zeros((2, T, T), np.float32), "for a batch of 2"),
         (np.zeros((2, T, 16, 1), np.float32), "expected"),
@@ -171,11 +173,11 @@ def test_nan_and_values_out_of_range_are_refused(dtype, value):
         (np.full((2, T, T, 1), np.nan, np.float32), "nan"),
     ],
 )
-def test_answers_unlike_the_promise_are_refused(array, message):
+def test_outputs_other_than_promised_are_refused(array, message):
     with pytest.raises(ModelError, match=message):
         plan_for("float32").decode([array], 2)
 
 
-def test_tiles_of_another_size_are_a_mistake_of_the_program():
+def test_tiles_of_another_size_are_a_programming_error():
     with pytest.raises(ValueError, match="tiles must be"):
         plan_for("float32").run(np.zeros((1, 16, 16, 3), np.uint8), 1, lambda _: [])
