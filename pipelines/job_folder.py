@@ -1,4 +1,4 @@
-"""Where a run keeps what passes between operators: the folder ``.job`` in its output folder."""
+"""The folders of a run: the payload, the result, and the folder ``.job`` for what passes between operators."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Folders:
     Attributes
     ----------
     payload : pathlib.Path
-        What the pipeline is given.
+        The folder that the pipeline reads.
     output : pathlib.Path
-        Where the result goes.
+        The folder that receives the result.
     """
 
     payload: Path
@@ -28,53 +28,67 @@ class Folders:
 
     @property
     def job(self) -> Path:
-        """Everything else lies here."""
+        """The folder for everything but the result."""
         return self.output / NAME
 
     @property
     def data(self) -> Path:
-        """What operators write."""
+        """The folder for what operators write."""
         return self.job / "data"
 
     @property
     def config(self) -> Path:
-        """An empty folder, for who is given no config.yaml."""
+        """An empty folder, for operators without a config.yaml."""
         return self.job / "config"
 
-    def log(self, operator: str) -> Path:
-        """Return the file that takes what an operator prints."""
-        return self.job / "logs" / f"{operator}.log"
+    def log(self, name: str) -> Path:
+        """Return the log file of an operator or service."""
+        return self.job / "logs" / f"{name}.log"
 
     def written(self, operator: str, output: str) -> Path:
-        """Return the folder of an output: that of its operator if it has no name, else one in there."""
+        """Return the folder of an output.
+
+        Parameters
+        ----------
+        operator : str
+            Name of the operator that writes it.
+        output : str
+            Name of the output; '' for an unnamed one, which has the operator's own folder.
+        """
         return self.data / operator / output if output else self.data / operator
 
     def reads(self, operator: Operator) -> Iterator[tuple[Path, Input]]:
-        """Yield the folder here of each input that has one in the container."""
-        for one in operator.inputs:
-            if one.path is not None:
-                yield self.payload if one.source is None else self.written(one.source, one.output), one
+        """Yield the folders that an operator reads, each with its input."""
+        for item in operator.inputs:
+            if item.path is not None:
+                yield self.payload if item.source is None else self.written(item.source, item.output), item
 
     def writes(self, operator: Operator) -> Iterator[tuple[Path, Output]]:
-        """Yield the folder here of each output that has one in the container."""
-        for one in operator.outputs:
-            if one.path is not None:
-                yield self.written(operator.name, one.name), one
+        """Yield the folders that an operator writes to, each with its output."""
+        for item in operator.outputs:
+            if item.path is not None:
+                yield self.written(operator.name, item.name), item
 
     def results(self, pipeline: Pipeline) -> tuple[tuple[str, str], ...]:
-        """Return the folders that hold the run's result, and where their contents go.
+        """Return the folders that hold the result of a run, each with the folder to which its contents go.
 
-        These are the outputs that nobody reads, or only operators that write nothing. A single one goes into the output
-        folder itself; of several, each into a folder named for its operator, and its output if that has a name.
+        An output is a result if no operator reads it, or only operators that write nothing. A single result goes into
+        the output folder itself. Of several, each goes into a folder with the name of its operator, and in there, if
+        the output has a name, into a folder with that.
         """
-        ends = {one.name for one in pipeline.operators if not any(True for _ in self.writes(one))}
-        read = {(item.source, item.output) for one in pipeline.operators if one.name not in ends for item in one.inputs}
-        found = [
-            (folder, one.name, output.name)
-            for one in pipeline.operators
-            for folder, output in self.writes(one)
-            if (one.name, output.name) not in read
+        silent = {operator.name for operator in pipeline.operators if not any(True for _ in self.writes(operator))}
+        read = {
+            (item.source, item.output)
+            for operator in pipeline.operators
+            if operator.name not in silent
+            for item in operator.inputs
+        }
+        results = [
+            (folder, operator.name, output.name)
+            for operator in pipeline.operators
+            for folder, output in self.writes(operator)
+            if (operator.name, output.name) not in read
         ]
-        if len(found) == 1:
-            return ((str(found[0][0]), str(self.output)),)
-        return tuple((str(folder), str(self.output / name / output)) for folder, name, output in found)
+        if len(results) == 1:
+            return ((str(results[0][0]), str(self.output)),)
+        return tuple((str(folder), str(self.output / name / output)) for folder, name, output in results)

@@ -1,40 +1,42 @@
-"""What is known of the cluster that a workflow is for: its volumes and registry, and what containers may do there."""
+"""The cluster that a workflow is for: its volumes and registry, and what containers may do there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from nuclei_segmentation.pipelines.argo.pods import CONFIG, MODELS, PAYLOAD, SHARED, TEMPORARY, WORK, Object, place
+from nuclei_segmentation.pipelines.argo.pods import CONFIG, MODELS, PAYLOAD, SHARED, TEMPORARY, WORK, Object, mount_path
 from nuclei_segmentation.pipelines.language.model import Container, Operator, Service
-from nuclei_segmentation.pipelines.runner.local import own
-from nuclei_segmentation.pipelines.variables import DATA
+from nuclei_segmentation.pipelines.project import project_operator
+from nuclei_segmentation.shared.clara.sizing_tool import SERVICE_DATA
 
 MODELS_CLAIM = "nuclei-models"
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What is known of a cluster.
+    """The cluster that a workflow is for.
 
     Attributes
     ----------
-    payload, work : str
-        Volumes: the slides, and what operators write. The name of a claim, or an absolute path on the only node.
+    payload : str
+        Volume with the slides: the name of a claim, or an absolute path on the only node.
+    work : str
+        Volume for what operators write, likewise.
     models : str
-        Volume with a Triton model repository, for services; '' for `MODELS_CLAIM` where one needs it.
+        Volume with a Triton model repository, for services; '' for `MODELS_CLAIM` if a service needs one.
     config : str
         ConfigMap with config.yaml; '' for none.
     registry : str
-        Put before images that name none.
+        Put in front of images that name no registry; '' for none.
     triton : str
         Address of a Triton server, for operators that list `models`; '' for none.
     shards : int
-        Into how many filter is divided, unless the workflow is told otherwise.
+        Into how many shards filter is divided, unless another number is given when the workflow is submitted.
     user : int
-        And group that containers run as.
+        User and group that containers run as.
     unrestricted : frozenset of str
-        Operators and services, in lower case, that run as their images want.
+        Operators and services, in lower case, whose containers run as their images want.
     """
 
     payload: str = "nuclei-payload"
@@ -48,92 +50,100 @@ class Cluster:
     unrestricted: frozenset[str] = field(default_factory=frozenset)
 
     def image(self, container: Container) -> str:
-        """Return the name that the cluster pulls an image by."""
+        """Return the name by which the cluster pulls an image."""
         first, slash, _ = container.image.partition("/")
-        named = slash and (first == "localhost" or "." in first or ":" in first)
-        return container.reference if named or not self.registry else f"{self.registry}/{container.reference}"
+        has_registry = slash and (first == "localhost" or "." in first or ":" in first)
+        return container.reference if has_registry or not self.registry else f"{self.registry}/{container.reference}"
 
-    def restricts(self, one: Operator | Service) -> bool:
-        """Whether a container runs as somebody who may nothing."""
-        return one.name.lower() not in self.unrestricted
+    def restricts(self, container: Operator | Service) -> bool:
+        """Return whether a container runs as `user`, with a read-only root."""
+        return container.name.lower() not in self.unrestricted
 
-    def pod(self, *, restricted: bool = True) -> Object:
-        """Return a pod's security context. The group is for volumes that know of groups: it may write to them."""
+    def pod_context(self, *, restricted: bool = True) -> Object:
+        """Return the security context of a pod.
+
+        Parameters
+        ----------
+        restricted : bool, optional
+            Whether its containers run as `user`. The group is set in any case: volumes that support groups become
+            writable for it.
+        """
         return {
-            **(self._somebody() if restricted else {}),
+            **(self._user() if restricted else {}),
             "fsGroup": self.user,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         }
 
-    def container(self, one: Operator | Service, *, in_restricted_pod: bool = True) -> Object:
-        """Return a container's security context.
+    def container_context(self, container: Operator | Service, *, in_restricted_pod: bool = True) -> Object:
+        """Return the security context of a container.
 
         Parameters
         ----------
-        one : Operator or Service
-            What it runs.
+        container : Operator or Service
+            What the container runs.
         in_restricted_pod : bool, optional
-            Whether the pod's own context says who it runs as.
+            Whether the context of the pod states the user already.
         """
-        if not self.restricts(one):
+        if not self.restricts(container):
             return {"allowPrivilegeEscalation": False}
         return {
-            **({} if in_restricted_pod else self._somebody()),
+            **({} if in_restricted_pod else self._user()),
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
 
-    def _somebody(self) -> Object:
+    def _user(self) -> Object:
         return {"runAsNonRoot": True, "runAsUser": self.user, "runAsGroup": self.user}
 
-    def mounts(self, one: Operator | Service, known: Iterable[Object] = ()) -> list[Object]:
-        """Return all folders of a container.
+    def mounts(self, container: Operator | Service, known: Iterable[Object] = ()) -> list[Object]:
+        """Return all mounts of a container.
 
         Parameters
         ----------
-        one : Operator or Service
-            What it runs.
-        known : Iterable of Object, optional
-            Those that the definition and the pod give it.
+        container : Operator or Service
+            What the container runs.
+        known : Iterable of dict, optional
+            Mounts that come from the definition and the pod. They win over the cluster's at the same path.
         """
-        found = {mount["mountPath"]: mount for mount in known}
-        for mount in self._more(one):
-            found.setdefault(mount["mountPath"], mount)
-        return list(found.values())
+        mounts = {mount["mountPath"]: mount for mount in known}
+        for mount in self._cluster_mounts(container):
+            mounts.setdefault(mount["mountPath"], mount)
+        return list(mounts.values())
 
-    def _more(self, one: Operator | Service) -> Iterator[Object]:
-        if isinstance(one, Service):
-            texts = (*one.container.command, *one.variables.values())
-            if self.models or any(DATA in text for text in texts):
+    def _cluster_mounts(self, container: Operator | Service) -> Iterator[Object]:
+        if isinstance(container, Service):
+            texts = (*container.container.command, *container.variables.values())
+            if self.models or any(SERVICE_DATA in text for text in texts):
                 yield {"name": MODELS, "mountPath": "/models", "readOnly": True}
-        elif own(one) and self.config:
+        elif project_operator(container) and self.config:
             yield {"name": CONFIG, "mountPath": "/config", "readOnly": True}
-        for service in [one] if isinstance(one, Service) else one.services:
+        for service in [container] if isinstance(container, Service) else container.services:
             for connection in service.connections:
                 if connection.path is not None:
-                    yield {"name": MODELS, "mountPath": place(connection.path), "readOnly": True}
-        if self.restricts(one):
-            yield {"name": TEMPORARY, "mountPath": "/tmp"}  # noqa: S108 - of a container, where nobody else is
+                    yield {"name": MODELS, "mountPath": mount_path(connection.path), "readOnly": True}
+        if self.restricts(container):
+            yield {"name": TEMPORARY, "mountPath": "/tmp"}  # noqa: S108 - in a container of its own
 
     def volumes(self, used: set[str]) -> list[Object]:
-        """Return the volumes of those names that pods do not bring themselves."""
-        known: Object = {
+        """Return the volumes of a workflow; `used` are the names of those that its containers mount."""
+        volumes: Object = {
             PAYLOAD: _volume(self.payload, readOnly=True),
             WORK: _volume(self.work),
             MODELS: _volume(self.models or MODELS_CLAIM, readOnly=True),
             CONFIG: {"configMap": {"name": self.config}},
             TEMPORARY: {"emptyDir": {}},
         }
-        return [{"name": name, **source} for name, source in known.items() if name in used - {SHARED}]
+        return [{"name": name, **source} for name, source in volumes.items() if name in used - {SHARED}]
 
 
-def _volume(name: str, **more: bool) -> Object:
-    """Return a claim. Of one that is only read, Kubernetes also leaves groups and permissions of files as they are.
+def _volume(name: str, **options: bool) -> Object:
+    """Return the source of a volume: a claim, or a folder of the node, which must exist.
 
-    A path is a folder of the node that must be there; mounts say whether it is only read.
+    Of a claim that is read-only, Kubernetes leaves groups and permissions as they are. Of a folder, only the mounts say
+    that it is.
     """
     if name.startswith("/"):
         return {"hostPath": {"path": name, "type": "Directory"}}
-    return {"persistentVolumeClaim": {"claimName": name, **more}}
+    return {"persistentVolumeClaim": {"claimName": name, **options}}

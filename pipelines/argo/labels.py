@@ -1,36 +1,36 @@
-"""Names as Kubernetes has them: lower case, no underscores, not long, no two the same."""
+"""Names that Kubernetes accepts: lower case, no underscores, short, and each only once."""
 
 from __future__ import annotations
 
 import re
 
 LONGEST = 40
-"""Argo makes names of pods from them; 63 is where Kubernetes ends."""
+"""Characters. Argo makes the names of pods from them, and Kubernetes allows 63."""
 
 
 class Labels:
-    """Gives names.
+    """Makes names that differ from one another.
 
     Parameters
     ----------
-    taken : str
-        That nobody may have.
+    *taken : str
+        Names that are in use already.
     """
 
     def __init__(self, *taken: str) -> None:
         self._taken = set(taken)
 
     def new(self, name: str) -> str:
-        """Return a name of its own for what a definition names."""
+        """Return a name that is not in use yet, made from one of the definition."""
         wanted = label(name)
-        made, number = wanted, 2
-        while made in self._taken:
+        result, number = wanted, 2
+        while result in self._taken:
             ending = f"-{number}"
-            made, number = wanted[: LONGEST - len(ending)].rstrip("-") + ending, number + 1
-        self._taken.add(made)
-        return made
+            result, number = wanted[: LONGEST - len(ending)].rstrip("-") + ending, number + 1
+        self._taken.add(result)
+        return result
 
 
 def label(name: str) -> str:
-    """Return a name in letters that Kubernetes takes."""
+    """Return a name of the definition in the characters that Kubernetes accepts."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST].rstrip("-") or "x"

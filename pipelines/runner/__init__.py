@@ -1,1 +1,1 @@
-"""Runs a pipeline: what is to be done (`plan`), and the doing (`execute`), as processes or in containers."""
+"""Runs a pipeline: `plan` says what is to be done, `execute` does it, as processes or in containers."""

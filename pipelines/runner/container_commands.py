@@ -1,8 +1,8 @@
-"""Engines `podman` and `docker`: each operator a container that may do no more than its definition asks for."""
+"""Engines `podman` and `docker`: each operator is a container that may do no more than its definition asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,41 +11,41 @@ from nuclei_segmentation.pipelines.language import model
 from nuclei_segmentation.pipelines.language.findings import shown
 from nuclei_segmentation.pipelines.language.model import Operator, Pipeline, Requests
 from nuclei_segmentation.pipelines.runner.step import Service, Step
-from nuclei_segmentation.pipelines.variables import DATA
+from nuclei_segmentation.shared.clara.sizing_tool import SERVICE_DATA, without_service_data
 from nuclei_segmentation.shared.errors import UsageError
 
-_ALL = frozenset(("cpu", "memory"))
-"""Operators have Clara's defaults where the definition states nothing; a server would hardly start with those."""
+_OPERATOR_LIMITS = ("cpu", "memory")
+"""Operators have Clara's defaults where the definition states no limit. A server would hardly start with those."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerCommands:
     """Makes the command lines of one run.
 
-    Services have no network but their own loopback device. Who uses one is put into the same network, and finds it at
-    ``localhost``; all services of a pipeline share one. They share memory with their users too, so that pixels need not
-    pass through the network.
+    Services have no network but their own loopback device. An operator that uses a service joins its network and finds
+    it at ``localhost``; all services of a pipeline share one network. Services also share memory with their users, so
+    that pixels need not pass through the network.
 
     Attributes
     ----------
     engine : str
         podman or docker.
     run : str
-        Becomes part of containers' names.
+        The run's id, which becomes part of the names of containers.
     user : tuple of int
-        And group that operators run as.
+        User and group that operators run as.
     folders : Folders
-        Of the run.
+        The folders of the run.
     config : pathlib.Path or None
         Mounted at /config, if given.
     models : pathlib.Path or None
         Mounted at /models of services, if given.
     shared : str
-        Takes the place of /dev/shm where containers share it; '' where they cannot.
+        The folder that containers see as /dev/shm if they share memory; '' for none.
     cores : int
-        That this machine has: nobody is given more.
+        Cores of this machine; no container gets more.
     gpus : bool
-        Whether anybody is given some.
+        Whether containers get the GPUs that they request.
     """
 
     engine: str
@@ -59,37 +59,37 @@ class ContainerCommands:
     gpus: bool = True
 
     def step(self, operator: Operator, variables: Mapping[str, str], network: str, *, shares: bool = False) -> Step:
-        """Return the line of an operator.
+        """Return the step that runs an operator.
 
         Parameters
         ----------
         operator : Operator
             What to run.
         variables : Mapping of str to str
-            All of its environment.
+            Its whole environment.
         network : str
-            What it is joined to; '' for the engine's own.
+            The network that it joins; '' for the engine's default.
         shares : bool, optional
-            Whether it shares memory with others.
+            Whether it shares memory with other containers.
         """
-        line = [self.engine, "run", "--rm", "--name", self._name(operator.name)]
+        name = self._name(operator.name)
+        line = [self.engine, "run", "--rm", "--name", name]
         line += ["--network", network] if network else []
-        line += self._limits(operator.requests, _ALL)
+        line += self._limits(operator.requests, _OPERATOR_LIMITS)
         line += ["--user", "{}:{}".format(*self.user)]
         if self.engine == "podman" and self.user[0]:
             line += ["--userns", "keep-id"]  # else another user of this machine would own what it writes
-        line += [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-        for at, read in self.folders.reads(operator):
-            line += ["-v", self._mount(at, read.path, ":ro")]
+        line += _environment(variables)
+        for folder, item in self.folders.reads(operator):
+            line += ["-v", self._mount(folder, item.path, ":ro")]
         if self.config is not None:
             line += ["-v", self._mount(self.config, "/config", ":ro")]
         makes = []
-        for at, written in self.folders.writes(operator):
-            line += ["-v", self._mount(at, written.path, "")]
-            makes.append(str(at))
-        line += self._shares(shares)
+        for folder, item in self.folders.writes(operator):
+            line += ["-v", self._mount(folder, item.path, "")]
+            makes.append(str(folder))
+        line += self._shared_memory() if shares else ()
         line += [operator.container.reference, *operator.container.command]
-        name = self._name(operator.name)
         return Step(
             operator.name,
             operator.upstream,
@@ -100,68 +100,84 @@ class ContainerCommands:
         )
 
     def services(self, pipeline: Pipeline) -> tuple[Service, ...]:
-        """Return what starts the services of a pipeline.
+        """Return the services of a pipeline.
 
         Raises
         ------
         UsageError
-            Two of them listen at the same port.
+            Two of them listen at the same port, or one needs a folder with models and there is none.
         """
         taken: dict[int, str] = {}
-        for one in pipeline.services:
-            for port in _ports(one):
-                if taken.setdefault(port, one.name) != one.name:
-                    raise UsageError(f"services {taken[port]} and {one.name} both listen at port {port}")
-        return tuple(self._service(pipeline, one) for one in pipeline.services)
+        for service in pipeline.services:
+            for port in _ports(service):
+                if taken.setdefault(port, service.name) != service.name:
+                    raise UsageError(f"services {taken[port]} and {service.name} both listen at port {port}")
+        return tuple(self._service(pipeline, service) for service in pipeline.services)
 
-    def _service(self, pipeline: Pipeline, one: model.Service) -> Service:
-        name = self._name(one.name, "service")
+    def _service(self, pipeline: Pipeline, service: model.Service) -> Service:
+        name = self._name(service.name, "service")
         line = [self.engine, "run", "--rm", "--name", name]
-        line += ["--network", self.network(pipeline, first=one is pipeline.services[0])]
-        line += self._limits(one.requests, one.requests.given)
-        line += [word for name, value in one.variables.items() for word in ("--env", f"{name}={value}")]
+        line += ["--network", self.network(pipeline, first=service is pipeline.services[0])]
+        line += self._limits(service.requests, service.requests.given)
+        line += _environment(service.variables)
         if self.models is not None:
             line += ["-v", self._mount(self.models, "/models", ":ro")]
-        elif any(DATA in word for word in one.container.command):
-            raise UsageError(f"service {one.name} needs a folder with models: add --models DIR")
-        line += self._shares(True)
-        line += [one.container.reference, *(word.replace(DATA, "") for word in one.container.command)]
-        users = [user.name for user in pipeline.operators if any(it.identity == one.identity for it in user.services)]
-        return Service(one.name, tuple(line), tuple(users), _ports(one), name)
+        elif any(SERVICE_DATA in word for word in service.container.command):
+            raise UsageError(f"service {service.name} needs a folder with models: add --models DIR")
+        line += self._shared_memory()
+        line += [service.container.reference, *map(without_service_data, service.container.command)]
+        users = [
+            operator.name
+            for operator in pipeline.operators
+            if any(used.identity == service.identity for used in operator.services)
+        ]
+        return Service(service.name, tuple(line), tuple(users), _ports(service), name)
 
     def network(self, pipeline: Pipeline, *, first: bool = False) -> str:
-        """Return the network of those that use services, or of the service that is started first."""
+        """Return the network of services and their users.
+
+        Parameters
+        ----------
+        pipeline : Pipeline
+            A pipeline with services.
+        first : bool, optional
+            Whether this is for the service that starts first, whose network the others join.
+        """
         return "none" if first else f"container:{self._name(pipeline.services[0].name, 'service')}"
 
     def _name(self, name: str, kind: str = "operator") -> str:
         return f"nuclei-{self.run}-{kind}-{name}"
 
-    def _limits(self, requests: Requests, which: Container[str]) -> Iterator[str]:
-        if "cpu" in which:
+    def _limits(self, requests: Requests, limited: Collection[str]) -> Iterator[str]:
+        if "cpu" in limited:
             yield from ("--cpus", f"{min(requests.cpu_millis / 1000, self.cores):g}")
-        if "memory" in which:
+        if "memory" in limited:
             yield from ("--memory", str(requests.memory_bytes))
         if requests.gpu and self.gpus:
             yield from ("--gpus", str(requests.gpu)) if self.engine == "docker" else ("--device", "nvidia.com/gpu=all")
 
-    def _shares(self, shares: bool) -> tuple[str, ...]:
-        return ("-v", f"{self.shared}:/dev/shm") if shares and self.shared else ()
+    def _shared_memory(self) -> tuple[str, ...]:
+        return ("-v", f"{self.shared}:/dev/shm") if self.shared else ()
 
-    def _mount(self, at: Path, path: str | None, mode: str) -> str:
-        if ":" in str(at):
-            raise UsageError(f"{shown(str(at))}: a folder with ':' in its path cannot be mounted into a container")
-        return f"{at}:{path}{mode}"
+    def _mount(self, folder: Path, path: str | None, mode: str) -> str:
+        if ":" in str(folder):
+            raise UsageError(f"{shown(str(folder))}: a folder with ':' in its path cannot be mounted into a container")
+        return f"{folder}:{path}{mode}"
 
 
 def writes_arrays(operator: Operator) -> bool:
-    """Return whether something that an operator makes passes through shared memory."""
-    return any(one.path is None for one in operator.outputs)
+    """Return whether an operator writes to shared memory."""
+    return any(item.path is None for item in operator.outputs)
 
 
 def uses_arrays(operator: Operator) -> bool:
-    """Return whether something that an operator makes or reads passes through shared memory."""
-    return writes_arrays(operator) or any(one.path is None for one in operator.inputs)
+    """Return whether an operator writes to shared memory or reads from it."""
+    return writes_arrays(operator) or any(item.path is None for item in operator.inputs)
+
+
+def _environment(variables: Mapping[str, str]) -> list[str]:
+    return [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
 
 
 def _ports(service: model.Service) -> tuple[int, ...]:
-    return tuple(sorted({one.port for one in service.connections if one.port is not None}))
+    return tuple(sorted({connection.port for connection in service.connections if connection.port is not None}))

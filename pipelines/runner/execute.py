@@ -1,49 +1,50 @@
-"""Does what a plan says, in its output folder."""
+"""Executes a plan in its output folder."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nuclei_segmentation.pipelines.job_folder import Folders
-from nuclei_segmentation.pipelines.runner import job_state, memory
+from nuclei_segmentation.pipelines.runner import shared_memory
 from nuclei_segmentation.pipelines.runner.job_state import State
 from nuclei_segmentation.pipelines.runner.launch import Launch, Running, launch
+from nuclei_segmentation.pipelines.runner.output_folder import (
+    check_folders,
+    finished_operators,
+    open_state,
+    place_result,
+)
 from nuclei_segmentation.pipelines.runner.plan import Plan
 from nuclei_segmentation.pipelines.runner.schedule import Limits, Result, Schedule
 from nuclei_segmentation.pipelines.runner.services import Services, Unanswered
+from nuclei_segmentation.pipelines.runner.signals import received_signals
 from nuclei_segmentation.pipelines.runner.step import Step
 from nuclei_segmentation.pipelines.runner.view import View
-from nuclei_segmentation.shared.errors import InputError, Interrupted, OutputError
+from nuclei_segmentation.shared.errors import Interrupted
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.lock import FolderLock
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
 
 LAST_LINES = 15
-"""Of the log of an operator that failed."""
-LATE = 124
-"""Exit code of a run whose time was up; the command `timeout` has it too."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""So many lines of the log of a failed operator are shown."""
+TIMED_OUT = 124
+"""Exit code of a run that reached a time limit, as that of the command `timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a plan is done, without any change of its result.
+    """How a plan is executed. None of this changes the result.
 
     Attributes
     ----------
     limits : Limits
-        Of time.
+        Time limits.
     service_wait : float
-        Seconds that a service has until it answers.
+        Seconds until a service must answer.
     launch : Launch
         Starts operators and services.
     """
@@ -53,20 +54,20 @@ class RunOptions:
     launch: Launch = launch
 
 
-def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways: RunOptions = RunOptions()) -> int:
-    """Run a plan and return the exit code: that of the first operator that failed, or 0.
+def execute(plan: Plan, folders: Folders, config: Path | None, view: View, options: RunOptions = RunOptions()) -> int:
+    """Execute a plan and return the exit code: that of the first operator that failed, or 0.
 
     Parameters
     ----------
     plan : Plan
         What to do.
     folders : Folders
-        Of the run.
+        The folders of the run.
     config : pathlib.Path or None
         Folder with config.yaml, if any.
     view : View
         Shows what happens.
-    ways : RunOptions, optional
+    options : RunOptions, optional
         How to do it.
 
     Raises
@@ -78,195 +79,136 @@ def execute(plan: Plan, folders: Folders, config: Path | None, view: View, ways:
     OutputError
         The output folder holds something else, is in use, or cannot be written.
     """
-    _check(folders)
+    check_folders(folders)
     with writing(folders.output):
         folders.job.mkdir(parents=True, exist_ok=True)
         with FolderLock(folders.job, folders.output):
-            state = _state(plan, folders, config, view)
-            if state.whole:
-                view.say(f"{folders.output} has the result of this run already: {', '.join(state.placed)}")
+            state = open_state(plan, folders, config, view)
+            if state.complete:
+                view.show(f"{folders.output} already holds the result of this run: {', '.join(state.placed)}")
                 return 0
             try:
-                return _run(plan, folders, state, view, ways)
+                return _run(plan, folders, state, view, options)
             finally:
                 view.close()
 
 
-def _check(folders: Folders) -> None:
-    payload, output = Path(os.path.realpath(folders.payload)), Path(os.path.realpath(folders.output))
-    if not os.path.isdir(payload):  # noqa: PTH112 - `Path.is_dir` raises if a name is too long
-        raise InputError(f"{folders.payload} is no folder; --input names the folder with the slide")
-    if output.is_relative_to(payload):
-        raise OutputError(f"{folders.output} is the input folder or lies in it; the result needs a folder of its own")
-    if os.path.lexists(folders.output) and not folders.output.is_dir():
-        raise OutputError(f"{folders.output} is no folder; --output names one that is empty or not there yet")
-
-
-def _state(plan: Plan, folders: Folders, config: Path | None, view: View) -> State:
-    """Return how far this run is; what is there of another one gives way, if it is no result."""
-    key = job_state.key(plan.hash, folders.payload, *([] if config is None else [config]), output=folders.output)
-    before = job_state.load(folders.job)
-    ours = {one.partition("/")[0] for one in before.placed} if before is not None else set()
-    there = sorted(one.name for one in folders.output.iterdir() if not one.name.startswith("."))
-    if any(name not in ours for name in there):
-        other = next(name for name in there if name not in ours)
-        raise OutputError(f"{folders.output} is not empty ({other}); the result needs a folder of its own")
-    same = before is not None and before.key == key
-    if there and not same:
-        raise OutputError(f"{folders.output} holds the result of another run; choose another folder, or remove it")
-    placed = [one for one in before.placed if (folders.output / one).exists()] if before is not None else []
-    if before is not None and same and (not before.whole or placed == before.placed):
-        return before
-    if before is not None and before.done:
-        view.say("what is there of an earlier run does not fit this one: all operators are run")
-    for name in ("data", "inputs", "logs", "config"):
-        shutil.rmtree(folders.job / name, ignore_errors=True)
-    state = State(key, placed=placed)
-    state.save(folders.job)
-    return state
-
-
-def _run(plan: Plan, folders: Folders, state: State, view: View, ways: RunOptions) -> int:
-    for one in plan.remarks:
-        view.say(one)
-    state.done = _done(plan, state)
+def _run(plan: Plan, folders: Folders, state: State, view: View, options: RunOptions) -> int:
+    for remark in plan.remarks:
+        view.show(remark)
+    state.done = finished_operators(plan, state)
     for name in sorted(state.done):
         view.ended(name, "done before")
-        view.say(f"{name}: is done already")
+        view.show(f"{name}: already done")
     folders.log("x").parent.mkdir(exist_ok=True)
-    memory.share(plan.shared)
-    for step in plan.steps if plan.pod else ():  # an engine mounts no folder that is not there yet
+    shared_memory.create(plan.shared)
+    for step in plan.steps if plan.pod else ():  # an engine cannot mount a folder that does not exist
         _prepare(step)
     unanswered = None
-    with _signals() as heard, Services(
-        plan.services, state.done, folders.log, ways.launch, ways.service_wait, view.say,
-        lambda: len(heard),
+    with received_signals() as received, Services(
+        plan.services, state.done, folders.log, options.launch, options.service_wait, view.show,
+        lambda: len(received),
     ) as services:  # fmt: skip
 
         def start(step: Step) -> Running:
             _prepare(step)
-            view.say(f"{step.name}: starts")
+            view.show(f"{step.name}: starts")
             log = folders.log(step.name)
-            running = ways.launch(services.fill(step), log)
+            running = options.launch(services.with_port(step), log)
             view.started(step.name, log)
             return running
 
-        def report(result: Result) -> None:
-            state.took(result)
+        def on_end(result: Result) -> None:
+            state.record(result)
             state.save(folders.job)
-            view.ended(result.name, _word(result))
-            taken = "" if result.ended.memory is None else f", at most {human(result.ended.memory)} of memory"
-            view.say(f"{result.name}: {_word(result)} after {duration(result.seconds)}{taken}")
+            view.ended(result.name, _outcome(result))
+            peak = result.status.peak_memory
+            memory = "" if peak is None else f", at most {human(peak)} of memory"
+            view.show(f"{result.name}: {_outcome(result)} after {duration(result.seconds)}{memory}")
 
         schedule = Schedule(
-            plan.steps, start, report, done=frozenset(state.done), together=plan.pod, limits=ways.limits,
-            stops=lambda: len(heard), ready=services.ready, tick=view.tick,
+            plan.steps, start, on_end, done=frozenset(state.done), pod=plan.pod, limits=options.limits,
+            stop_requests=lambda: len(received), ready=services.ready, tick=view.tick,
         )  # fmt: skip
         try:
             schedule.run()
         except Unanswered as error:
             unanswered = error
     view.close()
-    failed = next((one for one in schedule.results if one.ended.code and not one.cut), None)
-    if len(schedule.well) == len(plan.steps):
-        _place(plan, folders, state)
+    if len(schedule.succeeded) == len(plan.steps):
+        place_result(plan, folders, state)
     for line in summary(plan, schedule.results, schedule.done):
-        view.say(line)
-    if state.whole:
-        memory.free(plan.shared)
-        view.say(f"{folders.output} has the result: {', '.join(state.placed) or 'nothing was written'}")
+        view.show(line)
+    if state.complete:
+        shared_memory.release(plan.shared)
+        view.show(f"the result is in {folders.output}: {', '.join(state.placed) or 'no files'}")
         return 0
-    if kept := memory.kept(plan.shared):
-        view.say(f"{kept} stay in shared memory for the next run; `rm -r {Path(plan.shared).parent}` frees them")
+    if size := shared_memory.size_in_use(plan.shared):
+        view.show(f"{size} of shared memory stay in use for the next run; `rm -r {Path(plan.shared).parent}` frees it")
     else:
-        memory.free(plan.shared)
-    if heard:
-        stop = Interrupted(heard[0])
-        view.say(str(stop))
+        shared_memory.release(plan.shared)
+    if received:
+        stop = Interrupted(received[0])
+        view.show(str(stop))
         return stop.exit_code
-    if schedule.late:
-        view.say("the time is up (--time-limit, --operator-time-limit); the same command again goes on from here")
-        return LATE
+    if schedule.timed_out:
+        view.show("a time limit is reached (--time-limit, --operator-time-limit); run the same command again to resume")
+        return TIMED_OUT
     if unanswered is not None:
-        view.say(str(unanswered))
-        _tell(unanswered.service, folders, view)
+        view.show(str(unanswered))
+        _show_end_of_log(unanswered.service, folders, view)
         return unanswered.exit_code
+    failed = next((result for result in schedule.results if result.status.code and not result.stop_reason), None)
     assert failed is not None, "a run that neither succeeded nor failed"
-    view.say(f"{failed.name} failed with exit code {failed.ended.code}; the end of {folders.log(failed.name)}:")
-    _tell(failed.name, folders, view)
-    return failed.ended.code
-
-
-def _done(plan: Plan, state: State) -> set[str]:
-    """Return the operators that need not be run again."""
-    done: set[str] = set()
-    for step in plan.steps:
-        there = not step.volatile and all(Path(one).is_dir() for one in step.makes)
-        if step.name in state.done and there and done.issuperset(step.upstream):
-            done.add(step.name)
-    return done
+    view.show(f"{failed.name} failed with exit code {failed.status.code}; the end of {folders.log(failed.name)}:")
+    _show_end_of_log(failed.name, folders, view)
+    return failed.status.code
 
 
 def _prepare(step: Step) -> None:
-    for one in step.makes:
-        Path(one).mkdir(parents=True, exist_ok=True)
+    """Make the folders and links that a step needs."""
+    for folder in step.makes:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     for link, target in step.links:
         path = Path(link)
         path.unlink(missing_ok=True)
         path.symlink_to(target, target_is_directory=True)
 
 
-def _place(plan: Plan, folders: Folders, state: State) -> None:
-    """Move the result to where it belongs; a run that is killed in the middle of it goes on with the rest."""
-    moves = [
-        (entry, Path(target) / entry.name)
-        for folder, target in plan.results
-        if Path(folder).is_dir()
-        for entry in sorted(Path(folder).iterdir())
-    ]
-    state.placed = sorted({*state.placed, *(str(target.relative_to(folders.output)) for _, target in moves)})
-    state.save(folders.job)
-    for source, target in moves:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
-    state.whole = True
-    state.save(folders.job)
-    for name in ("data", "inputs", "config"):
-        shutil.rmtree(folders.job / name, ignore_errors=True)
-
-
 def summary(plan: Plan, results: Sequence[Result], done: Collection[str]) -> Iterator[str]:
-    """Yield a table: what became of each operator, its time and memory."""
-    found = {one.name: one for one in results}
-    wide = max(len(step.name) for step in plan.steps)
+    """Yield a table: how each operator ended, its time, and its memory.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan of the run.
+    results : Sequence of Result
+        How its steps ended.
+    done : Collection of str
+        Names of steps that did not need to run.
+
+    Yields
+    ------
+    str
+        A row.
+    """
+    by_name = {result.name: result for result in results}
+    width = max(len(step.name) for step in plan.steps)
     for step in plan.steps:
-        result = found.get(step.name)
+        result = by_name.get(step.name)
         if result is None:
-            yield f"  {step.name:<{wide}}  {'done before' if step.name in done else 'not run'}"
+            yield f"  {step.name:<{width}}  {'done before' if step.name in done else 'not run'}"
             continue
-        taken = "" if result.ended.memory is None else human(result.ended.memory)
-        state = "done" if result.ended.code == 0 else _word(result)
-        yield f"  {step.name:<{wide}}  {state:<13}  {result.seconds:8.1f} s  {taken:>10}".rstrip()
+        memory = "" if result.status.peak_memory is None else human(result.status.peak_memory)
+        state = "done" if result.status.code == 0 else _outcome(result)
+        yield f"  {step.name:<{width}}  {state:<13}  {result.seconds:8.1f} s  {memory:>10}".rstrip()
 
 
-def _word(result: Result) -> str:
-    return f"ended, since {result.cut}" if result.cut else f"exit code {result.ended.code}"
+def _outcome(result: Result) -> str:
+    return f"stopped: {result.stop_reason}" if result.stop_reason else f"exit code {result.status.code}"
 
 
-def _tell(name: str, folders: Folders, view: View) -> None:
+def _show_end_of_log(name: str, folders: Folders, view: View) -> None:
     with folders.log(name).open(encoding="utf-8", errors="replace") as lines:
         for line in deque(lines, LAST_LINES):
-            view.say(f"  {line.rstrip()}")
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Note the signals that ask for an end, in place of ending."""
-    heard: list[int] = []
-    wanted = [one for one in _SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, lambda got, _: heard.append(got)) for number in wanted}
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            view.show(f"  {line.rstrip()}")

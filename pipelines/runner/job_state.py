@@ -1,4 +1,4 @@
-"""What is remembered of a run, so that the next one goes on: the file ``state.json`` in the job's folder."""
+"""How far a run is, so that the next one can resume it: the file ``state.json`` in the job's folder."""
 
 from __future__ import annotations
 
@@ -21,59 +21,66 @@ class State:
     Attributes
     ----------
     key : str
-        Of the plan and what it reads.
+        A hash of the plan and of what it reads.
     done : set of str
-        Operators that ended well.
+        Operators that have succeeded.
     placed : list of str
-        Paths of the result, from the output folder.
-    whole : bool
-        Whether all of it is there.
+        Paths of the result, relative to the output folder.
+    complete : bool
+        Whether the whole result is there.
     """
 
     key: str
     done: set[str] = field(default_factory=set)
     placed: list[str] = field(default_factory=list)
-    whole: bool = False
+    complete: bool = False
 
-    def took(self, result: Result) -> None:
-        """Note that an operator has ended."""
-        if result.ended.code == 0:
+    def record(self, result: Result) -> None:
+        """Record that an operator has ended."""
+        if result.status.code == 0:
             self.done.add(result.name)
 
     def save(self, job: Path) -> None:
-        """Write it down, whole or not at all."""
+        """Write the file whole or not at all; `job` is the job's folder."""
         text = json.dumps(
-            {"key": self.key, "done": sorted(self.done), "placed": self.placed, "whole": self.whole}, indent=2
+            {"key": self.key, "done": sorted(self.done), "placed": self.placed, "whole": self.complete}, indent=2
         )
         write_file(job / FILE, f"{text}\n".encode(), job / f"{FILE}.new")
 
 
 def load(job: Path) -> State | None:
-    """Return what was written down; None if there is nothing that can be read."""
+    """Return the state in a job's folder; None if there is none that can be read."""
     try:
-        found = json.loads((job / FILE).read_text(encoding="utf-8"))
-        placed = [str(one) for one in found["placed"]]
-        return State(str(found["key"]), {str(one) for one in found["done"]}, placed, found["whole"] is True)
+        stored = json.loads((job / FILE).read_text(encoding="utf-8"))
+        placed = [str(path) for path in stored["placed"]]
+        return State(str(stored["key"]), {str(name) for name in stored["done"]}, placed, stored["whole"] is True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def key(plan: str, *folders: Path, output: Path) -> str:
-    """Return what a run depends on: its plan, and names, sizes and times of all files in some folders.
+    """Return a hash of a plan and of the names, sizes and times of all files that it reads.
 
-    What lies in the output folder does not count: a folder that a run reads may hold that.
+    Parameters
+    ----------
+    plan : str
+        The plan's own hash.
+    *folders : pathlib.Path
+        The folders that it reads.
+    output : pathlib.Path
+        The output folder. It may lie in one of the others; its files do not count.
     """
-    own = os.path.realpath(output)
+    excluded = os.path.realpath(output)
     digest = hashlib.sha256(plan.encode())
     for root in folders:
         for folder, inner, files in os.walk(root):
-            inner[:] = sorted(name for name in inner if os.path.realpath(os.path.join(folder, name)) != own)  # noqa: PTH118
+            inner[:] = sorted(name for name in inner if os.path.realpath(os.path.join(folder, name)) != excluded)  # noqa: PTH118 - `walk` gives strings
             for name in sorted(files):
                 path = Path(folder, name)
                 try:
-                    facts = path.stat()
-                except OSError:  # a link that leads nowhere: who needs the file will say so
+                    status = path.stat()
+                except OSError:  # a broken link: an operator that needs the file will report it
                     continue
-                line = f"{path.relative_to(root)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+                line = f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
                 digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -7,103 +7,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from nuclei_segmentation.pipelines.job_folder import Folders
-from nuclei_segmentation.pipelines.language import model
-from nuclei_segmentation.pipelines.language.model import Connection, Container, Operator, Pipeline, Requests
-from nuclei_segmentation.pipelines.language.names import bad_image, bad_tag
-from nuclei_segmentation.pipelines.runner import cpost, local
+from nuclei_segmentation.pipelines.language.model import Operator, Pipeline
+from nuclei_segmentation.pipelines.project import shipped_models
+from nuclei_segmentation.pipelines.runner import sizing_tool_commands
 from nuclei_segmentation.pipelines.runner.container_commands import ContainerCommands, uses_arrays, writes_arrays
+from nuclei_segmentation.pipelines.runner.operator_environment import PRIVATE, run_variables, server_variables
+from nuclei_segmentation.pipelines.runner.options import Options
+from nuclei_segmentation.pipelines.runner.process_commands import process_step
+from nuclei_segmentation.pipelines.runner.shell import quoted
 from nuclei_segmentation.pipelines.runner.step import PORT, Service, Step
-from nuclei_segmentation.pipelines.variables import DATA, OURS, TRITON, TRITON_GRPC, TRITON_HTTP
+from nuclei_segmentation.pipelines.triton_service import with_triton_service
 from nuclei_segmentation.shared.errors import UsageError
-from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, RUN_ID, STORE_SHM
-from nuclei_segmentation.shared.settings.environment import TRITON as TRITON_SERVERS
-
-Engine = Literal["process", "podman", "docker"]
-ENGINES: tuple[Engine, ...] = ("process", "podman", "docker")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a pipeline is to be run.
-
-    Attributes
-    ----------
-    payload : pathlib.Path
-        The folder that the pipeline is given.
-    output : pathlib.Path
-        Where the result goes; the job's folder lies in it.
-    engine : Engine
-        What runs the operators.
-    compat : bool
-        The command lines of NVIDIA's sizing tool.
-    config : pathlib.Path or None
-        Folder with config.yaml for the operators, if any.
-    models : pathlib.Path or None
-        Folder with the models of Triton servers, if any.
-    user : tuple of int
-        Who the containers run as: user and group.
-    environment : Mapping of str to str
-        Of the caller; servers' addresses are taken from it.
-    pod : bool
-        All operators start at once and wait for one another by themselves, as in Clara's pod.
-    memory : pathlib.Path or None
-        Folder of shared memory on this machine, if it has one.
-    cores : int
-        Of this machine.
-    gpus : bool
-        Whether containers get the GPUs that they ask for.
-    tritonserver : str
-        The program, if this machine has it.
-    triton_image : str
-        Image of a Triton server for operators that list `models`, if any.
-    """
-
-    payload: Path
-    output: Path
-    engine: Engine = "process"
-    compat: bool = False
-    config: Path | None = None
-    models: Path | None = None
-    user: tuple[int, int] = (1000, 1000)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    pod: bool = False
-    memory: Path | None = None
-    cores: int = 1024
-    gpus: bool = True
-    tritonserver: str = ""
-    triton_image: str = ""
+from nuclei_segmentation.shared.settings.environment import TRITON
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole run.
+    """What a run does.
 
     Attributes
     ----------
     name : str
-        Of the pipeline.
+        Name of the pipeline.
     run : str
-        Names this run: for `NUCLEI_RUN_ID` and the names of containers. The same for the same pipeline and folders.
+        The run's id, for `NUCLEI_RUN_ID` and the names of containers. The same pipeline in the same folders has the
+        same id.
     steps : tuple of Step
-        One for each operator, in the order in which they can run.
+        One for each operator, in an order in which they can run.
     results : tuple of tuple of str
-        Folders that hold the result, and where their contents go.
+        Folders that hold the result, each with the folder to which its contents go.
     services : tuple of Service
-        That must answer before their operators start.
+        Servers that must answer before their operators start.
     remarks : tuple of str
-        What the user should know, a line each.
+        What the user should know, one line each.
     pod : bool
         Whether all steps start at once.
     shared : str
-        Folder that containers have in common at /dev/shm; '' if there is none.
+        The folder that all containers see as /dev/shm; '' for none.
     """
 
     name: str
@@ -117,15 +62,14 @@ class Plan:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The command lines, quoted for a shell: services, then operators."""
-        return (*(quoted(one.line) for one in self.services), *(quoted(one.line) for one in self.steps))
+        """The command lines, quoted for bash: services first, then operators."""
+        return tuple(quoted(item.line) for item in (*self.services, *self.steps))
 
     @property
     def hash(self) -> str:
-        """The same for the same plan."""
-        return _digest(
-            [self.run, self.results, [asdict(one) for one in self.services], [asdict(one) for one in self.steps]]
-        )
+        """A hash that equal plans share."""
+        services, steps = [asdict(service) for service in self.services], [asdict(step) for step in self.steps]
+        return _digest([self.run, self.results, services, steps])
 
 
 def plan(pipeline: Pipeline, options: Options) -> Plan:
@@ -134,7 +78,7 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
     Parameters
     ----------
     pipeline : Pipeline
-        With every value in place.
+        The pipeline, with a value for each parameter.
     options : Options
         How to run it.
 
@@ -150,35 +94,36 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
     run = _digest([asdict(pipeline), str(options.payload), str(options.output)])[:12]
     results = folders.results(pipeline)
     if options.triton_image and (options.engine == "process" or options.compat):
-        raise UsageError("--triton-image is for --engine podman or docker, without --compat")
+        raise UsageError("--triton-image needs --engine podman or docker, without --compat")
     if options.compat:
         if options.engine != "docker":
             raise UsageError("--compat cpost gives command lines of docker: add --engine docker")
-        steps = tuple(cpost.step(one, folders) for one in pipeline.operators)
-        return Plan(pipeline.name, run, steps, results, cpost.services(pipeline, options.models))
-    if options.engine == "process":
-        return replace(_processes(pipeline, options, folders, run), results=results)
-    return replace(_containers(pipeline, options, folders, run), results=results)
+        steps = tuple(sizing_tool_commands.operator_step(operator, folders) for operator in pipeline.operators)
+        services = sizing_tool_commands.triton_services(pipeline, options.models)
+        return Plan(pipeline.name, run, steps, results, services)
+    planned = _processes if options.engine == "process" else _containers
+    return replace(planned(pipeline, options, folders, run), results=results)
 
 
 def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str) -> Plan:
     remarks, steps, users = [], [], []
-    repository = options.models or local.models()
-    for one in pipeline.operators:
-        servers, wanted = _given(one, options.environment)
+    repository = options.models or shipped_models()
+    for operator in pipeline.operators:
+        servers, wanted = server_variables(operator, options.environment)
         if wanted and not servers and options.tritonserver and repository:
-            servers = dict.fromkeys((wanted, TRITON_SERVERS[0]), f"127.0.0.1:{PORT}")
-            users.append(one.name)
+            servers = dict.fromkeys((wanted, TRITON[0]), f"127.0.0.1:{PORT}")
+            users.append(operator.name)
         elif wanted and not servers:
             remarks.append(
-                f"{one.name}: infers by itself, since {wanted} (host:port of a Triton server) is not set, and there is "
-                "no tritonserver on this machine"
+                f"{operator.name}: runs inference by itself: {wanted} (host:port of a Triton server) is not set, and "
+                "tritonserver is not installed on this machine"
             )
-        shares = uses_arrays(one) and options.memory is not None
-        values = {**_always(run, options, shares), **servers, **one.variables}
-        absent = [name for name in (*TRITON, *OURS) if name not in values]
-        made = local.step(one, folders, options.config or folders.config, values, absent)
-        steps.append(replace(made, volatile=shares and writes_arrays(one)))
+        shares = uses_arrays(operator) and options.memory is not None
+        fixed = run_variables(run, pod=options.pod, shared_memory=shares)
+        variables = {**fixed, **servers, **operator.variables}
+        unset = [name for name in PRIVATE if name not in variables]
+        step = process_step(operator, folders, options.config or folders.config, variables, unset)
+        steps.append(replace(step, volatile=shares and writes_arrays(operator)))
     services: tuple[Service, ...] = ()
     if users:
         remarks.append(f"{', '.join(users)}: served by {options.tritonserver}, with the models in {repository}")
@@ -189,118 +134,68 @@ def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str)
 
 
 def _containers(pipeline: Pipeline, options: Options, folders: Folders, run: str) -> Plan:
-    remarks = []
+    remarks: list[str] = []
     if options.triton_image:
-        pipeline = served(pipeline, options.triton_image)
-    sharing = options.memory is not None and any(uses_arrays(one) or one.services for one in pipeline.operators)
+        pipeline = with_triton_service(pipeline, options.triton_image)
+    sharing = any(uses_arrays(operator) or operator.services for operator in pipeline.operators)
     shared = str(options.memory / f"nuclei-job-{run}" / "shm") if options.memory is not None and sharing else ""
-    boxes = ContainerCommands(
-        options.engine, run, options.user, folders, options.config, options.models or local.models(), shared,
+    commands = ContainerCommands(
+        options.engine, run, options.user, folders, options.config, options.models or shipped_models(), shared,
         options.cores, options.gpus,
     )  # fmt: skip
     steps = []
-    for one in pipeline.operators:
+    for operator in pipeline.operators:
         servers: dict[str, str] = {}
         network = "none"
-        if one.services:
-            network = boxes.network(pipeline)
-            servers = {it.name: f"localhost:{it.port}" for at in one.services for it in at.connections if it.port}
-        elif one.models:
-            servers, wanted = _given(one, options.environment)
+        if operator.services:
+            network = commands.network(pipeline)
+            servers = {
+                connection.name: f"localhost:{connection.port}"
+                for service in operator.services
+                for connection in service.connections
+                if connection.port
+            }
+        elif operator.models:
+            servers, wanted = server_variables(operator, options.environment)
             network = "" if servers else "none"
             if not servers:
                 remarks.append(
-                    f"{one.name}: is given no Triton server, since neither --triton-image nor {wanted} is set"
+                    f"{operator.name}: gets no Triton server: add --triton-image, or set {wanted} (host:port)"
                 )
-        remarks += [
-            f"{one.name}: is given no folder of service {at.name} as {it.name}: what it would hold is not public"
-            for at in one.services
-            for it in at.connections
-            if it.kind == "volume"
-        ]
-        if one.requests.cpu_millis > 1000 * options.cores and "cpu" in one.requests.given:
-            remarks.append(f"{one.name}: asks for more cores than this machine has; it is given {options.cores}")
-        shares = bool(shared) and uses_arrays(one)
-        values = {**_always(run, options, shares), **servers, **one.variables}
-        steps.append(boxes.step(one, values, network, shares=shares or bool(one.services)))
-    services = boxes.services(pipeline)
+        remarks += _remarks(operator, options)
+        shares = bool(shared) and uses_arrays(operator)
+        fixed = run_variables(run, pod=options.pod, shared_memory=shares)
+        variables = {**fixed, **servers, **operator.variables}
+        steps.append(commands.step(operator, variables, network, shares=shares or bool(operator.services)))
+    services = commands.services(pipeline)
     return Plan(pipeline.name, run, tuple(steps), (), services, tuple(remarks), options.pod, shared)
 
 
-def served(pipeline: Pipeline, image: str) -> Pipeline:
-    """Return a pipeline in which a Triton server of its own serves the operators that list `models`.
-
-    Raises
-    ------
-    UsageError
-        `image` is no name with a tag, or no operator lists models.
-    """
-    name, _, tag = image.rpartition(":")
-    if bad_image(name) or bad_tag(tag):
-        raise UsageError(f"--triton-image {image!r} is no image's NAME:TAG")
-    names = list(dict.fromkeys(it.name for one in pipeline.operators for it in one.models))
-    if not names:
-        raise UsageError("--triton-image is for definitions whose operators list `models`; this one has none")
-    command = ("tritonserver", f"--model-repository={DATA}/models", "--model-control-mode=explicit",
-               *(f"--load-model={one}" for one in names))  # fmt: skip
-    http = tuple(Connection("http", it, 8000) for it in TRITON_HTTP)
-    grpc = Connection("http", TRITON_GRPC, 8001)
-    triton = model.Service("triton", Container(name, tag, command), (*http, grpc), requests=Requests(gpu=1))
-    operators = [replace(one, services=(*one.services, triton)) if one.models else one for one in pipeline.operators]
-    return replace(pipeline, operators=tuple(operators))
-
-
-def _always(run: str, options: Options, shares: bool) -> dict[str, str]:
-    values = {} if options.pod else {NO_SYNC_LOCK: "TRUE"}
-    values[RUN_ID] = run
-    if shares:
-        values[STORE_SHM] = "TRUE"
-    return values
-
-
-def _given(operator: Operator, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Return the addresses of an operator's servers that the caller's environment has, and the name it looked for."""
-    found: dict[str, str] = {}
-    wanted = ""
-    for service in operator.services:
-        for one in service.connections:
-            if one.kind != "http":
-                continue
-            wanted = wanted or one.name
-            if environment.get(one.name, "").strip():
-                found[one.name] = environment[one.name].strip()
-    if operator.models:
-        wanted = wanted or TRITON_SERVERS[0]
-        address = next((environment[name].strip() for name in TRITON_SERVERS if environment.get(name, "").strip()), "")
-        if address:
-            found.update(dict.fromkeys(TRITON_HTTP, address))
-            if environment.get(TRITON_GRPC, "").strip():
-                found[TRITON_GRPC] = environment[TRITON_GRPC].strip()
-    return found, wanted
-
-
-def quoted(line: Sequence[str]) -> str:
-    """Return a command as one line for bash."""
-    return " ".join(shlex.quote(word) if word.isprintable() else _escaped(word) for word in line)
-
-
-def _escaped(word: str) -> str:
-    """Return a word for bash. As bytes: in other forms of escapes, its letters would depend on the locale."""
-    return "$'{}'".format("".join(
-        f"\\x{one:02x}" if not 32 <= one < 127 or one in b"'\\" else chr(one) for one in os.fsencode(word)
-    ))  # fmt: skip
+def _remarks(operator: Operator, options: Options) -> list[str]:
+    """Return what a container does not get, although its operator asks for it."""
+    remarks = [
+        f"{operator.name}: gets no folder of service {service.name} as {connection.name}: its contents are not "
+        "publicly documented"
+        for service in operator.services
+        for connection in service.connections
+        if connection.kind == "volume"
+    ]
+    if operator.requests.cpu_millis > 1000 * options.cores and "cpu" in operator.requests.given:
+        cores = f"{options.cores} core" + ("" if options.cores == 1 else "s")
+        remarks.append(f"{operator.name}: requests more cores than this machine has; it gets {cores}")
+    return remarks
 
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(_plain(value), sort_keys=True).encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that dataclasses are made of
-    """Return a value as JSON has it, without places: where a text stands in its file does not count."""
+def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that dataclasses consist of
+    """Return a value for JSON, without `places`: where a text stands in its file makes no difference."""
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items() if key != "places"}
+        return {key: _plain(item) for key, item in value.items() if key != "places"}
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""The command ``run``: plans a run, prints it or does it."""
+"""The command ``run``: plans a run, and prints its commands or executes them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Self
 
 from nuclei_segmentation.pipelines.job_folder import Folders
-from nuclei_segmentation.pipelines.language.findings import DefinitionError, harmless
 from nuclei_segmentation.pipelines.language.reader import Definition
+from nuclei_segmentation.pipelines.messages import show_error
 from nuclei_segmentation.pipelines.runner.execute import RunOptions, execute
-from nuclei_segmentation.pipelines.runner.plan import Engine, Options, Plan, plan
+from nuclei_segmentation.pipelines.runner.options import Options
+from nuclei_segmentation.pipelines.runner.plan import Plan, plan
 from nuclei_segmentation.pipelines.runner.schedule import Limits
 from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import NucleiError, UsageError
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - this is what shm_open(3) means, not a temporary file
+MEMORY = Path("/dev/shm")  # noqa: S108 - shared memory, not a temporary file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,89 +32,64 @@ class Request:
     ----------
     file : pathlib.Path
         The definition.
-    payload, output, engine, compat, config, models : pathlib.Path, Engine, bool
-        See `pipelines.runner.plan.Options`.
-    values : Mapping of str to str
-        Of parameters.
-    dry : bool
-        Only print the commands.
     lenient : bool
-        Unknown names in the definition are warnings.
-    pod, gpus, triton_image : bool, bool, str
-        See `pipelines.runner.plan.Options`.
-    limits, service_wait : Limits, float
-        See `pipelines.runner.execute.RunOptions`.
+        Whether unknown names in the definition are warnings.
+    values : Mapping of str to str
+        Values of parameters.
+    dry : bool
+        Whether to print the commands only.
+    options : Options
+        What the plan depends on.
+    run_options : RunOptions
+        How the plan is executed.
     """
 
     file: Path
-    payload: Path
-    output: Path
-    values: Mapping[str, str]
-    engine: Engine
-    compat: bool
-    config: Path | None
-    models: Path | None
-    dry: bool
     lenient: bool
-    pod: bool
-    gpus: bool
-    triton_image: str
-    limits: Limits
-    service_wait: float
+    values: Mapping[str, str]
+    dry: bool
+    options: Options
+    run_options: RunOptions
 
     @classmethod
-    def of(cls, given: argparse.Namespace) -> Self:
-        """Return what a command line asks for."""
-        return cls(
-            given.file, given.input, given.output, dict(given.values), given.engine, given.compat == "cpost",
-            given.config, given.models, given.dry_run, given.lenient, given.pod, not given.no_gpu, given.triton_image,
-            Limits(given.time_limit, given.operator_time_limit), given.service_wait,
+    def from_arguments(cls, parsed: argparse.Namespace) -> Self:
+        """Return what a parsed command line asks for."""
+        options = Options(
+            parsed.input, parsed.output, parsed.engine, parsed.compat == "cpost", parsed.config, parsed.models,
+            (os.getuid(), os.getgid()), os.environ, parsed.pod, MEMORY if MEMORY.is_dir() else None,
+            os.cpu_count() or 1, not parsed.no_gpu, shutil.which("tritonserver") or "", parsed.triton_image,
         )  # fmt: skip
-
-    def options(self) -> Options:
-        """Return what the plan needs."""
-        return Options(
-            self.payload, self.output, self.engine, self.compat, self.config, self.models,
-            (os.getuid(), os.getgid()), os.environ, self.pod, MEMORY if MEMORY.is_dir() else None,
-            os.cpu_count() or 1, self.gpus, shutil.which("tritonserver") or "", self.triton_image,
-        )  # fmt: skip
+        run_options = RunOptions(Limits(parsed.time_limit, parsed.operator_time_limit), parsed.service_wait)
+        return cls(parsed.file, parsed.lenient, dict(parsed.values), parsed.dry_run, options, run_options)
 
 
 def run(request: Request) -> int:
-    """Run a pipeline, or print what that would be, and return the exit code."""
+    """Run a pipeline, or print the commands, and return the exit code."""
     try:
         pipeline = Definition(request.file, request.lenient).resolve(request.values)
-        made = plan(pipeline, request.options())
+        planned = plan(pipeline, request.options)
         if request.dry:
-            for line in made.lines:
+            for line in planned.lines:
                 print(line)  # noqa: T201 - the command's result
             return 0
-        return _run(request, made)
-    except DefinitionError as error:
-        for finding in error.findings:
-            say(str(finding))
-        return error.exit_code
+        return _run(request, planned)
     except NucleiError as error:
-        say(str(error))
+        show_error(error)
         return error.exit_code
 
 
-def say(text: str) -> None:
-    """Tell the user something, on the standard error."""
-    print(harmless(text), file=sys.stderr, flush=True)  # noqa: T201 - the command's progress
-
-
-def _run(request: Request, made: Plan) -> int:
-    if request.compat and made.services:
-        raise UsageError("--compat cpost only prints the command lines of a pipeline with a server: add --dry-run")
-    if request.compat and (request.pod or request.config):
-        raise UsageError("--compat cpost runs the lines of NVIDIA's tool as they are: no --pod, no --config")
-    for option, folder in (("--config", request.config), ("--models", request.models)):
+def _run(request: Request, planned: Plan) -> int:
+    options = request.options
+    if options.compat and planned.services:
+        raise UsageError("--compat cpost can only print the command lines of a pipeline with a server: add --dry-run")
+    if options.compat and (options.pod or options.config):
+        raise UsageError("--compat cpost runs the commands of NVIDIA's tool unchanged: remove --pod and --config")
+    for option, folder in (("--config", options.config), ("--models", options.models)):
         if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 - `Path.is_dir` raises if a name is too long
-            raise UsageError(f"{option} {folder} is no folder")
-    program = made.steps[0].line[0]
+            raise UsageError(f"{option} {folder} is not a folder")
+    program = planned.steps[0].line[0]
     if shutil.which(program) is None:
-        raise UsageError(f"--engine {request.engine}: there is no {program} on this machine")
-    view = View([one.name for one in made.steps], sys.stderr)
-    ways = RunOptions(request.limits, request.service_wait)
-    return execute(made, Folders(request.payload, request.output), request.config, view, ways)
+        raise UsageError(f"--engine {options.engine}: {program} is not installed on this machine")
+    view = View([step.name for step in planned.steps], sys.stderr)
+    folders = Folders(options.payload, options.output)
+    return execute(planned, folders, options.config, view, request.run_options)

@@ -1,6 +1,7 @@
-"""Runs the steps of a plan: each as soon as those before it have ended well, independent ones side by side.
+"""Runs the steps of a plan: each as soon as those before it have succeeded, independent ones side by side.
 
-In a pod all start at once, and wait for one another by themselves; then who depends on one that failed is ended.
+In a pod, all steps start at once and wait for one another by themselves. If one fails, those that depend on it are
+ended.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from nuclei_segmentation.pipelines.runner.launch import Ended, Running
+from nuclei_segmentation.pipelines.runner.launch import ExitStatus, Running
 from nuclei_segmentation.pipelines.runner.step import Step
 
 GRACE_SECONDS = 10.0
-"""Who has not ended so long after it was asked to is ended."""
+"""A step that has not ended so long after it was asked to is killed."""
 POLL_SECONDS = 0.1
 
 TIME_IS_UP = "its time is up"
-"""In `Result.cut`."""
+"""A `Result.stop_reason`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,42 +31,51 @@ class Result:
     Attributes
     ----------
     name : str
-        Of the step.
-    ended : Ended
+        Name of the step.
+    status : ExitStatus
         Its exit code and memory.
     seconds : float
         How long it ran.
-    cut : str
-        Why it was asked to end; '' if it was not, or if the user asked.
+    stop_reason : str
+        Why the runner ended it; '' if the step ended by itself, or if the user asked for the end.
     """
 
     name: str
-    ended: Ended
+    status: ExitStatus
     seconds: float
-    cut: str = ""
+    stop_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that the run, and each step, may take; None: as long as they need."""
+    """Time limits.
+
+    Attributes
+    ----------
+    run : float or None
+        Seconds that the run may take; None for no limit.
+    step : float or None
+        Seconds that each step may take; None for no limit.
+    """
 
     run: float | None = None
     step: float | None = None
 
 
 @dataclass(slots=True)
-class _Child:
+class _RunningStep:
     step: Step
     running: Running
     start: float
-    asked: float | None = None
+    terminated: float | None = None
+    """When it was asked to end."""
     killed: bool = False
-    cut: str = ""
+    stop_reason: str = ""
 
-    def end(self, why: str) -> None:
+    def terminate(self, reason: str) -> None:
         """Ask it to end, once."""
-        if self.asked is None:
-            self.asked, self.cut = time.monotonic(), why
+        if self.terminated is None:
+            self.terminated, self.stop_reason = time.monotonic(), reason
             self.running.terminate()
 
 
@@ -75,132 +85,133 @@ class Schedule:
     Parameters
     ----------
     steps : Sequence of Step
-        In an order in which they can run.
+        The steps, in an order in which they can run.
     launch : callable
-        Starts one.
-    report : callable
-        Called for each that has ended.
+        Starts a step.
+    on_end : callable
+        Called with the result of each step that has ended.
     done : Collection of str, optional
-        Names of those that need not be run.
-    together : bool, optional
-        As in a pod: start all at once.
+        Names of steps that need not run.
+    pod : bool, optional
+        Whether to start all steps at once.
     limits : Limits, optional
-        Of time.
-    stops : callable, optional
-        How often the user has asked for an end. Once: all are asked to end; twice: they are ended.
+        Time limits.
+    stop_requests : callable, optional
+        Returns how often the user has asked for the end. Once: all steps are asked to end; twice: they are killed.
     ready : callable, optional
-        Whether what a step needs besides other steps is there. Called often; may raise.
+        Returns whether the services of a step answer. It is called often, and may raise.
     tick : callable, optional
-        Called often, while there is something to wait for.
+        Called often while steps run or wait.
     """
 
     def __init__(
         self,
         steps: Sequence[Step],
         launch: Callable[[Step], Running],
-        report: Callable[[Result], None],
+        on_end: Callable[[Result], None],
         *,
         done: Collection[str] = (),
-        together: bool = False,
+        pod: bool = False,
         limits: Limits = Limits(),
-        stops: Callable[[], int] = lambda: 0,
+        stop_requests: Callable[[], int] = lambda: 0,
         ready: Callable[[Step], bool] = lambda _: True,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        self._waiting = [one for one in steps if one.name not in done]
+        self._waiting = [step for step in steps if step.name not in done]
         self.done = frozenset(done)
-        self.well = set(done)
-        """Names of those that have ended well, now or before."""
+        self.succeeded = set(done)
+        """Names of the steps that have succeeded, now or before."""
         self.results: list[Result] = []
-        """How the others have ended, in that order."""
-        self._launch, self._report, self._together, self._limits = launch, report, together, limits
-        self._stops, self._ready, self._tick = stops, ready, tick
-        self._running: dict[str, _Child] = {}
-        self._ends: queue.SimpleQueue[tuple[str, Ended]] = queue.SimpleQueue()
-        self._closing = False
+        """In the order in which the steps ended."""
+        self.timed_out = False
+        """Whether the run, or a step, has reached its time limit."""
+        self._launch, self._on_end, self._pod, self._limits = launch, on_end, pod, limits
+        self._stop_requests, self._ready, self._tick = stop_requests, ready, tick
+        self._running: dict[str, _RunningStep] = {}
+        self._ended: queue.SimpleQueue[tuple[str, ExitStatus]] = queue.SimpleQueue()
+        self._stopping = False
         self._begin = time.monotonic()
-        self.late = False
-        """Whether the time of the run, or of a step, was up."""
 
     def run(self) -> None:
-        """Return when there is nothing left to do. What depends on a step that failed is not started, or ended.
+        """Run all steps, except those that depend on a step that failed.
 
         Raises
         ------
         Exception
-            What `launch`, `report`, `ready` or `tick` raised; nothing is left running.
+            Whatever `launch`, `on_end`, `ready` or `tick` raised. No step is left running.
         """
         try:
             while True:
-                self._end()
-                waits = self._start()
+                self._stop_steps()
+                waits = self._start_steps()
                 if not self._running and not waits:
                     return
                 self._tick()
-                self._collect()
+                self._collect_result()
         finally:
-            for child in self._running.values():  # an error here must not leave them behind
-                child.running.kill()
+            for step in self._running.values():  # after an error
+                step.running.kill()
             while self._running:
-                del self._running[self._ends.get()[0]]
+                del self._running[self._ended.get()[0]]
 
-    def _end(self) -> None:
-        """Ask those to end that must; end those that do not listen."""
-        now, stops = time.monotonic(), self._stops()
-        if self._limits.run is not None and now - self._begin > self._limits.run and not self._closing:
-            self.late = self._closing = True
-        self._closing = self._closing or bool(stops)
-        for child in self._running.values():
-            if self._closing:
-                child.end("" if stops else TIME_IS_UP)
-            elif self._limits.step is not None and now - child.start > self._limits.step:
-                self.late = True
-                child.end(TIME_IS_UP)
-            if child.asked is not None and not child.killed and (now - child.asked > GRACE_SECONDS or stops > 1):
-                child.killed = True
-                child.running.kill()
+    def _stop_steps(self) -> None:
+        """Ask steps to end if they must, and kill those that were asked and have not ended in time."""
+        now, requests = time.monotonic(), self._stop_requests()
+        if self._limits.run is not None and now - self._begin > self._limits.run and not self._stopping:
+            self.timed_out = self._stopping = True
+        self._stopping = self._stopping or bool(requests)
+        for step in self._running.values():
+            if self._stopping:
+                step.terminate("" if requests else TIME_IS_UP)
+            elif self._limits.step is not None and now - step.start > self._limits.step:
+                self.timed_out = True
+                step.terminate(TIME_IS_UP)
+            overdue = step.terminated is not None and (now - step.terminated > GRACE_SECONDS or requests > 1)
+            if overdue and not step.killed:
+                step.killed = True
+                step.running.kill()
 
-    def _start(self) -> bool:
-        """Start what can be; return whether something else may be later without any step ending."""
+    def _start_steps(self) -> bool:
+        """Start all steps that can start; return whether another one waits only for its services."""
         waits = False
         for step in list(self._waiting):
-            if self._closing or not (self._together or self.well.issuperset(step.upstream)):
+            if self._stopping or not (self._pod or self.succeeded.issuperset(step.upstream)):
                 continue
             if not self._ready(step):
                 waits = True
                 continue
             self._waiting.remove(step)
-            child = _Child(step, self._launch(step), time.monotonic())
-            self._running[step.name] = child
-            threading.Thread(target=self._wait, args=(child,), name=f"wait for {step.name}", daemon=True).start()
+            running = _RunningStep(step, self._launch(step), time.monotonic())
+            self._running[step.name] = running
+            threading.Thread(target=self._wait, args=(running,), name=f"wait for {step.name}", daemon=True).start()
         return waits
 
-    def _wait(self, child: _Child) -> None:
-        self._ends.put((child.step.name, child.running.wait()))
+    def _wait(self, running: _RunningStep) -> None:
+        self._ended.put((running.step.name, running.running.wait()))
 
-    def _collect(self) -> None:
+    def _collect_result(self) -> None:
         try:
-            name, ended = self._ends.get(timeout=POLL_SECONDS)
+            name, status = self._ended.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
-        child = self._running.pop(name)
-        if child.asked is not None and ended.code == 0:  # Podman says so too of what it had not even started
-            ended = replace(ended, code=128 + signal.SIGTERM)
-        result = Result(name, ended, time.monotonic() - child.start, child.cut)
+        step = self._running.pop(name)
+        if step.terminated is not None and status.code == 0:  # as Podman does if the container has not started yet
+            status = replace(status, code=128 + signal.SIGTERM)
+        result = Result(name, status, time.monotonic() - step.start, step.stop_reason)
         self.results.append(result)
-        if ended.code == 0:
-            self.well.add(name)
+        if status.code == 0:
+            self.succeeded.add(name)
         else:
-            self._spread(name)
-        self._report(result)
+            self._stop_dependents(name)
+        self._on_end(result)
 
-    def _spread(self, failed: str) -> None:
-        """Drop and end what depends on a step that failed."""
+    def _stop_dependents(self, failed: str) -> None:
+        """Drop the waiting steps that depend on a failed one, and end the running ones."""
         lost = {failed}
-        steps = [*self._waiting, *(one.step for one in self._running.values())]
-        while more := {one.name for one in steps if lost.intersection(one.upstream)} - lost:
+        steps = [*self._waiting, *(running.step for running in self._running.values())]
+        while more := {step.name for step in steps if lost.intersection(step.upstream)} - lost:
             lost |= more
-        self._waiting = [one for one in self._waiting if one.name not in lost]
-        for name, child in self._running.items():
+        self._waiting = [step for step in self._waiting if step.name not in lost]
+        for name, running in self._running.items():
             if name in lost:
-                child.end(f"{failed} failed")
+                running.terminate(f"{failed} failed")

@@ -1,4 +1,4 @@
-"""The services of a run: started with it, waited for by who uses them, ended with it."""
+"""The services of a run: they start with it, operators wait until they answer, and they end with it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from nuclei_segmentation.shared.runtime.progress import duration
 
 POLL_SECONDS = 0.25
 _LISTENS = "0A"
-"""A socket's state in ``/proc/net/tcp``."""
+"""The state of a listening socket in ``/proc/net/tcp``."""
 
-Say = Callable[[str], None]
+Show = Callable[[str], None]
+"""Shows a line to the user."""
 
 
 class Unanswered(InferenceUnavailable):
@@ -32,7 +33,7 @@ class Unanswered(InferenceUnavailable):
     Parameters
     ----------
     service : str
-        Its name, which is that of its log too.
+        Name of the service, and of its log.
     message : str
         What is wrong.
     """
@@ -43,24 +44,24 @@ class Unanswered(InferenceUnavailable):
 
 
 class Services:
-    """Some services, which run while this context lasts.
+    """Services that run while this context lasts.
 
     Parameters
     ----------
     services : Sequence of Service
-        To start.
+        The services of the pipeline.
     done : Collection of str
-        Operators that need not run, and so need no service.
+        Operators that need not run. A service that only they use is not started.
     log : callable
-        Returns the file that takes what a service prints.
+        Returns the log file of a service.
     launch : Launch
-        Starts one.
+        Starts a service.
     service_wait : float
-        Seconds that a service has until it answers.
-    say : Say
-        Takes a line for the user.
-    stops : callable, optional
-        How often the user has asked for an end. Twice: services are not waited for.
+        Seconds until a service must answer.
+    show : Show
+        Shows a line to the user.
+    stop_requests : callable, optional
+        Returns how often the user has asked for the end. Twice: services are killed at once.
     """
 
     def __init__(
@@ -70,23 +71,25 @@ class Services:
         log: Callable[[str], Path],
         launch: Launch,
         service_wait: float,
-        say: Say,
-        stops: Callable[[], int] = lambda: 0,
+        show: Show,
+        stop_requests: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._services = [one for one in services if not set(done).issuperset(one.users)]
-        self._log, self._launch, self._service_wait, self._say = log, launch, service_wait, say
-        self._stops = stops
-        self._port = _free_port() if any(PORT in word for one in self._services for word in one.line) else 0
-        self._watched: list[_Watched] = []
+        self._services = [service for service in services if not set(done).issuperset(service.users)]
+        self._log, self._launch, self._service_wait, self._show = log, launch, service_wait, show
+        self._stop_requests = stop_requests
+        uses_port = any(PORT in word for service in self._services for word in service.line)
+        self._port = _free_port() if uses_port else 0
+        self._running: list[_RunningService] = []
 
     def __enter__(self) -> Self:
         try:
-            for one in self._services:
+            for service in self._services:
                 self._await_network()
-                self._say(f"service {one.name}: starts")
-                step = self.fill(Step(one.name, (), one.line, container=one.container))
-                running = self._launch(step, self._log(one.name))
-                self._watched.append(_Watched(one, running, self._port, self._service_wait, self._say))
+                self._show(f"service {service.name}: starts")
+                step = self.with_port(Step(service.name, (), service.line, container=service.container))
+                running = self._launch(step, self._log(service.name))
+                started = _RunningService(service, running, self._port, self._service_wait, self._show)
+                self._running.append(started)
         except BaseException:
             self._close()
             raise
@@ -98,18 +101,18 @@ class Services:
         self._close()
 
     def _await_network(self) -> None:
-        """Wait for the container of the first service: the others are put into its network."""
-        for first in self._watched[:1]:
-            while not self._stops() and first.starts():
+        """Wait for the container of the first service, whose network the others join."""
+        for first in self._running[:1]:
+            while not self._stop_requests() and first.starting():
                 time.sleep(POLL_SECONDS)
 
-    def fill(self, step: Step) -> Step:
-        """Return a step whose words name the port that was chosen."""
-        return replace(step, line=tuple(self._fill(word) for word in step.line)) if self._port else step
+    def with_port(self, step: Step) -> Step:
+        """Return a step in which the port of this run's server stands for `PORT`."""
+        return replace(step, line=tuple(self._with_port(word) for word in step.line)) if self._port else step
 
-    def _fill(self, word: str) -> str:
-        end = next((one for one in (f"=127.0.0.1:{PORT}", f"-port={PORT}") if word.endswith(one)), "")
-        return f"{word.removesuffix(PORT)}{self._port}" if end else word
+    def _with_port(self, word: str) -> str:
+        found = word.endswith((f"=127.0.0.1:{PORT}", f"-port={PORT}"))
+        return f"{word.removesuffix(PORT)}{self._port}" if found else word
 
     def ready(self, step: Step) -> bool:
         """Return whether all services of a step answer.
@@ -117,77 +120,77 @@ class Services:
         Raises
         ------
         Unanswered
-            One of them has ended, or takes too long.
+            One of them has ended, or has not answered in time.
         """
-        return all(one.ready() for one in self._watched if step.name in one.service.users)
+        return all(running.ready() for running in self._running if step.name in running.service.users)
 
     def _close(self) -> None:
-        until = time.monotonic() + GRACE_SECONDS
-        for group in (self._watched[1:], self._watched[:1]):  # the others are in the network of the first
-            for one in group:
-                one.terminate()
-            for one in group:
-                one.close(until, self._stops)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for group in (self._running[1:], self._running[:1]):  # the network of the first goes last
+            for running in group:
+                running.terminate()
+            for running in group:
+                running.close(deadline, self._stop_requests)
 
 
-class _Watched:
-    """A service that was started, and a thread each that waits for its answer and for its end."""
+class _RunningService:
+    """A service that was started. One thread waits for its first answer, another for its end."""
 
-    def __init__(self, service: Service, running: Running, port: int, service_wait: float, say: Say) -> None:
-        self.service, self.running = service, running
-        self._port, self._service_wait, self._say = port, service_wait, say
+    def __init__(self, service: Service, running: Running, port: int, service_wait: float, show: Show) -> None:
+        self.service, self._running = service, running
+        self._port, self._service_wait, self._show = port, service_wait, show
         self._start = time.monotonic()
-        self._answers, self._closed = threading.Event(), threading.Event()
+        self._answered, self._closed = threading.Event(), threading.Event()
         self._code: int | None = None
-        self._ends = threading.Thread(target=self._wait, name=f"wait for {service.name}", daemon=True)
-        self._asks = threading.Thread(target=self._ask, name=f"ask {service.name}", daemon=True)
-        self._ends.start()
-        self._asks.start()
+        self._wait_thread = threading.Thread(target=self._wait, name=f"wait for {service.name}", daemon=True)
+        self._probe_thread = threading.Thread(target=self._probe, name=f"probe {service.name}", daemon=True)
+        self._wait_thread.start()
+        self._probe_thread.start()
 
-    def starts(self) -> bool:
-        """Return whether its container is not there yet, but may still come."""
+    def starting(self) -> bool:
+        """Return whether its container does not run yet, but may do so soon."""
         if not self.service.container or self._code is not None or time.monotonic() - self._start > self._service_wait:
             return False
-        done = _asked(self.service.line[0], "inspect", "--format", "{{.State.Running}}", self.service.container)
+        done = _engine(self.service.line[0], "inspect", "--format", "{{.State.Running}}", self.service.container)
         return done.stdout.strip() != "true"
 
     def ready(self) -> bool:
-        """Return whether it answers; it did once is enough, since who uses it notices by itself when it is gone."""
+        """Return whether it has answered. Once is enough: an operator notices by itself if the service is gone."""
         name, waited = self.service.name, time.monotonic() - self._start
-        if self._answers.is_set():
+        if self._answered.is_set():
             return True
         if self._code is not None:
             raise Unanswered(name, f"service {name} ended with exit code {self._code} before it answered")
         if waited > self._service_wait:
             raise Unanswered(
-                name, f"service {name} has not answered for {duration(waited)}; --service-wait is how long"
+                name, f"service {name} has not answered for {duration(waited)}; --service-wait TIME sets the limit"
             )
         return False
 
     def terminate(self) -> None:
         """Ask it to end."""
         self._closed.set()
-        self.running.terminate()
+        self._running.terminate()
 
-    def close(self, until: float, stops: Callable[[], int]) -> None:
-        """Wait for its end, and end it if it takes too long, or the user is tired of it."""
-        while self._ends.is_alive() and time.monotonic() < until and stops() < 2:
-            self._ends.join(POLL_SECONDS)
-        self.running.kill()  # if it has ended, too: an engine keeps a container while another is in its network
-        self._ends.join()
-        self._asks.join()  # last: a server may keep who asks it waiting for as long as it lives
+    def close(self, deadline: float, stop_requests: Callable[[], int]) -> None:
+        """Wait for its end, and kill it at the deadline, or at the user's second request."""
+        while self._wait_thread.is_alive() and time.monotonic() < deadline and stop_requests() < 2:
+            self._wait_thread.join(POLL_SECONDS)
+        self._running.kill()  # even if it has ended: an engine keeps a container while another is in its network
+        self._wait_thread.join()
+        self._probe_thread.join()  # last: a server may keep a request open for as long as it lives
 
     def _wait(self) -> None:
-        self._code = code = self.running.wait().code
-        if self._answers.is_set() and not self._closed.is_set():  # who uses it only sees that nobody answers
-            self._say(f"service {self.service.name}: ended with exit code {code}")
+        self._code = code = self._running.wait().code
+        if self._answered.is_set() and not self._closed.is_set():  # its users see only that nobody answers
+            self._show(f"service {self.service.name}: ended with exit code {code}")
 
-    def _ask(self) -> None:
-        asks = _listening if self.service.container else _healthy
+    def _probe(self) -> None:
+        answers = _listening if self.service.container else _healthy
         while not self._closed.wait(POLL_SECONDS) and self._code is None:
-            if asks(self.service, self._port):
-                self._say(f"service {self.service.name}: answers after {duration(time.monotonic() - self._start)}")
-                self._answers.set()
+            if answers(self.service, self._port):
+                self._show(f"service {self.service.name}: answers after {duration(time.monotonic() - self._start)}")
+                self._answered.set()
                 return
 
 
@@ -206,10 +209,11 @@ def _healthy(_: Service, port: int) -> bool:
 def _listening(service: Service, _: int) -> bool:
     """Return whether a container listens at all its ports.
 
-    Its network cannot be reached from here, but it can be asked for the kernel's table of it; an image that has a shell
-    has `cat`. Where there is none, nothing can be known, and who uses the service must be patient.
+    Its network cannot be reached from here. So the container prints the kernel's table of sockets, with `cat`, which
+    every image with a shell has. Without `cat` nothing can be known, and the service counts as ready: its users must
+    wait for it by themselves.
     """
-    done = _asked(service.line[0], "exec", service.container, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+    done = _engine(service.line[0], "exec", service.container, "cat", "/proc/net/tcp", "/proc/net/tcp6")
     if done.returncode in (126, 127):  # there is no `cat`
         return True
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -217,14 +221,14 @@ def _listening(service: Service, _: int) -> bool:
     return done.returncode in (0, 1) and ports.issuperset(service.ports)
 
 
-def _asked(*line: str) -> subprocess.CompletedProcess[str]:
-    """Ask an engine something about a container, which may not be there."""
-    return subprocess.run(  # noqa: S603 - words of ours
+def _engine(*line: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of an engine on a container, which may not exist."""
+    return subprocess.run(  # noqa: S603 - no shell, fixed words
         line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,11 +1,15 @@
-"""What a plan is made of. Paths are texts: a step is written down, hashed and compared."""
+"""What a plan consists of.
+
+Paths are strings, since a plan is printed, hashed and compared. The hash covers the names of the fields too: a field
+that is renamed makes every unfinished run start again.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PORT = "PORT"
-"""In the words of a command: the port of a server on this machine, which is chosen when it is started."""
+"""Stands in a command for the port of a server on this machine, which is chosen when the server starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,21 +19,21 @@ class Step:
     Attributes
     ----------
     name : str
-        Of the operator.
+        Name of the operator.
     upstream : tuple of str
-        Operators that must have ended before; in a pod, operators that it waits for by itself.
+        Operators that must have ended before; in a pod, operators that this one waits for by itself.
     line : tuple of str
-        The command, word by word.
+        The words of the command.
     makes : tuple of str
-        Folders that must be there before it starts.
+        Folders that are made before it starts.
     links : tuple of tuple of str
-        Links to folders, and where they lead.
+        Links that are made before it starts, each with the folder that it leads to.
     container : str
-        Name of the container that the command runs; '' if it runs none.
+        Name of the container that the command runs; '' for none.
     volatile : bool
-        Some of what it makes lies in memory, and may be gone when it is needed again.
+        Whether some of its outputs are in memory, and may be lost before the next run needs them.
     detached : bool
-        The command starts a container, prints what it is called, and ends.
+        Whether the command starts a container, prints its id, and ends.
     """
 
     name: str
@@ -44,20 +48,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What must answer before some operators start.
+    """A server that must answer before some operators start.
 
     Attributes
     ----------
     name : str
-        Of the service.
+        Name of the service.
     line : tuple of str
-        The command that runs it until it is ended.
+        The words of the command, which runs until it is stopped.
     users : tuple of str
         Names of the operators that need it.
     ports : tuple of int
-        Where it listens in its container. A process listens at `PORT`.
+        The ports at which it listens in its container. A process listens at `PORT`.
     container : str
-        Name of the container that the command runs; '' if it runs none.
+        Name of the container that the command runs; '' for none.
     """
 
     name: str

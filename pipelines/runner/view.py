@@ -1,4 +1,4 @@
-"""Shows what each operator is at: on a terminal a table that is drawn anew, in a log a line now and then."""
+"""Shows what each operator does: on a terminal in a table that is redrawn, in a log as a line now and then."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LINE_SECONDS = 10.0
 
 _TAIL_BYTES = 4096
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO +")
-"""Before each line of this project's operators; what is shown is of now."""
+"""Begins each line of this project's operators. It is left out: what is shown has just happened."""
 _CLEAR = "\x1b[{}F\x1b[J"
-"""Up so many lines, and everything from there on away."""
+"""Moves the cursor up so many lines, and clears the screen from there on."""
 
 
 class View:
@@ -30,7 +30,7 @@ class View:
     Parameters
     ----------
     names : Sequence of str
-        Of the operators, in their order.
+        Names of the operators, in their order.
     stream : TextIO
         Where to show it.
     """
@@ -39,58 +39,74 @@ class View:
         self._states = dict.fromkeys(names, "waits")
         self._starts: dict[str, float] = {}
         self._logs: dict[str, Path] = {}
-        self._told: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._stream, self._terminal = stream, stream.isatty()
-        self._drawn = 0
-        self._last = time.monotonic()
+        self._rows_drawn = 0
+        self._last_tick = time.monotonic()
         self._lock = threading.RLock()
 
-    def say(self, text: str) -> None:
-        """Show a line that stays. Any thread may do so."""
+    def show(self, text: str) -> None:
+        """Show a line that stays. Any thread may call this."""
         with self._lock:
-            self._show(f"{harmless(text)}\n")
+            self._write(f"{harmless(text)}\n")
 
     def started(self, name: str, log: Path) -> None:
-        """Take note that an operator runs, and where it prints to."""
+        """Note that an operator runs.
+
+        Parameters
+        ----------
+        name : str
+            The operator.
+        log : pathlib.Path
+            The file to which it prints.
+        """
         self._starts[name], self._logs[name] = time.monotonic(), log
 
     def ended(self, name: str, state: str) -> None:
-        """Take note of what became of an operator."""
+        """Note that an operator has ended.
+
+        Parameters
+        ----------
+        name : str
+            The operator.
+        state : str
+            How it ended, in a few words.
+        """
         self._starts.pop(name, None)
         self._states[name] = state
 
     def tick(self) -> None:
-        """Show how far everything is, if that is due."""
+        """Show the progress of all operators, if it is time to."""
         now = time.monotonic()
-        if now - self._last < (DRAW_SECONDS if self._terminal else LINE_SECONDS):
+        if now - self._last_tick < (DRAW_SECONDS if self._terminal else LINE_SECONDS):
             return
-        self._last = now
+        self._last_tick = now
         if self._terminal:
             with self._lock:
-                self._show("")
+                self._write("")
             return
         for name in self._starts:
             text = last_line(self._logs[name])
-            if text and self._told.get(name) != text:
-                self._told[name] = text
-                self.say(f"{name}: {text}")
+            if text and self._shown.get(name) != text:
+                self._shown[name] = text
+                self.show(f"{name}: {text}")
 
     def close(self) -> None:
-        """Take the table away: what is printed next starts on a clean line."""
+        """Remove the table: what is printed next starts on a clean line."""
         with self._lock:
             self._terminal = False
-            self._show("")
+            self._write("")
 
-    def _show(self, text: str) -> None:
-        """Show a text, and the table below it.
+    def _write(self, text: str) -> None:
+        """Write a text, and the table below it.
 
         Raises
         ------
         BrokenPipeError
-            Who reads has seen enough.
+            The reader of the stream has gone.
         """
         try:
-            self._wipe()
+            self._clear()
             self._stream.write(text)
             self._draw()
             self._stream.flush()
@@ -99,46 +115,46 @@ class View:
         except OSError:  # a closed terminal, a full disk: the run does not depend on being seen
             self._terminal = False
 
-    def _wipe(self) -> None:
-        if self._drawn:
-            self._stream.write(_CLEAR.format(self._drawn))
-            self._drawn = 0
+    def _clear(self) -> None:
+        if self._rows_drawn:
+            self._stream.write(_CLEAR.format(self._rows_drawn))
+            self._rows_drawn = 0
 
     def _draw(self) -> None:
         if not self._terminal:
             return
         size = self._size()
-        rows = list(self._rows())[: max(1, size.lines - 2)]  # what has scrolled away cannot be drawn anew
+        rows = list(self._rows())[: max(1, size.lines - 2)]  # a row that has scrolled away cannot be redrawn
         self._stream.writelines(f"{row[: max(1, size.columns - 1)]}\n" for row in rows)
-        self._drawn = len(rows)
+        self._rows_drawn = len(rows)
 
     def _size(self) -> os.terminal_size:
-        """Return that of the terminal that the table is on: the standard output may be another, or a file."""
+        """Return the size of the terminal with the table; the standard output may be another terminal, or a file."""
         try:
             columns, lines = os.get_terminal_size(self._stream.fileno())
         except (OSError, ValueError):
             columns, lines = 0, 0
-        known = shutil.get_terminal_size()  # the environment's, or what is usual
-        return os.terminal_size((columns or known.columns, lines or known.lines))
+        default = shutil.get_terminal_size()  # from the environment, or the usual one
+        return os.terminal_size((columns or default.columns, lines or default.lines))
 
     def _rows(self) -> Sequence[str]:
-        wide = max(map(len, self._states), default=0)
+        width = max(map(len, self._states), default=0)
         now = time.monotonic()
         return [
-            f"  {name:<{wide}}  " + (f"{duration(now - self._starts[name]):>10}  {last_line(self._logs[name])}"
-                                     if name in self._starts else f"{state:>10}")
+            f"  {name:<{width}}  " + (f"{duration(now - self._starts[name]):>10}  {last_line(self._logs[name])}"
+                                      if name in self._starts else f"{state:>10}")
             for name, state in self._states.items()
         ]  # fmt: skip
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a file that says something; '' if there is none."""
+    """Return the last line of a file that is not empty; '' if there is none."""
     try:
         with log.open("rb") as stream:
             stream.seek(0, 2)
             stream.seek(max(0, stream.tell() - _TAIL_BYTES))
             text = stream.read().decode(errors="replace")
-    except OSError:  # not there yet
+    except OSError:  # it does not exist yet
         return ""
-    lines = [one.strip() for one in text.replace("\r", "\n").splitlines()]
-    return harmless(_STAMP.sub("", next((one for one in reversed(lines) if one), "")))
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines()]
+    return harmless(_STAMP.sub("", next((line for line in reversed(lines) if line), "")))

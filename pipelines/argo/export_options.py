@@ -19,7 +19,7 @@ _KUBERNETES = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ExportOptions:
     """What the command line asks for.
 
     Attributes
@@ -27,15 +27,15 @@ class Export:
     file : pathlib.Path
         The definition.
     output : pathlib.Path or None
-        Takes the workflow; None for the standard output.
+        The file to write; None for the standard output.
     values : Mapping of str to str
-        Of parameters.
+        Values of parameters.
     cluster : Cluster
-        That the workflow is for.
+        The cluster that the workflow is for.
     lenient : bool
-        Unknown names in the definition are warnings.
+        Whether unknown names in the definition are warnings.
     triton_image : str
-        Of a Triton server for operators that list `models`; '' for none.
+        Image of a Triton server for operators that list `models`; '' for none.
     """
 
     file: Path
@@ -46,41 +46,41 @@ class Export:
     triton_image: str = ""
 
     @classmethod
-    def of(cls, given: argparse.Namespace) -> Self:
-        """Return what a command line asks for."""
+    def from_arguments(cls, parsed: argparse.Namespace) -> Self:
+        """Return what a parsed command line asks for."""
         cluster = Cluster(
-            given.payload_claim, given.work_claim, given.models_claim or "", given.config_map or "",
-            given.registry or "", given.triton or "", given.shards, given.user,
-            frozenset(name.lower() for name in given.unrestricted),
+            parsed.payload_claim, parsed.work_claim, parsed.models_claim or "", parsed.config_map or "",
+            parsed.registry or "", parsed.triton or "", parsed.shards, parsed.user,
+            frozenset(name.lower() for name in parsed.unrestricted),
         )  # fmt: skip
-        return cls(given.file, given.output, dict(given.values), cluster, given.lenient, given.triton_image or "")
+        return cls(parsed.file, parsed.output, dict(parsed.values), cluster, parsed.lenient, parsed.triton_image or "")
 
 
 # fmt: off
-def options(parser: argparse.ArgumentParser) -> None:
+def add_options(command: argparse.ArgumentParser) -> None:
     """Add the options that no other command has."""
-    add, known = parser.add_argument, Cluster()
-    add("-o", type=_output, dest="output", metavar="FILE", help="takes the workflow (default: the standard output)")
-    add("--shards", type=_number(1, MOST), default=known.shards, metavar="N",
-        help="into how many filter is divided (default: %(default)s); a parameter of the workflow, too")
-    add("--payload-claim", type=_volume, default=known.payload, metavar="CLAIM",
+    add, default = command.add_argument, Cluster()
+    add("-o", type=_output, dest="output", metavar="FILE", help="the file to write (default: the standard output)")
+    add("--shards", type=_number(1, MOST), default=default.shards, metavar="N",
+        help="number of shards of filter (default: %(default)s); also a parameter of the workflow")
+    add("--payload-claim", type=_volume, default=default.payload, metavar="CLAIM",
         help="PersistentVolumeClaim with the slides, which are only read (default: %(default)s)")
-    add("--work-claim", type=_volume, default=known.work, metavar="CLAIM",
-        help="that with room for what operators write, and for the result (default: %(default)s)")
+    add("--work-claim", type=_volume, default=default.work, metavar="CLAIM",
+        help="PersistentVolumeClaim with room for what operators write and for the result (default: %(default)s)")
     add("--models-claim", type=_volume, metavar="CLAIM",
-        help=f"that with the models of the definition's Triton servers (default: {MODELS_CLAIM}, if it has any). "
-        "For a cluster of one node, each CLAIM may be an absolute path: a folder of the node")
+        help=f"PersistentVolumeClaim with the models of Triton servers (default: {MODELS_CLAIM}, if a server needs "
+        "it). On a cluster of one node, each CLAIM may be an absolute path: a folder of the node")
     add("--config-map", type=_name, metavar="NAME",
         help="ConfigMap with config.yaml, for operators of this project")
-    add("--registry", type=_registry, metavar="NAME", help="put before images that name no registry")
+    add("--registry", type=_registry, metavar="NAME", help="put in front of images that name no registry")
     add("--triton", type=_address, metavar="HOST:PORT",
-        help="Triton server for operators that list models; a parameter of the workflow, too")
+        help="Triton server for operators that list models; also a parameter of the workflow")
     add("--triton-image", metavar="NAME:TAG",
-        help="start a Triton server for operators that list models, from this image")
-    add("--user", type=_number(1, 2**31 - 1), default=known.user, metavar="ID",
+        help="start a Triton server from this image for operators that list models")
+    add("--user", type=_number(1, 2**31 - 1), default=default.user, metavar="ID",
         help="user and group that containers run as (default: %(default)s)")
     add("--unrestricted", action="append", default=[], metavar="NAME",
-        help="operator or service that runs as its image wants: any user, a writable root")
+        help="operator or service that may run as any user, with a writable root, as its image wants")
 # fmt: on
 
 
@@ -92,7 +92,9 @@ def _output(text: str) -> Path | None:
 
 def _name(text: str) -> str:
     if not _KUBERNETES.fullmatch(text) or len(text) > 253:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of Kubernetes: small letters, digits, '-' and '.'")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a name in Kubernetes: lower-case letters, digits, '-' and '.'"
+        )
     return text
 
 
@@ -100,13 +102,15 @@ def _volume(text: str) -> str:
     if not text.startswith("/"):
         return _name(text)
     if ".." in text.split("/") or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path that Kubernetes takes: no '..', no control characters")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a path that Kubernetes accepts: no '..', no control characters"
+        )
     return text
 
 
 def _registry(text: str) -> str:
     if not IMAGE.fullmatch(text.rstrip("/")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no registry, such as registry.example/team")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a registry such as registry.example/team")
     return text.rstrip("/")
 
 
