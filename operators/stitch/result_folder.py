@@ -13,13 +13,11 @@ from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import OutputError, StoreError
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
-from nuclei_segmentation.shared.runtime.output_folder import OutputFolder
+from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, OutputFolder
 from nuclei_segmentation.shared.slides.inputs import IMAGE
 from nuclei_segmentation.shared.store.manifest import STORE_NAMES, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import shard_folders
 
-KEY = "key"
-"""File in the work folder: the key of the unfinished run."""
 SPOOL = "spool"
 
 
@@ -82,7 +80,7 @@ class ResultFolder(OutputFolder):
                     )
                 self._clear()
             self._drop_image()
-            write_file(self.work / KEY, key.encode(), self.work / f"{KEY}.part")
+            write_file(self.work / IMAGE_KEY, key.encode(), self.work / f"{IMAGE_KEY}.part")
         self._claimed = True
         return True
 
@@ -108,7 +106,7 @@ class ResultFolder(OutputFolder):
 
     def _unfinished_key(self) -> str | None:
         try:
-            return (self.work / KEY).read_text(errors="replace")
+            return (self.work / IMAGE_KEY).read_text(errors="replace")
         except FileNotFoundError:
             return None
         except IsADirectoryError:

@@ -1,7 +1,7 @@
 """The manifest of a store: what the store holds, of which slide, and how it was made.
 
-`manifest.schema.json`, in this folder, is its JSON Schema. A reader refuses another major version, and ignores keys that
-it does not know, for a minor version only adds keys.
+`manifest.schema.json`, in this folder, is its JSON Schema. A reader refuses another major version, and ignores keys
+that it does not know, for a minor version only adds keys.
 """
 
 from __future__ import annotations
@@ -412,12 +412,36 @@ def _array(name: str, entry: object, generation: str) -> ArrayMetadata:
 
 
 def shared_name(generation: str, name: str) -> str:
-    """Return the path of an array in shared memory; a server looks for it there by name, not in folders."""
+    """Return the path of an array in shared memory, directly in `SHARED`: a server finds it there by its name.
+
+    Parameters
+    ----------
+    generation : str
+        The store's generation.
+    name : str
+        The array's name.
+
+    Returns
+    -------
+    str
+    """
     return str(SHARED / f"{memory_name(generation, name)}.npy")
 
 
 def memory_name(generation: str, name: str) -> str:
-    """Return the name of an array in shared memory: it says which store the array belongs to."""
+    """Return the name of an array in shared memory, which says what store it belongs to.
+
+    Parameters
+    ----------
+    generation : str
+        The store's generation.
+    name : str
+        The array's name.
+
+    Returns
+    -------
+    str
+    """
     return f"nuclei-{generation}-{name}"
 
 

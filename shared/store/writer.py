@@ -1,8 +1,8 @@
 """Writes a store, item by item. A kill at any moment loses nothing that the ledger names.
 
-The order on the disk is always the same. First the arrays are reserved, the ledger is begun, and the manifest is renamed
-into place. Then come items, and after them their records. Last, `COMPLETE` is renamed into place. So what a manifest
-says is true from the moment that the manifest exists.
+The order on the disk is always the same. First the arrays are reserved, the ledger is begun, and the manifest is
+renamed into place. Then come items, and after them their records. Last, `COMPLETE` is renamed into place. So what a
+manifest says is true from the moment that the manifest exists.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class StoreWriter(Closing):
         self._committer.start()
 
     def put(self, items: list[int], values: Array, flags: int | list[int] = 0) -> None:
-        """Store items. Any thread may call this at any time; after `close`, when a server answers late, it does nothing.
+        """Store items. Any thread may call this at any time. After `close` nothing is stored: a server may answer late.
 
         Parameters
         ----------
