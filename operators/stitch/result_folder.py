@@ -17,12 +17,10 @@ from nuclei_segmentation.shared.provenance import differences
 from nuclei_segmentation.shared.result import IMAGE, SUMMARY, read_document
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
-from nuclei_segmentation.shared.runtime.output_folder import OutputFolder
+from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, OutputFolder
 from nuclei_segmentation.shared.store.manifest import STORE_NAMES, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import shard_folders
 
-KEY = "key"
-"""File in the work folder: the key of the unfinished run."""
 SPOOL = "spool"
 
 
@@ -90,7 +88,7 @@ class ResultFolder(OutputFolder):
             self._drop_image()
             content = json.dumps(provenance).encode()
             write_file(self.work / SUMMARY, content, self.work / f"{SUMMARY}.part")
-            write_file(self.work / KEY, key.encode(), self.work / f"{KEY}.part")
+            write_file(self.work / IMAGE_KEY, key.encode(), self.work / f"{IMAGE_KEY}.part")
         self._claimed = True
         return True
 
@@ -116,7 +114,7 @@ class ResultFolder(OutputFolder):
 
     def _unfinished_key(self) -> str | None:
         try:
-            return (self.work / KEY).read_text(errors="replace")
+            return (self.work / IMAGE_KEY).read_text(errors="replace")
         except FileNotFoundError:
             return None
         except IsADirectoryError:

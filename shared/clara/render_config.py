@@ -1,8 +1,8 @@
 """config_render.json: settings for NVIDIA's Render Server. A file that came with the slide is copied byte for byte.
 
-Known, from NVIDIA's documentation: the settings for volumes. Not known: those for slides. Our choice: where no file
-came with the slide, `DEFAULT` shows the image flat and at its own size, in the words of the settings for volumes. It
-lies beside the slide or, as a guess, above the folder ``slide``.
+Known, from NVIDIA's documentation: the settings for volumes. Not known: those for slides. Our choice: if no file came
+with the slide, `DEFAULT` is used, which asks for a flat view of the image with the keys for volumes. Our choice, too:
+where to look for the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find_render_config(slide: Path, *folders: Path) -> Path | None:
     Parameters
     ----------
     slide : pathlib.Path
-        The slide. The file may lie beside it or, if its folder is called ``slide``, beside that folder.
+        The slide. The file may lie in the same folder or, if that is called ``slide``, in the folder above.
     *folders : pathlib.Path
         Further folders in which to look.
 

@@ -13,6 +13,8 @@ from nuclei_segmentation.shared.runtime.lock import FolderLock
 
 WORK = ".run"
 """Name of the work folder: it has the lock, and whatever an unfinished run keeps for the next one."""
+IMAGE_KEY = "key"
+"""File in the work folder of an image: the key of the unfinished run."""
 
 
 class OutputFolder(Closing):

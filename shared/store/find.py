@@ -78,7 +78,19 @@ def find_store(
 
 
 def store_folders(settings: Settings, kind: Kind) -> list[Path]:
-    """Return the folders in which a store of a kind may lie."""
+    """Return the folders in which a store may lie.
+
+    Parameters
+    ----------
+    settings : Settings
+        Name the input folders.
+    kind : Kind
+        Kind of the store.
+
+    Returns
+    -------
+    list of pathlib.Path
+    """
     roots = [root.parent if root.is_file() else root for root in settings.inputs]
     return [folder for root in roots for folder in (root, root / kind)]
 
@@ -130,7 +142,19 @@ def refuse_as_output(store: Path, kind: Kind, output: Path) -> None:
 
 
 def no_store(settings: Settings, kind: Kind) -> str:
-    """Return the message that there is no store."""
+    """Return the message that there is no store.
+
+    Parameters
+    ----------
+    settings : Settings
+        Name the input folders.
+    kind : Kind
+        Kind of the store.
+
+    Returns
+    -------
+    str
+    """
     maker, name = _MAKERS[kind], STORE_NAMES[kind]
     if settings.input_path.is_file():
         return (

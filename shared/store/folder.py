@@ -12,7 +12,7 @@ from nuclei_segmentation.shared.clara.fastio import FASTIO, Context
 from nuclei_segmentation.shared.errors import OutputError, StoreError
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import sync, write_file
-from nuclei_segmentation.shared.runtime.output_folder import OutputFolder
+from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, OutputFolder
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import ledger
@@ -130,7 +130,7 @@ class StoreFolder(OutputFolder):
                 self.path.rmdir()
 
     def _refuse_unfinished_image(self) -> None:
-        if (self.work / "key").exists():
+        if (self.work / IMAGE_KEY).exists():
             raise OutputError(
                 f"{self.path} holds an unfinished run of stitch or segmentation; repeat that run or use another folder"
             )

@@ -412,12 +412,36 @@ def _array(name: str, entry: object, generation: str) -> ArrayMetadata:
 
 
 def shared_name(generation: str, name: str) -> str:
-    """Return the path of an array in shared memory; a server looks for it there by name, not in folders."""
+    """Return the path of an array in shared memory, directly in `SHARED`: a server finds it there by its name.
+
+    Parameters
+    ----------
+    generation : str
+        The store's generation.
+    name : str
+        The array's name.
+
+    Returns
+    -------
+    str
+    """
     return str(SHARED / f"{memory_name(generation, name)}.npy")
 
 
 def memory_name(generation: str, name: str) -> str:
-    """Return the name of an array in shared memory: it says which store the array belongs to."""
+    """Return the name of an array in shared memory, which says what store it belongs to.
+
+    Parameters
+    ----------
+    generation : str
+        The store's generation.
+    name : str
+        The array's name.
+
+    Returns
+    -------
+    str
+    """
     return f"nuclei-{generation}-{name}"
 
 

@@ -43,7 +43,7 @@ class ShardedReader(Closing):
         self._lock = threading.Lock()
         self._progress = -1
         try:
-            for number in sorted(shards.stores, reverse=True):  # what is wrong with any of them is reported at once
+            for number in sorted(shards.stores, reverse=True):  # a problem with any of them is reported now
                 self._reader(number)
         except BaseException:
             self.close()

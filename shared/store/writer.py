@@ -117,7 +117,7 @@ class StoreWriter(Closing):
         self._committer.start()
 
     def put(self, items: list[int], values: Array, flags: int | list[int] = 0) -> None:
-        """Store items. Any thread may call this at any time; after `close`, when a server is late, it does nothing.
+        """Store items. Any thread may call this at any time. After `close` nothing is stored: a server may answer late.
 
         Parameters
         ----------
