@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clara.conftest import Job
-from tests.stages.conftest import ROOT, Run, command, environment
+from tests.helpers.clara_job import Job
+from tests.helpers.command import ROOT, Run, command, environment
 
 FILES = ["config.meta", "config_render.json", "image.tif"]
 

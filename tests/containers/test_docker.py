@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.containers.cpost.daemon import CLIENT, daemon
-from tests.containers.engine import Engine
-from tests.containers.test_cpost import TAGS, need_docker
-from tests.containers.test_pipelines import STAGES, line
-from tests.stages.conftest import environment
+from tests.helpers.command import environment
+from tests.helpers.container_engine import Engine
+from tests.helpers.docker_daemon import CLIENT, TAGS, daemon, need_docker
+from tests.helpers.pipelines import line
+from tests.helpers.stages import STAGES
 
 ONE = """\
 api-version: 0.4.0

@@ -12,11 +12,11 @@ import kubernetes_validate
 import pytest
 
 from nuclei_segmentation.shared.errors import retryable
-from tests.pipelines import argo_rules
-from tests.pipelines.argo_rules import containers, problems
-from tests.pipelines.conftest import Export
-from tests.pipelines.test_published import CHAIN, DICOM, GENOME, LUNG, PATHOLOGY, SERVICE, SPLIT
-from tests.pipelines.workflows import HEAD, ONE, Object, container_of, env, mounts, task, template
+from tests.helpers import argo_rules
+from tests.helpers.argo_rules import containers, problems
+from tests.helpers.definitions import Export
+from tests.helpers.published import CHAIN, DICOM, GENOME, LUNG, PATHOLOGY, SERVICE, SPLIT
+from tests.helpers.workflows import HEAD, ONE, Object, container_of, env, mounts, task, template
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = {path.stem: path.read_text() for path in sorted((ROOT / "pipelines").glob("*.yaml"))}

@@ -10,7 +10,7 @@ import pytest
 from nuclei_segmentation.pipelines import Definition, Report
 from nuclei_segmentation.pipelines.language.files import LARGEST
 from nuclei_segmentation.pipelines.language.findings import MOST
-from tests.pipelines.conftest import HERE, Check, found, marked
+from tests.helpers.definitions import HERE, Check, found, marked
 
 BOMB = "x0: &x0 [x, x]\n" + "".join(f"x{n}: &x{n} [*x{n - 1}, *x{n - 1}]\n" for n in range(1, 30))
 

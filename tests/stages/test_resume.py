@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from tests.stages.conftest import NAME, Run, command, environment
-from tests.stages.test_segmentation import FILES, digest, names
+from tests.helpers.command import NAME, Run, command, environment
+from tests.helpers.outputs import FILES, digest, names
 
 TILES = 165
 """Tiles of 48 pixels on a slide of 700 x 500."""

@@ -11,9 +11,8 @@ import pytest
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.shared.errors import InferenceUnavailable
-
-from .conftest import random_tiles
-from .harness import TritonServer, add_shipped_model, free_port
+from tests.helpers.nets import random_tiles
+from tests.helpers.triton_server import TritonServer, add_shipped_model, free_port
 
 
 @pytest.fixture(scope="module")

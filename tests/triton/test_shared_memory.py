@@ -20,10 +20,9 @@ import pytest
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import slots
 from nuclei_segmentation.shared.errors import InferenceUnavailable
-
-from .conftest import SIZE, random_tiles
-from .harness import ROOT, TritonServer, add_shipped_model
-from .proxy import Proxy
+from tests.helpers.nets import SIZE, random_tiles
+from tests.helpers.triton_proxy import Proxy
+from tests.helpers.triton_server import ROOT, TritonServer, add_shipped_model
 
 SHM = Path("/dev/shm")
 COUNT = 5

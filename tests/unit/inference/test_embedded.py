@@ -16,8 +16,7 @@ from nuclei_segmentation.operators.filter.inference.canary import canary_tile
 from nuclei_segmentation.operators.filter.inference.embedded import engine as embedded
 from nuclei_segmentation.shared.errors import ModelError
 from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
-
-from . import nets
+from tests.helpers import nets
 
 
 @pytest.fixture

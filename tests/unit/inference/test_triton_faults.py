@@ -15,8 +15,7 @@ from nuclei_segmentation.operators.filter.inference.triton.kserve import Connect
 from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError, UsageError
 from nuclei_segmentation.shared.settings import InferenceSettings, Settings
 from nuclei_segmentation.shared.settings.address import Address
-
-from .fake import FakeTriton
+from tests.helpers.fake_triton import FakeTriton
 
 T = 16
 

@@ -21,8 +21,7 @@ from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.tiff_index import read_index
-
-from .conftest import damaged_tiles
+from tests.helpers.slides import damaged_tiles
 
 LONG, SHORT = 4, 3
 

@@ -14,8 +14,7 @@ import tifffile
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides import find_slide, open_slide
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles
-
-from .conftest import damaged_tiles, read_all, tissue_like
+from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
 
 def test_sample_slide_has_openslides_pixels(sample_slide, same_pixels):

@@ -9,8 +9,7 @@ import pytest
 import tifffile
 
 from nuclei_segmentation.shared.slides.metadata import Claim, judge_mpp
-
-from .conftest import tissue_like
+from tests.helpers.slides import tissue_like
 
 OME = (
     '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'

@@ -13,7 +13,7 @@ import tifffile
 
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.settings import Settings
-from tests.unit.training.conftest import discs
+from tests.helpers.labels import discs
 from training.baseline import otsu
 from training.evaluate import main
 from training.free import REGIONS, Marked, lessons, marks, table
