@@ -19,7 +19,6 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports ONNX Runtim
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / ".cache" / "cmu_small_region.svs"
-OTHERS = Path(os.environ.get("NUCLEI_TEST_SLIDES", ROOT.parent / "shared" / "data" / "slides"))
 
 # No deadline and no complaint about slow examples: the machine may be busy, and tests make no promise of speed.
 settings.register_profile(
@@ -39,11 +38,12 @@ def sample_slide() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_slides() -> Path:
-    """A folder with more real slides; they are not part of the project."""
-    if not OTHERS.is_dir():
-        pytest.skip("no further slides: neither NUCLEI_TEST_SLIDES nor ../shared/data/slides is a folder")
-    return OTHERS
+def more_slides() -> Path:
+    """A folder with more real slides, which are not part of the project; NUCLEI_TEST_SLIDES names it."""
+    folder = os.environ.get("NUCLEI_TEST_SLIDES")
+    if not folder:
+        pytest.skip("no more slides: NUCLEI_TEST_SLIDES names no folder")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

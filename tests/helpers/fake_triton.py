@@ -28,6 +28,7 @@ class FakeTriton:
         self.inferences, self.ids, self.ready = 0, [], True
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
+        self.stopped = threading.Event()
         self.connections = set()
         fake = self
 
@@ -48,6 +49,7 @@ class FakeTriton:
 
     def stop(self):
         """Like a kill: the port is closed and so is every connection."""
+        self.stopped.set()
         self.server.shutdown()
         self.server.server_close()
         with self.lock:
@@ -145,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault == "hang":
-            time.sleep(3)
+            fake.stopped.wait(300)
             return
         if fault == "not http":
             self.wfile.write(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00")
@@ -173,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", "100000")
             self.end_headers()
-            for _ in range(40):
+            for _ in range(6000):
                 time.sleep(0.1)
                 self.wfile.write(b"x")
             return

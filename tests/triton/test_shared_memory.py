@@ -375,12 +375,12 @@ def test_while_late_answers_may_come_no_more_memory_is_taken_than_allowed(server
 
 
 def test_close_waits_for_no_server(lone, settings_for):
-    engine = open_engine(settings_for(lone.address))
+    engine = open_engine(settings_for(lone.address, deadline=300.0))
     engine.infer(random_tiles(1))
     lone.hang()
     start = time.monotonic()
     engine.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30
     assert not own_slots()
     lone.resume()
 

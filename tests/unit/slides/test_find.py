@@ -140,8 +140,8 @@ def test_longest_names(tmp_path):
     assert "too long" in message(tmp_path / ("z/" * 2048))
 
 
-def test_dicom_files_of_one_series_are_one_slide(tmp_path, shared_slides):
-    source = shared_slides / "camelyon_overview.dcm"
+def test_dicom_files_of_one_series_are_one_slide(tmp_path, more_slides):
+    source = more_slides / "camelyon_overview.dcm"
     for name in ("b.dcm", "a.dcm", "c.dcm"):
         shutil.copy(source, tmp_path / name)
     assert find_slide(tmp_path) == tmp_path / "a.dcm"
