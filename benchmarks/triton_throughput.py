@@ -24,7 +24,7 @@ from benchmarks.timing import Usage, alternate, used
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.settings import InferenceSettings, Settings
-from tests.triton.harness import TritonServer, is_installed
+from tests.helpers.triton_server import TritonServer, is_installed
 
 TILE = 256
 BATCH = 8

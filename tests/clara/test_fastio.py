@@ -13,7 +13,7 @@ import pytest
 from nuclei_segmentation.shared.clara.fastio import FastIOReader, FastIOWriter, _bytes, release_allocation
 from nuclei_segmentation.shared.errors import NucleiError, StoreError
 from nuclei_segmentation.shared.store.manifest import Manifest, _checksum
-from tests.clara.conftest import Job
+from tests.helpers.clara_job import Job
 
 FILES = ["config.meta", "config_render.json", "image.tif"]
 

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import ROOT, Engine, folder, new_name
-from tests.stages.conftest import command, crop, environment, small_slide
-
-__all__ = ["crop", "small_slide"]  # fixtures
+from tests.helpers.command import command, environment
+from tests.helpers.container_engine import ROOT, Engine, folder, new_name
 
 
 @pytest.fixture(scope="session")

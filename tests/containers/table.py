@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.containers.engine import Engine
-from tests.containers.limits import MOST_MB
+from tests.helpers.container_engine import Engine
+from tests.helpers.image_limits import MOST_MB
 
 INSIDE = """
 import importlib.metadata as metadata, importlib.util, json, os, pathlib

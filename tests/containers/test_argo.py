@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers.engine import ROOT, USER, Engine, folder
-from tests.containers.podrunner import Failed, Run
-from tests.stages.test_segmentation import FILES, names
-from tests.triton.harness import add_shipped_model
+from tests.helpers.container_engine import ROOT, USER, Engine, folder
+from tests.helpers.outputs import FILES, names
+from tests.helpers.triton_server import add_shipped_model
+from tests.helpers.workflow_runner import Failed, Run
 
 Image = Callable[[str], str]
 NVIDIAS = "nvcr.io/nvidia/tritonserver:24.12-py3"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http.server
-import os
 import random
 import shlex
 import subprocess
 import sys
 import threading
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.cpost.daemon import GROUPS, PLACE, daemon, missing
-from tests.containers.cpost.tool import DATA, Told, size
-from tests.containers.engine import ROOT, Engine
-from tests.pipelines.test_published import CHAIN, GENOME, SPLIT
-from tests.stages.test_segmentation import FILES, names
+from tests.helpers.container_engine import ROOT, Engine
+from tests.helpers.docker_daemon import GROUPS, PLACE, TAGS, daemon, need_docker
+from tests.helpers.outputs import FILES, names
+from tests.helpers.published import CHAIN, GENOME, SPLIT
+from tests.helpers.sizing_tool import DATA, Told, size
 
 OPERATORS = ["load", "filter", "stitch", "segmentation"]
-TAGS = ["latest", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]]
 MODELS = ROOT / "models"
 SHIPPED = {path.stem.removeprefix("nuclei-segmentation-"): path for path in (ROOT / "pipelines").glob("*.yaml")}
 RESULTS = {"embedded": "stitch", "fused": "segmentation"}
@@ -100,16 +97,6 @@ def told(
         for name in RESULTS:
             running[name] = pool.submit(size, docker, SHIPPED[name], slide, place / name)
         return {name: one.result().at(address) for name, one in running.items()}
-
-
-def need_docker() -> None:
-    if not (GROUPS / "cpuacct").is_dir():
-        pytest.skip("this machine has no control groups of version 1; the tool waits for ever for them")
-    reason = missing()
-    if reason and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
 
 
 @contextmanager

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.containers.cpost.daemon import CLIENT, daemon
-from tests.containers.engine import Engine
-from tests.containers.test_cpost import TAGS, need_docker
-from tests.containers.test_pipelines import STAGES, line
-from tests.stages.conftest import environment
+from tests.helpers.command import environment
+from tests.helpers.container_engine import Engine
+from tests.helpers.docker_daemon import CLIENT, TAGS, daemon, need_docker
+from tests.helpers.pipelines import line
+from tests.helpers.stages import STAGES
 
 ONE = """\
 api-version: 0.4.0
@@ -50,7 +50,7 @@ def test_docker_gives_the_bytes_of_one_process(
             words[words.index("run") + 1] = str(definition)
             done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, env=shared)
             assert (done.returncode, said in done.stderr.splitlines()) == (code, bool(said)), done.stderr
-        until = time.monotonic() + 10  # Docker removes what has ended in its own time
+        until = time.monotonic() + 30  # Docker removes what has ended in its own time
         while docker.call("ps", "--all", "--quiet") and time.monotonic() < until:
             time.sleep(0.1)
         assert not docker.call("ps", "--all", "--quiet")

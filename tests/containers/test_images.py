@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.containers.engine import ROOT, Engine
-from tests.containers.limits import MOST_MB
-from tests.unit.test_requirements import modules_of
+from tests.helpers.container_engine import ROOT, Engine
+from tests.helpers.image_limits import MOST_MB
+from tests.helpers.modules import modules_of
 
 MOUNT_POINTS = {
     "load": ["/input", "/output", "/config"],

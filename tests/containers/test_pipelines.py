@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,25 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import ROOT, Engine
-from tests.stages.conftest import environment
-from tests.stages.test_segmentation import FILES, names
-from tests.triton.harness import add_shipped_model
+from tests.helpers.command import environment
+from tests.helpers.container_engine import Engine
+from tests.helpers.outputs import FILES, names
+from tests.helpers.pipelines import line
+from tests.helpers.stages import STAGES
+from tests.helpers.triton_server import add_shipped_model
 
 Image = Callable[[str], str]
 
 
-STAGES = ("load", "filter", "stitch")
 NVIDIAS = "nvcr.io/nvidia/tritonserver:24.12-py3"
 """What the definition names; here it is the name of an image with the same server from a Python package."""
-
-
-def line(engine: Engine, name: str, payload: Path, output: Path, *more: str) -> list[str]:
-    definition = ROOT / "pipelines" / f"nuclei-segmentation{name}.yaml"
-    return [
-        sys.executable, "-m", "pipelines", "run", str(definition), "--engine", engine.program,
-        "--input", str(payload), "--output", str(output), "-p", "WORKERS=1", *more,
-    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import ROOT, Engine, folder
-from tests.stages.test_segmentation import FILES, names
+from tests.helpers.container_engine import ROOT, Engine, folder
+from tests.helpers.outputs import FILES, names
 
 
 def commands(readme: str) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import Engine, folder
-from tests.stages.test_segmentation import FILES, names
+from tests.helpers.container_engine import Engine, folder
+from tests.helpers.outputs import FILES, names
 
 Image = Callable[[str], str]
 

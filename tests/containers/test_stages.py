@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import Done, Engine, Mounts, folder
-from tests.stages.test_segmentation import FILES, names
+from tests.helpers.command import Done
+from tests.helpers.container_engine import Engine, Mounts, folder
+from tests.helpers.outputs import FILES, names
 
 Image = Callable[[str], str]
 

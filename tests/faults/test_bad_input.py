@@ -17,19 +17,9 @@ import pytest
 import tifffile
 from onnx import TensorProto, helper
 
-from tests.stages.conftest import NAME, Done, Run, command, environment
+from tests.helpers.command import NAME, Done, Run, command, environment, refused
 
 Prepare = Callable[[Path, Path], None]
-
-
-def refused(done: Done, code: int, *words: str, lines: int = 1) -> None:
-    """Check that a run said in so many lines what is wrong, and ended with this code."""
-    assert done.code == code, done.err
-    assert "Traceback" not in done.err
-    errors = [line for line in done.err.splitlines() if " ERROR " in line]
-    assert len(errors) == lines, done.err
-    for word in words:
-        assert any(word in line for line in errors), done.err
 
 
 def missing(folder: Path, slide: Path) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from nuclei_segmentation.operators.commands import run
-from nuclei_segmentation.shared.store.manifest import COMPLETE, Manifest, read_manifest
-from tests.faults.test_bad_input import refused
-from tests.stages.conftest import Done
+from nuclei_segmentation.shared.store.manifest import COMPLETE
+from tests.helpers.command import Done, refused
+from tests.helpers.stores import manifest, rewrite
 
 Break = Callable[[Path], None]
 
@@ -61,16 +61,6 @@ def do(
         return Done(code, shown.out, shown.err)
 
     return start
-
-
-def manifest(folder: Path) -> Manifest:
-    found = read_manifest(folder)
-    assert found is not None
-    return found
-
-
-def rewrite(folder: Path, **facts: object) -> None:
-    (folder / "manifest.json").write_bytes(replace(manifest(folder), **facts).to_json())  # type: ignore[arg-type]
 
 
 def with_array(folder: Path, **facts: object) -> None:

@@ -15,7 +15,7 @@ import tifffile
 
 from nuclei_segmentation.shared.store import release_shared_memory
 from nuclei_segmentation.shared.store.manifest import read_manifest
-from tests.stages.conftest import ROOT, Run, environment
+from tests.helpers.command import ROOT, Run, environment
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def killed_everywhere(
     }  # fmt: skip
     number, _, count = shard.removeprefix("shard-").partition("-of-")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.kills"], input=json.dumps(job), capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, "-m", "tests.helpers.kills"], input=json.dumps(job), capture_output=True, text=True, cwd=ROOT,
         check=False, env=environment(
             NVIDIA_CLARA_NOSYNCLOCK="TRUE", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1",
             NUCLEI_SHARD=f"{number}/{count}" if shard else "",

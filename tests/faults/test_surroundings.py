@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.faults.test_bad_input import refused
-from tests.stages.conftest import Done, Run, command, environment
-from tests.stages.test_segmentation import FILES, names
+from tests.helpers.command import Done, Run, command, environment, refused
+from tests.helpers.outputs import FILES, names
 
 
 def shell(arguments: list[str], redirection: str, **variables: str) -> Done:

@@ -12,7 +12,7 @@ import pytest
 
 from nuclei_segmentation.operators.commands import run as run_here
 from nuclei_segmentation.shared.runtime.resources import anonymous_memory
-from tests.stages.conftest import Run, command, environment
+from tests.helpers.command import Run, command, environment
 
 
 def test_a_failing_fsync_is_reported(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,9 @@ import yaml
 
 from nuclei_segmentation.pipelines import Definition, Report
 from nuclei_segmentation.pipelines.__main__ import main
-
-HERE = "§"
-"""In the text of a test: where the finding must be."""
-
-Check = Callable[..., Report]
-Export = Callable[..., dict[str, Any]]
+from tests.helpers.command import Done, command, environment
+from tests.helpers.definitions import Check, Export
+from tests.helpers.jobs import Job
 
 
 @pytest.fixture
@@ -33,26 +30,6 @@ def check(tmp_path: Path) -> Check:
         return Definition(path, lenient).check()
 
     return run
-
-
-def marked(text: str) -> tuple[str, int, int]:
-    """Return a text without its mark, and line and column of that."""
-    before, found, after = text.partition(HERE)
-    assert found
-    assert HERE not in after
-    return before + after, before.count("\n") + 1, len(before) - before.rfind("\n")
-
-
-def found(report: Report) -> list[tuple[str, int, int]]:
-    """Return code, line and column of all findings."""
-    return [(one.code, one.place.line, one.place.column) for one in report.findings]
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -78,3 +55,17 @@ def export(tmp_path: Path, argo: Callable[..., Done]) -> Export:
         return yaml.safe_load(done.out)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def expected(small_slide: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """image.tif as `segmentation` writes it."""
+    out = tmp_path_factory.mktemp("expected")
+    line = command("segmentation", "--input-path", small_slide.parent, "--output-path", out, "-w", "2")
+    subprocess.run(line, check=True, capture_output=True, env=environment())
+    return (out / "image.tif").read_bytes()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path)

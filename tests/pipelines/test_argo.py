@@ -12,11 +12,11 @@ import kubernetes_validate
 import pytest
 
 from nuclei_segmentation.shared.errors import retryable
-from tests.pipelines import argo_rules
-from tests.pipelines.argo_rules import containers, problems
-from tests.pipelines.conftest import Export
-from tests.pipelines.test_published import CHAIN, DICOM, GENOME, LUNG, PATHOLOGY, SERVICE, SPLIT
-from tests.pipelines.workflows import HEAD, ONE, Object, container_of, env, mounts, task, template
+from tests.helpers import argo_rules
+from tests.helpers.argo_rules import containers, problems
+from tests.helpers.definitions import Export
+from tests.helpers.published import CHAIN, DICOM, GENOME, LUNG, PATHOLOGY, SERVICE, SPLIT
+from tests.helpers.workflows import HEAD, ONE, Object, container_of, env, mounts, task, template
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = {path.stem: path.read_text() for path in sorted((ROOT / "pipelines").glob("*.yaml"))}
@@ -24,7 +24,7 @@ PUBLISHED = {
     "chain": CHAIN, "service": SERVICE, "dicom": DICOM, "split": SPLIT, "genome": GENOME, "pathology": PATHOLOGY,
     "lung": LUNG,
 }  # fmt: skip
-SCHEMAS = sorted((ROOT.parent / "shared" / "reference").glob("argo-workflows-*.schema.json"))
+SCHEMA = Path(__file__).with_name("argo") / "workflow.schema.json"
 
 
 ALL = {**SHIPPED, **PUBLISHED}
@@ -40,10 +40,9 @@ def test_rules_of_argo_and_schemas_of_kubernetes(name: str, export: Export) -> N
         kubernetes_validate.validate(pod, "1.34", strict=True)
 
 
-@pytest.mark.skipif(not SCHEMAS, reason="Argo's schema is not part of the project, and not beside it")
 @pytest.mark.parametrize("name", ALL)
 def test_schema_of_argo(name: str, export: Export) -> None:
-    schema = argo_rules.strict(json.loads(SCHEMAS[-1].read_text()))
+    schema = argo_rules.strict(json.loads(SCHEMA.read_text()))
     found = [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(export(ALL[name]))]
     assert found == []
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipelines.conftest import Done, Export
-from tests.pipelines.workflows import HEAD, ONE, container_of
+from tests.helpers.command import Done
+from tests.helpers.definitions import Export
+from tests.helpers.workflows import HEAD, ONE, container_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from nuclei_segmentation.pipelines.language.graph import join
 from nuclei_segmentation.pipelines.language.interface import Interface
 from nuclei_segmentation.pipelines.language.model import Container, Input, Operator, Output
 from nuclei_segmentation.pipelines.language.operators import Draft
-from tests.pipelines.conftest import HERE, Check, found, marked
+from tests.helpers.definitions import HERE, Check, found, marked
 
 HEAD = "api-version: 0.4.0\nname: graph\noperators:\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nuclei_segmentation.pipelines import Definition
-from tests.pipelines.conftest import HERE, Check, found, marked
+from tests.helpers.definitions import HERE, Check, found, marked
 
 ROOT = """\
 api-version: 0.2.0

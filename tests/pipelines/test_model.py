@@ -17,7 +17,7 @@ from nuclei_segmentation.pipelines import (
     Pipeline,
     Requests,
 )
-from tests.pipelines.conftest import Check
+from tests.helpers.definitions import Check
 
 TEXT = """\
 #!/bin/bash

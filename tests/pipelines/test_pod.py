@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from nuclei_segmentation.pipelines.runner.schedule import Limits
-from tests.pipelines.job import Job
-from tests.pipelines.test_run import diamond, expected, job, run
-from tests.stages.conftest import crop, small_slide
-
-__all__ = ["crop", "expected", "job", "small_slide"]  # fixtures
+from tests.helpers.jobs import Job, diamond
+from tests.helpers.pipelines import run
 
 WAITS = "touch $1/here; until [ -e {before} ]; do sleep 0.05; done; touch $1/done"
 

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tests.pipelines.conftest import HERE, Check, found, marked
+from tests.helpers.definitions import HERE, Check, found, marked
 
 UNTYPED = """\
 api-version: 0.4.0

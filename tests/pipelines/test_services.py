@@ -14,12 +14,10 @@ import pytest
 
 from nuclei_segmentation.pipelines.runner import services
 from nuclei_segmentation.pipelines.runner.step import PORT, Service
-from tests.pipelines.job import Job, left
-from tests.pipelines.test_run import ROOT, expected, job, pipelines
-from tests.stages.conftest import crop, environment, small_slide
-from tests.triton.harness import VENV, add_shipped_model, is_installed
-
-__all__ = ["crop", "expected", "job", "small_slide"]  # fixtures
+from tests.helpers.command import ROOT, environment
+from tests.helpers.jobs import Job, left
+from tests.helpers.pipelines import pipelines
+from tests.helpers.triton_server import VENV, add_shipped_model, is_installed
 
 SERVER = """
 import http.server, sys, time

@@ -8,7 +8,7 @@ import pytest
 
 from nuclei_segmentation.pipelines import Definition, DefinitionError, Pipeline
 from nuclei_segmentation.pipelines.language.templates import MAX_INSERTED, Scope, expand
-from tests.pipelines.conftest import HERE, Check, found, marked
+from tests.helpers.definitions import HERE, Check, found, marked
 
 TEXT = """\
 api-version: 0.4.0

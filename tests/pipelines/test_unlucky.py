@@ -12,10 +12,8 @@ import pytest
 from nuclei_segmentation.pipelines.runner import execute
 from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import InputError
-from tests.pipelines.job import Job
-from tests.pipelines.test_run import job, run
-
-__all__ = ["job"]  # a fixture
+from tests.helpers.jobs import Job
+from tests.helpers.pipelines import run
 
 
 @pytest.mark.parametrize("option", ["--config", "--models"])

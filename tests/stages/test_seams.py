@@ -24,7 +24,7 @@ from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from nuclei_segmentation.shared.slides import RegionPixels, Slide, SlideInfo
-from tests.unit.inference.nets import unet
+from tests.helpers.nets import unet
 
 
 class Painting(Slide):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -14,17 +13,8 @@ import pytest
 import pyvips
 import tifffile
 
-from tests.stages.conftest import Run
-
-FILES = ["config.meta", "config_render.json", "image.tif"]
-
-
-def digest(folder: Path) -> str:
-    return hashlib.sha256((folder / "image.tif").read_bytes()).hexdigest()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+from tests.helpers.command import Run
+from tests.helpers.outputs import FILES, digest, names
 
 
 def test_slide_in_three_files_out(run: Run, arguments: list[str], tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ from nuclei_segmentation.operators.commands import run as run_here
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE
-from tests.faults.test_bad_input import refused
-from tests.faults.test_bad_stores import manifest, rewrite
-from tests.stages.conftest import Done
-from tests.stages.test_segmentation import FILES, names
-from tests.stages.test_staged import glass, tissue
+from tests.helpers.command import Done, refused
+from tests.helpers.outputs import FILES, names
+from tests.helpers.slides import glass, tissue
+from tests.helpers.stores import manifest, rewrite
 
 Do = Callable[..., Done]
 

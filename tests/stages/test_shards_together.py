@@ -13,12 +13,9 @@ import pytest
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.manifest import COMPLETE, read_manifest
-from tests.faults.test_bad_input import refused
-from tests.stages.conftest import Run, command, environment
-from tests.stages.test_segmentation import FILES, digest, names
-from tests.stages.test_together import Stages, expected, slow_load, stages
-
-__all__ = ["expected", "slow_load", "stages"]
+from tests.helpers.command import Run, command, environment, refused
+from tests.helpers.outputs import FILES, digest, names
+from tests.helpers.stages import Stages
 
 THREE = tuple(str(Shard(number, 3)) for number in range(3))
 

@@ -14,24 +14,10 @@ import tifffile
 
 from nuclei_segmentation.operators.commands import run
 from nuclei_segmentation.shared.store.manifest import read_manifest
+from tests.helpers.slides import glass, tiff, tissue
 
 Prepare = Callable[[np.ndarray, Path], None]
 SHARED = Path("/dev/shm")
-
-
-def tiff(path: Path, pixels: np.ndarray, tile: int = 240) -> None:
-    tifffile.imwrite(
-        path, pixels, tile=(tile, tile), photometric="rgb", compression="jpeg", compressionargs={"level": 90},
-        resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
-    )  # fmt: skip
-
-
-def tissue(crop: np.ndarray, folder: Path) -> None:
-    tiff(folder / "slide.tif", crop)
-
-
-def glass(crop: np.ndarray, folder: Path) -> None:
-    tiff(folder / "slide.tif", np.full((500, 700, 3), 243, np.uint8))
 
 
 def smaller_than_a_tile(crop: np.ndarray, folder: Path) -> None:

@@ -22,7 +22,7 @@ from nuclei_segmentation.shared.runtime.resources import anonymous_memory
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from tests.stages.test_stitch import ArraySlide, Case, halved
+from tests.helpers.stitch_cases import ArraySlide, Case, halved
 
 WIDTH, HEIGHT = 1301, 777
 ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()

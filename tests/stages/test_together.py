@@ -7,89 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE
-from tests.faults.test_bad_input import refused
-from tests.stages.conftest import Done, Run, command, environment
-from tests.stages.test_segmentation import FILES, digest, names
-
-STAGES = ("load", "filter", "stitch")
-OUTPUT = {"load": "tiles", "filter": "masks", "stitch": "out"}
-
-
-class Stages:
-    """The three stages on one slide, each in a process of its own."""
-
-    def __init__(self, root: Path, slide: Path, config: Path) -> None:
-        self.root, self.inputs, self.config = root, root / "in", root / "config"
-        (self.inputs / "slide").mkdir(parents=True)
-        shutil.copy(slide, self.inputs / "slide")
-        shutil.copytree(config, self.config)
-        self.processes: dict[str, subprocess.Popen[str]] = {}
-
-    def setting(self, text: str) -> None:
-        with (self.config / "config.yaml").open("a") as file:
-            file.write(text)
-
-    def output(self, stage: str) -> Path:
-        return (self.root if stage == "stitch" else self.inputs) / OUTPUT[stage]
-
-    def arguments(self, stage: str) -> list[str]:
-        tiles = ["-t", "48"] if stage == "load" else []
-        return [
-            stage, "--input-path", str(self.inputs), "--output-path", str(self.output(stage)),
-            "--config-path", str(self.config), "-w", "2", *tiles,
-        ]  # fmt: skip
-
-    def start(self, stage: str, **variables: str) -> subprocess.Popen[str]:
-        self.processes[stage] = subprocess.Popen(
-            command(*self.arguments(stage)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=environment(**variables),
-        )  # fmt: skip
-        return self.processes[stage]
-
-    def end(self, stage: str) -> Done:
-        process = self.processes.pop(stage)
-        out, err = process.communicate(timeout=120)
-        return Done(process.returncode, out, err)
-
-    def records(self, stage: str) -> int:
-        path = self.output(stage) / ledger.FILE
-        return len(ledger.parse(path.read_bytes()[ledger.HEADER :])) if path.exists() else 0
-
-    def until(self, holds: Callable[[], object], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, {name: process.poll() for name, process in self.processes.items()}
-            time.sleep(0.005)
-
-    def until_in_use(self, folder: Path) -> None:
-        """Wait until a run has locked a folder and written its name into the lock, which it does an instant later."""
-        lock = folder / ".run" / "lock"
-        self.until(lambda: lock.exists() and lock.stat().st_size > 0)
-
-
-@pytest.fixture
-def stages(small_slide: Path, dark_config: Path, tmp_path: Path) -> Iterator[Stages]:
-    found = Stages(tmp_path, small_slide, dark_config)
-    yield found
-    for process in found.processes.values():
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture(scope="session")
-def expected(small_slide: Path, dark_config: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Digest of the image that `segmentation` makes of the slide."""
-    out = tmp_path_factory.mktemp("expected")
-    options = ["--input-path", small_slide.parent, "--output-path", out, "--config-path", dark_config, "-t", "48"]
-    subprocess.run(command("segmentation", *options), check=True, capture_output=True, env=environment())
-    return digest(out)
+from tests.helpers.command import Run, command, environment, refused
+from tests.helpers.outputs import FILES, digest, names
+from tests.helpers.stages import STAGES, Stages
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(STAGES)], ids="-".join)
@@ -106,17 +31,6 @@ def test_stages_started_at_once_in_any_order_make_the_image(
     for stage in ("load", "filter"):
         assert (stages.output(stage) / COMPLETE).exists()
         assert not (stages.output(stage) / ".run").exists()
-
-
-@pytest.fixture
-def slow_load(stages: Stages, sample_slide: Path) -> Path:
-    """The sample slide, of whose 2,914 tiles of 48 pixels load needs a while."""
-    folder = stages.inputs / "slide"
-    for path in folder.iterdir():
-        path.unlink()
-    shutil.copy(sample_slide, folder / "slide.svs")
-    stages.setting("mask: none\n")
-    return folder
 
 
 def test_stages_stream_and_continue_after_a_killed_one_is_restarted(

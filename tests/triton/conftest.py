@@ -2,19 +2,12 @@
 
 import os
 
-import numpy as np
 import pytest
 
 from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
-
-from ..unit.inference import nets
-from .harness import TritonServer, add_model, add_shipped_model, is_installed
-
-SIZE = 256
-
-
-def random_tiles(count, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+from tests.helpers import nets
+from tests.helpers.nets import SIZE
+from tests.helpers.triton_server import TritonServer, add_model, add_shipped_model, is_installed
 
 
 @pytest.fixture(scope="session", autouse=True)

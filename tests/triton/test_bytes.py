@@ -10,9 +10,8 @@ from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import kserve
 from nuclei_segmentation.operators.filter.inference.triton.connection import Connection
 from nuclei_segmentation.shared.errors import ModelError
-
-from .conftest import random_tiles
-from .harness import SHIPPED
+from tests.helpers.nets import random_tiles
+from tests.helpers.triton_server import SHIPPED
 
 
 @pytest.mark.parametrize("batch", [0, 1, 3])

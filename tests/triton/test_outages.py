@@ -11,9 +11,8 @@ import pytest
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.shared.errors import InferenceUnavailable
-
-from .conftest import random_tiles
-from .harness import TritonServer, add_shipped_model, free_port
+from tests.helpers.nets import random_tiles
+from tests.helpers.triton_server import TritonServer, add_shipped_model, free_port
 
 
 @pytest.fixture(scope="module")
@@ -85,27 +84,25 @@ def test_two_servers_one_killed(lone, server, settings_for, expected):
         wait_for(results, len(results) + 6)
         stop.set()
         for future in futures:
-            future.result(timeout=10)
+            future.result(timeout=30)
     for result in results:
         np.testing.assert_array_equal(result, expected)
 
 
 def test_hanging_server(lone, settings_for):
-    engine = open_engine(settings_for(lone.address, deadline=1.0, retries=1))
+    impatient = open_engine(settings_for(lone.address, deadline=1.0, retries=1))
+    patient = open_engine(settings_for(lone.address, deadline=300.0))
     lone.hang()
-    start = time.monotonic()
-    with pytest.raises(InferenceUnavailable, match="no answer within 1 s"):
-        engine.infer(random_tiles(1))
-    assert time.monotonic() - start < 4
+    with impatient, pytest.raises(InferenceUnavailable, match="no answer within 1 s"):
+        impatient.infer(random_tiles(1))
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(engine.infer, random_tiles(1))
+        future = pool.submit(patient.infer, random_tiles(1))
         time.sleep(0.2)
         start = time.monotonic()
-        engine.close()
-        assert time.monotonic() - start < 1
+        patient.close()
         with pytest.raises(InferenceUnavailable):
             future.result()
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 30
     lone.resume()
 
 

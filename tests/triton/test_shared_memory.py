@@ -20,10 +20,9 @@ import pytest
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import slots
 from nuclei_segmentation.shared.errors import InferenceUnavailable
-
-from .conftest import SIZE, random_tiles
-from .harness import ROOT, TritonServer, add_shipped_model
-from .proxy import Proxy
+from tests.helpers.nets import SIZE, random_tiles
+from tests.helpers.triton_proxy import Proxy
+from tests.helpers.triton_server import ROOT, TritonServer, add_shipped_model
 
 SHM = Path("/dev/shm")
 COUNT = 5
@@ -376,12 +375,12 @@ def test_slots_that_late_outputs_may_reach_count_for_the_limit(server, settings_
 
 
 def test_close_does_not_wait_for_a_hanging_server(lone, settings_for):
-    engine = open_engine(settings_for(lone.address))
+    engine = open_engine(settings_for(lone.address, deadline=300.0))
     engine.infer(random_tiles(1))
     lone.hang()
     start = time.monotonic()
     engine.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30
     assert not own_slots()
     lone.resume()
 

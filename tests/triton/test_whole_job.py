@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.conftest import NAME, Run, arguments, command, crop, dark_config, environment, run, small_slide
-from tests.stages.test_segmentation import FILES, digest, names
-from tests.triton.harness import TritonServer, add_model
-
-__all__ = ["arguments", "crop", "dark_config", "run", "small_slide"]  # fixtures
+from tests.helpers.command import NAME, Run, command, environment
+from tests.helpers.outputs import FILES, digest, names
+from tests.helpers.triton_server import TritonServer, add_model
 
 IMAGE, MAPS = ("tiles", "TYPE_UINT8", [-1, -1, 3]), ("masks", "TYPE_UINT8", [-1, -1, 2])
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.modules import OURS, imported, modules_of
+
 ROOT = Path(__file__).parents[2]
 LISTS = ["load", "filter", "stitch"]
-OURS = "nuclei_segmentation"
 OWNERS = {
     name: {re.sub("[-_.]+", "-", owner).lower() for owner in owners}
     for name, owners in packages_distributions().items()
@@ -28,49 +27,6 @@ def pins(name: str) -> set[str]:
 
 def packages(name: str) -> set[str]:
     return {re.split("[=[ ]", pin)[0] for pin in pins(name)}
-
-
-def module_file(name: str) -> Path | None:
-    path = ROOT.joinpath(*name.split(".")[1:]) if "." in name else ROOT / "package"
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-@cache
-def imported(file: Path) -> frozenset[str]:
-    """Return the names that a module imports when it is loaded or later, but not what only type checkers see."""
-    tree = ast.parse(file.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(names)
-
-
-def needed(start: list[Path]) -> set[Path]:
-    """Return `start` and all of our modules that it brings with it, packages' own files included."""
-    found, left = set(), list(start)
-    while left:
-        file = left.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for name in imported(file):
-            if name.split(".")[0] == OURS:
-                parts = name.split(".")
-                ours = (module_file(".".join(parts[:count])) for count in range(1, len(parts) + 1))
-                left += [other for other in ours if other]
-    return found
-
-
-def modules_of(operator: str) -> set[Path]:
-    """Return all modules that a command may import."""
-    start = [ROOT / "shared" / "runtime" / "cli.py", ROOT / "shared" / "clara" / "driver.py"]
-    return needed([*(ROOT / "operators" / operator).rglob("*.py"), *start])
 
 
 @pytest.mark.parametrize("operator", LISTS)

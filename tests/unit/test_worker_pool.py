@@ -89,12 +89,12 @@ def test_what_is_abandoned_is_waited_for_only_if_it_runs() -> None:
 
     def work(number: int) -> int:
         begun.set()
-        may_end.wait(10)
+        may_end.wait(60)
         return number
 
     with WorkerPool(1) as pool:
         futures = [pool.submit("x", work, number) for number in range(5)]
-        begun.wait(10)
+        begun.wait(60)
         threading.Timer(0.05, may_end.set).start()
         abandon(futures)
         assert [future.cancelled() for future in futures] == [False, True, True, True, True]

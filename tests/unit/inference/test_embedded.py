@@ -18,8 +18,7 @@ from nuclei_segmentation.operators.filter.inference.embedded import model_files
 from nuclei_segmentation.operators.filter.inference.trial import trial_tile
 from nuclei_segmentation.shared.errors import ModelError
 from nuclei_segmentation.shared.settings import InferenceSettings, ModelsSettings, Settings
-
-from . import nets
+from tests.helpers import nets
 
 
 @pytest.fixture

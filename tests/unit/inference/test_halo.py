@@ -8,8 +8,7 @@ from onnx import TensorProto, helper
 
 from nuclei_segmentation.operators.filter.inference.embedded.graph import Unbounded
 from nuclei_segmentation.operators.filter.inference.embedded.receptive_field import receptive_field
-
-from . import nets
+from tests.helpers import nets
 
 
 def run(path, image):

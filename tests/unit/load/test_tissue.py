@@ -198,19 +198,19 @@ def test_the_sample_slide(sample_slide):
     assert not mask[-200:, :100].any()
 
 
-def test_all_tissue_and_no_glass(shared_slides):
-    assert tissue_mask(thumbnail_of(shared_slides / "BRACS_1640_N_3_cropped.tiff")).all()
+def test_all_tissue_and_no_glass(more_slides):
+    assert tissue_mask(thumbnail_of(more_slides / "BRACS_1640_N_3_cropped.tiff")).all()
 
 
-def test_a_tissue_core(shared_slides):
-    mask = tissue_mask(thumbnail_of(shared_slides / "HE_TMA_core.tif"))
+def test_a_tissue_core(more_slides):
+    mask = tissue_mask(thumbnail_of(more_slides / "HE_TMA_core.tif"))
     assert 0.70 < mask.mean() < 0.77  # a disc of 0.73 of the image
     corner = mask.shape[0] // 10
     assert not mask[:corner, :corner].any()
 
 
-def test_fat_and_out_of_focus_dust_on_a_whole_slide(shared_slides):
-    thumbnail = thumbnail_of(shared_slides / "camelyon_overview.dcm")
+def test_fat_and_out_of_focus_dust_on_a_whole_slide(more_slides):
+    thumbnail = thumbnail_of(more_slides / "camelyon_overview.dcm")
     mask = tissue_mask(thumbnail)
     height, width = mask.shape
     assert mask[int(0.3 * height) : int(0.6 * height), int(0.24 * width) : int(0.32 * width)].mean() > 0.9  # fat

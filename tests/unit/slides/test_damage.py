@@ -18,8 +18,7 @@ from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg, JpegDecoder
 from nuclei_segmentation.shared.slides.tiff_index import read_index
-
-from .conftest import damaged_tiles, read_all, tissue_like
+from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
 
 def test_hatch_depends_on_the_place_alone():

@@ -11,8 +11,7 @@ import pytest
 from nuclei_segmentation.shared.errors import InputError
 from nuclei_segmentation.shared.slides import find_slide
 from nuclei_segmentation.shared.slides.find import files_of
-
-from .conftest import tissue_like
+from tests.helpers.slides import tissue_like
 
 TIFF = b"II*\0" + bytes(100)
 
@@ -141,8 +140,8 @@ def test_longest_names(tmp_path):
     assert "too long" in message(tmp_path / ("z/" * 2048))
 
 
-def test_dicom_files_of_one_series_are_one_slide(tmp_path, shared_slides):
-    source = shared_slides / "camelyon_overview.dcm"
+def test_dicom_files_of_one_series_are_one_slide(tmp_path, more_slides):
+    source = more_slides / "camelyon_overview.dcm"
     for name in ("b.dcm", "a.dcm", "c.dcm"):
         shutil.copy(source, tmp_path / name)
     assert find_slide(tmp_path) == tmp_path / "a.dcm"

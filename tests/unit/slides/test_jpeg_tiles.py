@@ -14,8 +14,7 @@ import tifffile
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides import find_slide, open_slide
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles
-
-from .conftest import damaged_tiles, read_all, tissue_like
+from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
 
 def test_sample_slide_has_openslides_pixels(sample_slide, same_pixels):
@@ -25,16 +24,16 @@ def test_sample_slide_has_openslides_pixels(sample_slide, same_pixels):
     assert slide.info.objective == 20
 
 
-def test_real_pyramid_has_openslides_pixels(shared_slides, same_pixels):
-    slide = same_pixels(shared_slides / "HE_TMA_core.tif")
+def test_real_pyramid_has_openslides_pixels(more_slides, same_pixels):
+    slide = same_pixels(more_slides / "HE_TMA_core.tif")
     assert slide.info.levels == ((1380, 1484), (690, 742), (345, 371))
 
 
-def test_ome_tiff_that_openslide_refuses_has_the_pixels_of_its_rewrapped_twin(shared_slides, opened):
-    ome = opened(shared_slides / "HE_TMA_core.ome.tif")
+def test_ome_tiff_that_openslide_refuses_has_the_pixels_of_its_rewrapped_twin(more_slides, opened):
+    ome = opened(more_slides / "HE_TMA_core.ome.tif")
     assert ome.info.format == "ome-tiff"
     assert ome.info.mpp == pytest.approx((0.50008, 0.50008), rel=1e-5)
-    assert np.array_equal(read_all(ome), read_all(opened(shared_slides / "HE_TMA_core.tif", "openslide")))
+    assert np.array_equal(read_all(ome), read_all(opened(more_slides / "HE_TMA_core.tif", "openslide")))
 
 
 @pytest.mark.parametrize("tile", [240, 256, 512])

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
-
-from .conftest import tissue_like
+from tests.helpers.slides import tissue_like
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.integers(1, 1 << 21))

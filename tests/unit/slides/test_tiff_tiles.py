@@ -12,8 +12,7 @@ from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.tiff_index import read_index
 from nuclei_segmentation.shared.slides.tiff_tiles import cut_strips
-
-from .conftest import damaged_tiles, read_all, tissue_like
+from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
 
 @pytest.mark.parametrize(

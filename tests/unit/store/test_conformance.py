@@ -6,7 +6,6 @@ import json
 import re
 import struct
 import zlib
-from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
@@ -18,13 +17,9 @@ from nuclei_segmentation.shared.errors import InputError, StoreError
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 from nuclei_segmentation.shared.store.manifest import COMPLETE, Manifest, read_manifest
-from tests.unit.store.conftest import SHARED, Maker
+from tests.helpers.stores import SHARED, Maker, schema
 
 ROOT = Path(__file__).parents[3]
-
-
-def schema() -> dict[str, object]:
-    return json.loads(files("nuclei_segmentation.shared.store").joinpath("manifest.schema.json").read_text())
 
 
 @pytest.mark.parametrize("kind", ["tiles", "masks"])

@@ -17,7 +17,7 @@ from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.manifest import is_complete, read_manifest
-from tests.unit.store.conftest import SHARED, Maker
+from tests.helpers.stores import SHARED, Maker
 
 N = 5
 ITEMS = st.integers(0, N - 1)

@@ -22,8 +22,7 @@ from nuclei_segmentation.shared.store import Manifest, ShardedReader, ShardMetad
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import conflicting_stores, shard_folders
-from tests.unit.store.conftest import Maker, manifest_of, value
-from tests.unit.store.test_conformance import schema
+from tests.helpers.stores import Maker, manifest_of, schema, value
 
 TOTAL = 5
 WHOLE = Shard(0, 1)

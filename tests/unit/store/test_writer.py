@@ -18,7 +18,7 @@ from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import StoreFolder, release_shared_memory, writer
 from nuclei_segmentation.shared.store.clean import NAMES
 from nuclei_segmentation.shared.store.manifest import read_manifest
-from tests.unit.store.conftest import Maker
+from tests.helpers.stores import Maker
 
 
 def test_many_threads_put_and_all_is_there(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:

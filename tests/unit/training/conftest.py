@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from training.data import Field, LabelImage, median_diameter
-
-
-def discs(size: int, count: int, radius: int, seed: int) -> LabelImage:
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((size, size), np.uint16)
-    for number in range(1, count + 1):
-        x, y = rng.integers(radius, size - radius, 2)
-        cv2.circle(labels, (int(x), int(y)), radius, number, -1)
-    return labels
+from tests.helpers.labels import discs
+from training.data import Field, median_diameter
 
 
 @pytest.fixture

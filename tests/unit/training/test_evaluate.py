@@ -13,7 +13,7 @@ import tifffile
 
 from nuclei_segmentation.segmenter import Segmentation, Segmenter
 from nuclei_segmentation.shared.geometry import Region
-from tests.unit.training.conftest import discs
+from tests.helpers.labels import discs
 from training.baseline import otsu
 from training.evaluate import main
 from training.metrics import Score

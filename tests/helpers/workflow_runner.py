@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from tests.containers.engine import USER, Engine
+from tests.helpers.container_engine import USER, Engine
 
 READY_SECONDS = 120
 EXECUTOR = """\

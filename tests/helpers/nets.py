@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
+SIZE = 256
 
 
 class Net:
@@ -129,3 +130,31 @@ def planar(path, size=256, batch=None, rank=3, dtype=TensorProto.FLOAT, ending="
         ("image", dtype, [*lead, 3, size, size]),
         ("probability", dtype, [*lead, channels, size, size - crop if isinstance(size, int) else size]),
     )
+
+
+def dark_model(path: Path) -> None:
+    """Write a model that calls dark what is dark in green: two uint8 maps, 255 - green and green."""
+    tiles = helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["n", "h", "w", 3])
+    masks = helper.make_tensor_value_info("masks", TensorProto.UINT8, ["n", "h", "w", 2])
+    constants = [
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("two", TensorProto.INT64, [1], [2]),
+        helper.make_tensor("axis", TensorProto.INT64, [1], [3]),
+        helper.make_tensor("white", TensorProto.INT32, [], [255]),
+    ]
+    nodes = [
+        helper.make_node("Slice", ["tiles", "one", "two", "axis"], ["green"]),
+        helper.make_node("Cast", ["green"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("Sub", ["white", "wide"], ["dark"]),
+        helper.make_node("Cast", ["dark"], ["nucleus"], to=TensorProto.UINT8),
+        helper.make_node("Concat", ["nucleus", "green"], ["masks"], axis=3),
+    ]
+    graph = helper.make_graph(nodes, "dark", [tiles], [masks], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {"channels": "nucleus,boundary", "mpp_min": "0.2", "mpp_max": "0.6"})
+    path.parent.mkdir(parents=True)
+    onnx.save(model, path)
+
+
+def random_tiles(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)

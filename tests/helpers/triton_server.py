@@ -20,8 +20,8 @@ from typing import Self
 
 from nuclei_segmentation.operators.filter.inference.embedded.model_files import choose_model
 from nuclei_segmentation.shared.settings import Settings
+from tests.helpers.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-triton"
 SHIPPED = ROOT / "models" / "segmentation_unet_nuclei" / "config.pbtxt"
 
@@ -81,7 +81,7 @@ def _add(repository: Path, name: str, onnx: Path, config: str) -> None:
     folder = Path(repository) / name
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(config)
-    shutil.copy(Path(__file__).with_name("model.py"), folder / "1")
+    shutil.copy(ROOT / "tests" / "triton" / "model.py", folder / "1")
     shutil.copy(onnx, folder / "1" / "model.onnx")
 
 

@@ -57,3 +57,11 @@ class Job:
         """Return what the summary says of each operator."""
         rows = [line.split() for line in self.said if line.startswith("  ")]
         return {row[0]: " ".join(row[1:4]) for row in rows if row[0] in {one.name for one in self.plan.steps}}
+
+
+def diamond(job: Job, b: str = "true", c: str = "true") -> None:
+    job.step("a", "echo a > $1/a")
+    job.step("b", b, "a")
+    job.step("c", c, "a")
+    job.step("d", "echo d > $1/result", "b", "c")
+    job.step("e", "echo e > $1/result", "d")

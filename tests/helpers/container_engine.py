@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.command import ROOT, Done
+
 PREPARED = ROOT / ".cache" / "containers" / "env"
 """What setup.sh made here, if it was called."""
 
@@ -20,13 +21,6 @@ USER = (1000, 1000) if os.geteuid() == 0 else (os.getuid(), os.getgid())
 
 Mounts = Sequence[tuple[Path, str]]
 """Folders, and where the container sees them: ``/input:ro``."""
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import ROOT, Engine
+from tests.helpers.container_engine import ROOT, Engine
 
 PLACE = ROOT / ".cache" / "docker"
 VENV = ROOT / ".venv-cpost"
 CLIENT = PLACE / "root" / "usr" / "bin" / "docker"
 GROUPS = Path("/sys/fs/cgroup")
 
+TAGS = ["latest", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]]
 NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 """The daemon's network, mounts and processes are its own: what the machine has is not seen, and all goes when it ends.
 
@@ -147,3 +149,13 @@ def _traces() -> set[Path]:
     found = [path for pattern in ("*/docker", "*/docker/*") for path in GROUPS.glob(pattern)]
     found += [path for pattern in ("containerd", "containerd/*") for path in Path("/opt").glob(pattern)]
     return {path for path in found if path.is_dir()}
+
+
+def need_docker() -> None:
+    if not (GROUPS / "cpuacct").is_dir():
+        pytest.skip("this machine has no control groups of version 1; the tool waits for ever for them")
+    reason = missing()
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nuclei_segmentation.pipelines.runner.cpost import ADDRESS
-from tests.containers.cpost.daemon import CLIENT, VENV, Daemon
+from tests.helpers.command import ROOT
+from tests.helpers.docker_daemon import CLIENT, VENV, Daemon
 
-HERE = Path(__file__).parent
+PROGRAMS = ROOT / "tests" / "containers" / "cpost"
 DATA = "DATA"
 """Stands for the folder that the tool makes for what passes between operators."""
 
@@ -69,7 +70,7 @@ def size(
     programs = place / "bin"
     programs.mkdir(parents=True)
     for name in ("clarac", "docker"):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / name}.py "$@"\n')
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAMS / name}.py "$@"\n')
         (programs / name).chmod(0o755)
     lines, made = place / "lines", place / "made"
     made.mkdir()

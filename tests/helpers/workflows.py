@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.pipelines.argo_rules import containers
+from tests.helpers.argo_rules import containers
 
 Object = dict[str, Any]
 

@@ -29,6 +29,7 @@ class FakeTriton:
         self.inferences, self.ids, self.ready = 0, [], True
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
+        self.stopped = threading.Event()
         self.connections = set()
         fake = self
 
@@ -49,6 +50,7 @@ class FakeTriton:
 
     def stop(self):
         """Close the port and every connection, as if the server were killed."""
+        self.stopped.set()
         self.server.shutdown()
         self.server.server_close()
         with self.lock:
@@ -146,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault == "hang":
-            time.sleep(3)
+            fake.stopped.wait(300)
             return
         if fault == "not http":
             self.wfile.write(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00")
@@ -174,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", "100000")
             self.end_headers()
-            for _ in range(40):
+            for _ in range(6000):
                 time.sleep(0.1)
                 self.wfile.write(b"x")
             return

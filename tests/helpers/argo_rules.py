@@ -157,5 +157,4 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
     for one in known.values():
         if one.get("type") == "object" and "properties" in one:
             one.setdefault("additionalProperties", False)
-    rest = {key: value for key, value in schema.items() if key not in ("oneOf", "$id")}
-    return {**rest, "$ref": "#/definitions/io.argoproj.workflow.v1alpha1.Workflow"}
+    return schema

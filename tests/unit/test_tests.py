@@ -1,0 +1,108 @@
+"""Rules that the tests themselves keep."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+HELPERS = "tests.helpers"
+FILES = sorted(path for path in TESTS.rglob("*.py") if path != Path(__file__))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(TESTS))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules under `tests` that a module imports; relative ones with their dots."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "tests")
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            if node.level or module.split(".")[0] == "tests":
+                yield module
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_modules_share_code_through_helpers_only(path: Path) -> None:
+    others = [module for module in imported(ast.parse(path.read_text())) if not f"{module}.".startswith(f"{HELPERS}.")]
+    assert not others, "code that several modules use belongs in tests/helpers"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name == "conftest.py"], ids=name_of)
+def test_a_conftest_holds_fixtures_only(path: Path) -> None:
+    for node in ast.parse(path.read_text()).body:
+        assert not isinstance(node, ast.ClassDef), node.name
+        if isinstance(node, ast.FunctionDef):
+            assert any("fixture" in ast.unparse(one) for one in node.decorator_list), f"{node.name} is no fixture"
+
+
+def test_helpers_hold_no_tests() -> None:
+    assert not list((TESTS / "helpers").rglob("test_*.py"))
+
+
+CLOCKS = {"time", "monotonic", "perf_counter"}
+WAITS = {"communicate", "join", "result", "wait"}
+SECONDS = 30
+"""What a busy machine may always take."""
+
+
+def reads_clock(node: ast.expr) -> bool:
+    calls = (one.func for one in ast.walk(node) if isinstance(one, ast.Call))
+    return any(
+        isinstance(one, ast.Attribute) and one.attr in CLOCKS and ast.unparse(one.value) == "time" for one in calls
+    )
+
+
+def is_short(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float) and 0 < node.value < SECONDS
+
+
+def bounds(tree: ast.Module) -> Iterator[int]:
+    """Yield the lines of wall-clock bounds that are shorter than `SECONDS`."""
+    asserted = [node for one in ast.walk(tree) if isinstance(one, ast.Assert) for node in ast.walk(one.test)]
+    for node in asserted:
+        if isinstance(node, ast.Compare) and reads_clock(node.left):
+            for operator, right in zip(node.ops, node.comparators, strict=True):
+                if isinstance(operator, ast.Lt | ast.LtE) and is_short(right):
+                    yield node.lineno
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and reads_clock(node.left):  # until = now + …
+            if is_short(node.right):
+                yield node.lineno
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAITS:
+            given = [*node.args, *(one.value for one in node.keywords if one.arg == "timeout")]
+            if any(map(is_short, given)):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_test_is_impatient_with_a_busy_machine(path: Path) -> None:
+    lines = list(bounds(ast.parse(path.read_text())))
+    assert not lines, f"a test that needs a clock allows at least {SECONDS} s, or asserts something else"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("assert time.monotonic() - start < 2", 1),
+        ("assert a and time.perf_counter() <= 29.5", 1),
+        ("until = time.monotonic() + 10", 1),
+        ("process.communicate(timeout=10)", 1),
+        ("assert time.monotonic() - start >= 2", 0),
+        ("assert time.process_time() - start < 2", 0),
+        ("future.result(timeout=30)", 0),
+    ],
+)
+def test_the_rule_on_clocks_finds_what_it_should(text: str, count: int) -> None:
+    assert len(list(bounds(ast.parse(text)))) == count
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_beside_the_repository_is_read(path: Path) -> None:
+    assert "ROOT.parent" not in path.read_text(), "an environment variable names what is not part of the repository"
