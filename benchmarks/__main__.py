@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not SAMPLE.is_file():
         parser.error(f"the sample slide {SAMPLE} is missing: run `make sample`")
-    logging.getLogger("nuclei").setLevel(logging.ERROR)
+    logging.getLogger(__name__).setLevel(logging.ERROR)
     try:
         if options.json:
             options.json.touch()  # an unwritable file is reported now, not after ten minutes

@@ -14,7 +14,7 @@ from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings import config_file as config
 from nuclei_segmentation.shared.settings.environment import SHARD
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 def run(arguments: Sequence[str]) -> int:

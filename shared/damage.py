@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from nuclei_segmentation.shared.errors import TooMuchDamage
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 LISTED = 20
 """Damaged tiles that the log lists one by one; the rest are only counted."""

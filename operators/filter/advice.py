@@ -7,7 +7,7 @@ import logging
 from nuclei_segmentation.operators.filter.inference import ModelInfo
 from nuclei_segmentation.shared.geometry import TileGrid
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 def check_scale(mpp: tuple[float, float] | None, model: ModelInfo) -> None:

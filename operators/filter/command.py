@@ -39,7 +39,7 @@ from nuclei_segmentation.shared.store import (
 )
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 READ = "load"
 """The time for reading tiles from their store counts for the stage that wrote them."""

@@ -29,7 +29,7 @@ from nuclei_segmentation.shared.slides.inputs import slide_of
 from nuclei_segmentation.shared.store import ArrayMetadata, Manifest, SlideMetadata, StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 BATCH_BYTES = 2 << 20
 """Tiles read and stored at a time: enough to share what each call costs, few enough to stay in the caches."""

@@ -13,7 +13,7 @@ from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import Slide
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 def find_foreground(

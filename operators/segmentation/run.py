@@ -32,7 +32,7 @@ from nuclei_segmentation.shared.slides import fingerprint, open_slide, stat_of
 from nuclei_segmentation.shared.slides.describe import describe
 from nuclei_segmentation.shared.slides.inputs import slide_of
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

@@ -39,7 +39,7 @@ from nuclei_segmentation.shared.store import (
 )
 from nuclei_segmentation.shared.store.manifest import completion, is_complete
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 READ = "load"
 """Reading stores is booked to load."""

@@ -27,7 +27,7 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import Slide, SlideInfo, stat_of
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 def provenance_of(info: SlideInfo, fingerprint: str, model: ModelProvenance, settings: Settings) -> Provenance:

@@ -25,7 +25,7 @@ from nuclei_segmentation.shared.errors import NucleiError, UsageError, WaitedToo
 from nuclei_segmentation.shared.settings import Settings, WaitSettings
 from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK, runs_alone
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 Stage = Callable[[Settings], None]
 

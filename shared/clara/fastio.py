@@ -27,7 +27,7 @@ import numpy.typing as npt
 from nuclei_segmentation.shared.errors import NucleiError, StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 # Objects of NVIDIA's module, which has no types.
 Context = Any

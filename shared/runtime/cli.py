@@ -16,10 +16,12 @@ from types import FrameType
 from typing import NoReturn
 
 from nuclei_segmentation.shared.errors import ConfigError, Interrupted, NucleiError
+from nuclei_segmentation.shared.runtime.progress import Progress
+from nuclei_segmentation.shared.runtime.recorder import LOGGER
 from nuclei_segmentation.shared.settings.command_line import parser, settings_from
 from nuclei_segmentation.shared.settings.values import Settings
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 VERSION = "--version"
 """Not in the usage line, which is the original's."""
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # µ and × must not fail on a terminal that knows ASCII only
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    log.setLevel(parsed.debug_level)
+    logging.getLogger(LOGGER).setLevel(parsed.debug_level)
+    Progress.bars = True
     try:
         with _signals_end_the_run():
             command(lambda: settings_from(parsed, os.environ))

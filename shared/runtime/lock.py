@@ -23,7 +23,7 @@ from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.files import write_all
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 FILE = "lock"
 BEAT_SECONDS = 10.0

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TextIO
+from typing import ClassVar, Self, TextIO
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2
 LINE_SECONDS = 5.0
@@ -29,11 +29,14 @@ class Progress:
         Where to show it; by default standard error. A terminal gets a bar, anything else gets log lines.
     """
 
+    bars: ClassVar[bool] = False
+    """Whether a terminal gets a bar. The command line sets it; a program that uses this package gets log lines only."""
+
     def __init__(self, fraction: Callable[[], float], details: Callable[[], str], stream: TextIO | None = None) -> None:
         self._fraction = fraction
         self._details = details
         self._stream = stream if stream is not None else sys.stderr
-        self._bar = self._stream.isatty()
+        self._bar = self.bars and self._stream.isatty()
         self._start = time.monotonic()
         self._before = 0.0
         self._stop = threading.Event()
@@ -49,8 +52,9 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if not self._thread.is_alive():
+            return
+        self._thread.join()
         if self._bar:
             self._stream.write("\r\x1b[K")  # what is printed next starts on a clean line
             self._stream.flush()

@@ -11,7 +11,7 @@ from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 _ADVICE = {
     "load": "reading the slide; a faster disk would help most",

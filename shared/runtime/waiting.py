@@ -10,7 +10,7 @@ from nuclei_segmentation.shared.errors import WaitedTooLong
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.settings.environment import NO_SYNC_LOCK
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 LOG_SECONDS = 10.0
 """How often a log line says what is waited for."""

@@ -6,7 +6,7 @@ import logging
 
 from nuclei_segmentation.shared.slides.slide import SlideInfo
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 def describe(info: SlideInfo) -> None:

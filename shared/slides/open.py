@@ -19,7 +19,7 @@ from nuclei_segmentation.shared.slides.slide import Slide, SlideInfo
 from nuclei_segmentation.shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
 from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, why_not
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile

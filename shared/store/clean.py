@@ -31,7 +31,7 @@ from nuclei_segmentation.shared.store.manifest import (
     shared_name,
 )
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 NAMES = (FILE, COMPLETE, ledger.FILE, *(f"{name}.npy" for name in ARRAYS))
 """Names of a store's files in its folder. A tile store has a copy of config_render.json as well."""

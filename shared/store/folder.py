@@ -31,7 +31,7 @@ from nuclei_segmentation.shared.store.reader import StoreReader
 from nuclei_segmentation.shared.store.shard_folders import conflicting_stores, holds_store
 from nuclei_segmentation.shared.store.writer import keep_files
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 
 class StoreFolder(OutputFolder):

@@ -42,7 +42,7 @@ from nuclei_segmentation.shared.store.manifest import (
 from nuclei_segmentation.shared.store.reader import read_array
 from nuclei_segmentation.shared.store.space import check_shared
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 0.5
 """How long a finished item may wait for its record, in seconds: the next stage waits for the record."""

@@ -35,7 +35,7 @@ def test_a_tile_that_is_added_twice_counts_once() -> None:
 def test_the_first_tiles_are_listed_and_the_others_counted(
     count: int, last: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("nuclei"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("nuclei_segmentation"), "propagate", True)
     damaged = DamagedTiles(GRID, 1.0)
     damaged.add(list(GRID)[:count])
     list_damage(damaged.cores)

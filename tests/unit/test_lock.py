@@ -86,7 +86,7 @@ def test_another_machine_that_was_heard_of_is_in_the_way(tmp_path: Path, ago: fl
 
 def test_another_machine_that_fell_silent_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     left_by(tmp_path, 2 * STALE_SECONDS)
-    with caplog.at_level(logging.WARNING, "nuclei"):
+    with caplog.at_level(logging.WARNING, "nuclei_segmentation"):
         lock(tmp_path).close()
     assert "process 77 on elsewhere was inactive for 120 s; its lock is taken over" in caplog.text
 

@@ -70,7 +70,7 @@ def test_every_ten_seconds_it_says_for_what_and_how_to_turn_it_off(
     time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
     wait_limit = WaitLimit(300)
-    with caplog.at_level(logging.INFO, "nuclei"):
+    with caplog.at_level(logging.INFO, "nuclei_segmentation"):
         wait(wait_limit, 9, time)
         assert not caplog.messages
         wait(wait_limit, 26, time)

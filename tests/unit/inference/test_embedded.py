@@ -289,6 +289,6 @@ def test_the_int8_sibling_is_used_unless_the_settings_say_fp32(repository):
 def test_a_sibling_of_another_model_is_not_used(repository, caplog):
     own = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
     quantised(repository, digest(own)[::-1])
-    with caplog.at_level("WARNING", "nuclei"), open_engine(settings_of(repository)) as engine:
+    with caplog.at_level("WARNING", "nuclei_segmentation"), open_engine(settings_of(repository)) as engine:
         assert engine.info.identity == f"{digest(own)}:fp32"
     assert "was not made from" in caplog.text

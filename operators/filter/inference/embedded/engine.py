@@ -33,7 +33,7 @@ from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import ModelError, NucleiError
 from nuclei_segmentation.shared.settings import Settings
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 #: ONNX Runtime's errors have no common base.
 _ORT_ERRORS = tuple(

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from nuclei_segmentation.shared.errors import ModelError
 from nuclei_segmentation.shared.settings import Settings
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 #: The name of a model's int8 sibling ends in this.
 INT8 = "_int8"

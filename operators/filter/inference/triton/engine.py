@@ -38,7 +38,7 @@ from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError
 from nuclei_segmentation.shared.settings import Settings
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 #: Seconds between the attempts of one request: doubled each time, varied by a quarter. Eight retries last a minute.
 PAUSE_FIRST, PAUSE_LAST = 0.25, 30.0

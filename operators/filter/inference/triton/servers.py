@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from nuclei_segmentation.operators.filter.inference.triton.connection import Connection
 from nuclei_segmentation.shared.settings.address import Address
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 #: Seconds after which a server that failed is tried again while others work. They double with each failure.
 _PROBE_FIRST, _PROBE_LAST = 1.0, 30.0

@@ -33,7 +33,7 @@ from nuclei_segmentation.shared.errors import ModelError
 from nuclei_segmentation.shared.settings import InferenceSettings
 from nuclei_segmentation.shared.settings.address import Address
 
-log = logging.getLogger("nuclei")
+log = logging.getLogger(__name__)
 
 #: Most seconds for a request about segments, which a server answers without any work.
 _QUERY_DEADLINE = 5.0
