@@ -1,7 +1,7 @@
 """Inference: the interface `Engine`, and the engines that implement it."""
 
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
-from nuclei_segmentation.shared.errors import ModelError
+from nuclei_segmentation.shared.errors import ModelError, UsageError
 from nuclei_segmentation.shared.settings import Settings
 
 __all__ = ["Engine", "ModelInfo", "describe_model", "open_engine"]
@@ -24,7 +24,7 @@ def open_engine(settings: Settings) -> Engine:
     Raises
     ------
     UsageError
-        The address of a server is not ``host:port``.
+        The address of a server is not ``host:port``, or the package tritonclient is not installed.
     ModelError
         The model is missing or unfit.
     InferenceUnavailable
@@ -32,7 +32,15 @@ def open_engine(settings: Settings) -> Engine:
     """
     # Imported here: each engine's libraries cost 0.1 s and 70 MiB, and an image may have only one of them.
     if settings.triton_servers:
-        from nuclei_segmentation.operators.filter.inference.triton.engine import TritonEngine
+        try:
+            from nuclei_segmentation.operators.filter.inference.triton.engine import TritonEngine
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "tritonclient":
+                raise
+            raise UsageError(
+                f"{settings.triton_variable or 'triton_servers'} names a Triton server, but the package tritonclient is "
+                "not installed: pip install 'nuclei-segmentation-operators[triton]'"
+            ) from error
 
         return TritonEngine(settings)
     from nuclei_segmentation.operators.filter.inference.embedded.engine import EmbeddedEngine
