@@ -38,8 +38,8 @@ def open_engine(settings: Settings) -> Engine:
             if (error.name or "").partition(".")[0] != "tritonclient":
                 raise
             raise UsageError(
-                f"{settings.triton_variable or 'triton_servers'} names a Triton server, but the package tritonclient is "
-                "not installed: pip install 'nuclei-segmentation-operators[triton]'"
+                f"{settings.triton_variable or 'triton_servers'} names a Triton server, but the package tritonclient "
+                "is not installed: pip install 'nuclei-segmentation-operators[triton]'"
             ) from error
 
         return TritonEngine(settings)
