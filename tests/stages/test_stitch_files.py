@@ -80,7 +80,7 @@ def far(one: Pixels, other: Pixels) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
-def test_openslide(image: Path, levels: list[Pixels]) -> None:
+def test_openslide_reads_every_level(image: Path, levels: list[Pixels]) -> None:
     with openslide.OpenSlide(image) as slide:
         assert slide.properties["openslide.vendor"] == "generic-tiff"
         assert slide.level_dimensions == tuple(level.shape[1::-1] for level in levels)
@@ -95,7 +95,7 @@ def test_openslide(image: Path, levels: list[Pixels]) -> None:
             assert far(pixels[..., :3], level) < 40
 
 
-def test_libvips(image: Path, levels: list[Pixels]) -> None:
+def test_libvips_reads_every_level(image: Path, levels: list[Pixels]) -> None:
     for number, level in enumerate(levels):
         page = pyvips.Image.new_from_file(str(image), page=number, access="sequential")
         assert page.get("n-pages") == len(levels)
