@@ -145,7 +145,9 @@ operators:
 """
 
 
-def test_two_services(engine: Engine, image: Image, slide: Path, left: Callable[[], set[str]], tmp_path: Path) -> None:
+def test_an_operator_with_two_services(
+    engine: Engine, image: Image, slide: Path, left: Callable[[], set[str]], tmp_path: Path
+) -> None:
     image("load")
     words = line(engine, "-fused", slide, tmp_path / "out")[:-2]
     words[words.index("run") + 1] = str(tmp_path / "two.yaml")

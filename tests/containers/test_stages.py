@@ -69,7 +69,9 @@ def test_the_next_stage_does_not_wait_when_told_not_to(engine: Engine, image: Im
 
 
 @pytest.mark.parametrize("order", [["load", "filter", "stitch"], ["stitch", "filter", "load"]])
-def test_all_at_once(engine: Engine, image: Image, folders: Folders, outside: bytes, order: list[str]) -> None:
+def test_stages_started_at_once_in_any_order_give_the_same_bytes(
+    engine: Engine, image: Image, folders: Folders, outside: bytes, order: list[str]
+) -> None:
     with ExitStack() as stack:
         running = {
             stage: stack.enter_context(engine.started(image(stage), *engine.hardened(folders.mounts[stage])))

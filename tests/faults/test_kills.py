@@ -93,14 +93,14 @@ def arrays_of(folder: Path) -> list[str]:
     ]
 
 
-def test_load(tiny_slide: Path, config: Path, tmp_path: Path) -> None:
+def test_load_killed_at_every_step_ends_with_the_same_bytes(tiny_slide: Path, config: Path, tmp_path: Path) -> None:
     found = killed_everywhere(tmp_path, ["load", *options(config, tiny_slide)])
     assert found["tiles"] == 6
     assert found["resumed"] == 6
     assert found["steps"] > 20
 
 
-def test_filter(inputs: Path, config: Path, tmp_path: Path) -> None:
+def test_filter_killed_at_every_step_ends_with_the_same_bytes(inputs: Path, config: Path, tmp_path: Path) -> None:
     try:
         found = killed_everywhere(tmp_path, ["filter", *options(config, inputs)])
     finally:
@@ -168,7 +168,7 @@ def test_stitch_of_shards(run: Run, inputs: Path, config: Path, tmp_path: Path) 
     assert found["steps"] > 20
 
 
-def test_stitch(inputs: Path, config: Path, tmp_path: Path) -> None:
+def test_stitch_killed_at_every_step_ends_with_the_same_bytes(inputs: Path, config: Path, tmp_path: Path) -> None:
     arrays = arrays_of(inputs)
     try:
         found = killed_everywhere(tmp_path, ["stitch", *options(config, inputs)], restore=arrays)
@@ -178,6 +178,8 @@ def test_stitch(inputs: Path, config: Path, tmp_path: Path) -> None:
     assert found["steps"] > 20
 
 
-def test_segmentation(tiny_slide: Path, dark_config: Path, tmp_path: Path) -> None:
+def test_segmentation_killed_at_every_step_ends_with_the_same_bytes(
+    tiny_slide: Path, dark_config: Path, tmp_path: Path
+) -> None:
     found = killed_everywhere(tmp_path, ["segmentation", *options(dark_config, tiny_slide)])
     assert found["steps"] > 20

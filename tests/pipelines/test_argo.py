@@ -82,7 +82,7 @@ def test_the_rules_notice(export: Export) -> None:
         assert list(problems(document)), name
 
 
-def test_the_dag(export: Export) -> None:
+def test_the_dependencies_of_the_dag(export: Export) -> None:
     document = export(SHIPPED["nuclei-segmentation"])
     tasks = template(document, "pipeline")["dag"]["tasks"]
     assert {one["name"]: one.get("dependencies", []) for one in tasks} == {
@@ -279,7 +279,7 @@ def test_pull_secrets(export: Export) -> None:
     assert export(CHAIN)["spec"]["imagePullSecrets"] == [{"name": "ngc-clara"}]
 
 
-def test_unrestricted(export: Export) -> None:
+def test_unrestricted_lets_one_operator_run_as_root(export: Export) -> None:
     document = export(SHIPPED["nuclei-segmentation-render"], "--unrestricted", "Register-Images-for-rendering")
     one = template(document, "register-images-for-rendering")
     assert "runAsNonRoot" not in one["securityContext"]

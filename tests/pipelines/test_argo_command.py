@@ -77,7 +77,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str, tmp_path: Path, argo: Callable[..., Done]) -> None:
+def test_what_cannot_be_exported_is_refused(name: str, tmp_path: Path, argo: Callable[..., Done]) -> None:
     text, options, code, message = REFUSED[name]
     (tmp_path / "p.yaml").write_text(HEAD + text)
     done = argo(tmp_path / "p.yaml", "-o", tmp_path / "made.yaml", *options)

@@ -29,12 +29,12 @@ def bad(tmp_path: Path) -> Path:
     return tmp_path / "bad.yaml"
 
 
-def test_clean(tmp_path: Path) -> None:
+def test_check_of_a_good_file(tmp_path: Path) -> None:
     done = run("check", GOOD, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "checked 1 file: 0 errors, 0 warnings\n", "")
 
 
-def test_errors(bad: Path) -> None:
+def test_check_prints_errors_and_ends_with_1(bad: Path) -> None:
     done = run("check", GOOD, bad)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
@@ -44,7 +44,7 @@ def test_errors(bad: Path) -> None:
     ]
 
 
-def test_lenient(bad: Path) -> None:
+def test_lenient_makes_unknown_names_warnings(bad: Path) -> None:
     done = run("check", "--lenient", bad)
     assert done.returncode == 0
     assert done.stdout.endswith("checked 1 file: 0 errors, 1 warning\n")

@@ -55,12 +55,12 @@ def parsed(operator: Operator) -> argparse.Namespace:
     return command_line.parser({}).parse_args(arguments)
 
 
-def test_all_are_here() -> None:
+def test_every_definition_is_tested() -> None:
     assert {*STAGED, *FUSED} == set(NAMES)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_clean(path: Path) -> None:
+def test_the_projects_definitions_have_no_findings(path: Path) -> None:
     assert Definition(path).check().findings == ()
 
 

@@ -66,7 +66,7 @@ def check_sanely(file: Path, content: bytes) -> None:
 
 
 @given(data=st.data())
-def test_changed_texts(file: Path, data: st.DataObject) -> None:
+def test_edited_text_end_in_findings_or_a_pipeline(file: Path, data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(TEXTS))
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
@@ -76,7 +76,7 @@ def test_changed_texts(file: Path, data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-def test_changed_lines(file: Path, data: st.DataObject) -> None:
+def test_moved_and_indented_lines_end_in_findings_or_a_pipeline(file: Path, data: st.DataObject) -> None:
     lines = data.draw(st.sampled_from(TEXTS)).split("\n")
     for _ in range(data.draw(st.integers(1, 5))):
         first, second = (data.draw(st.integers(0, len(lines) - 1)) for _ in range(2))
@@ -101,7 +101,7 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-def test_changed_values(file: Path, data: st.DataObject) -> None:
+def test_replaced_values_end_in_findings_or_a_pipeline(file: Path, data: st.DataObject) -> None:
     document = yaml.safe_load(data.draw(st.sampled_from(TEXTS)))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.sampled_from(_places(document)))
@@ -125,10 +125,10 @@ def test_changed_values(file: Path, data: st.DataObject) -> None:
 
 
 @given(document=ANYTHING)
-def test_any_document(file: Path, document: object) -> None:
+def test_arbitrary_documents_end_in_findings_or_a_pipeline(file: Path, document: object) -> None:
     check_sanely(file, yaml.safe_dump(document).encode("utf-8", "surrogatepass"))
 
 
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes(file: Path, content: bytes) -> None:
+def test_arbitrary_bytes_end_in_findings_or_a_pipeline(file: Path, content: bytes) -> None:
     check_sanely(file, content)

@@ -61,14 +61,14 @@ def pipeline(check: Check) -> Pipeline:
     return result
 
 
-def test_the_pipeline(pipeline: Pipeline) -> None:
+def test_what_is_said_of_the_pipeline_is_read(pipeline: Pipeline) -> None:
     assert (pipeline.name, pipeline.api_version, pipeline.orchestrator) == ("whole", "0.7.0", "Clara")
     assert pipeline.typed
     assert pipeline.pull_secrets == ("ngc-clara",)
     assert pipeline.description == "everything at once"
 
 
-def test_an_operator(pipeline: Pipeline) -> None:
+def test_what_is_said_of_an_operator_is_read(pipeline: Pipeline) -> None:
     reader = pipeline.operator("reader")
     assert reader.container == Container("nvcr.io/nvidia/clara/reader", "0.10", ("python", "-u", "main.py", "1", ""))
     assert reader.requests == Requests(4000, 256 * 2**20, 1, frozenset({"cpu", "memory", "gpu"}))

@@ -45,7 +45,7 @@ def running(*command: str) -> Operator:
     return replace(OURS, container=replace(IMAGE, command=command))
 
 
-def test_processes() -> None:
+def test_the_lines_for_processes() -> None:
     made = plan(definition("nuclei-segmentation-embedded", WORKERS="3"), options())
     start = [
         "env",
@@ -143,7 +143,7 @@ DIAMOND = of(
 )  # fmt: skip
 
 
-def test_containers() -> None:
+def test_the_lines_for_containers() -> None:
     made = plan(DIAMOND, options("docker", user=(1000, 100), config=Path("/conf")))
     always = f"--env NVIDIA_CLARA_NOSYNCLOCK=TRUE --env NUCLEI_RUN_ID={made.run}"
     name = f"--name nuclei-{made.run}-operator"
@@ -162,7 +162,7 @@ def test_containers() -> None:
     assert "--device nvidia.com/gpu=all --user 1000:100 --userns keep-id" in shlex.join(podman)
 
 
-def test_services() -> None:
+def test_the_lines_for_a_service_and_its_users() -> None:
     made = plan(definition(), options("podman", user=(0, 0), models=Path("/models")))
     name = f"nuclei-{made.run}-service-triton"
     assert shlex.join(made.services[0].line) == (
@@ -174,7 +174,7 @@ def test_services() -> None:
     assert ["NVIDIA_CLARA_TRTISURI=localhost:8000" in line for line in lines] == [False, True, False]
 
 
-def test_shared_memory() -> None:
+def test_containers_share_memory_where_the_definition_asks_for_it() -> None:
     made = plan(definition("nuclei-segmentation-fastio"), options("docker", memory=Path("/dev/shm")))
     assert made.shared == f"/dev/shm/nuclei-job-{made.run}/shm"
     for one in made.steps:
@@ -190,14 +190,14 @@ def test_shared_memory() -> None:
     assert "STORE_SHM" not in " ".join(served.lines)
 
 
-def test_shared_memory_of_processes() -> None:
+def test_processes_use_the_machines_own_shared_memory() -> None:
     made = plan(definition("nuclei-segmentation-fastio"), options(memory=Path("/dev/shm")))
     assert all("NUCLEI_STORE_SHM=TRUE" in one.line for one in made.steps)
     assert not made.shared
 
 
 @pytest.mark.parametrize("engine", ["process", "docker"])
-def test_a_pod(engine: Engine) -> None:
+def test_stages_of_a_pod_wait_for_each_other(engine: Engine) -> None:
     made = plan(definition("nuclei-segmentation-embedded"), options(engine, pod=True))
     assert made.pod
     for one in made.steps:

@@ -14,7 +14,7 @@ from tests.helpers.published import CHAIN, DICOM, GENOME, LUNG, PATHOLOGY, SERVI
 
 
 @pytest.mark.parametrize("text", [CHAIN, SERVICE, DICOM, SPLIT, GENOME, PATHOLOGY])
-def test_no_findings(check: Check, text: str) -> None:
+def test_published_shapes_have_no_findings(check: Check, text: str) -> None:
     report = check(text)
     assert report.findings == ()
     assert report.pipeline is not None

@@ -289,12 +289,12 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_kept_rule(check: Check, rule: str) -> None:
+def test_a_definition_that_keeps_a_rule_has_no_findings(check: Check, rule: str) -> None:
     assert found(check(RULES[rule][1])) == []
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_broken_rule(check: Check, rule: str) -> None:
+def test_a_broken_rule_is_one_error_in_its_place(check: Check, rule: str) -> None:
     code, _, broken = RULES[rule]
     text, line, column = marked(broken)
     report = check(text)
@@ -320,7 +320,7 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize("rule", WARNINGS)
-def test_a_warning(check: Check, rule: str) -> None:
+def test_what_is_doubtful_is_a_warning_in_its_place(check: Check, rule: str) -> None:
     code, text_with_mark = WARNINGS[rule]
     text, line, column = marked(text_with_mark)
     report = check(text)
@@ -343,7 +343,7 @@ SUGGESTIONS = {
 
 
 @pytest.mark.parametrize("word", SUGGESTIONS)
-def test_a_suggestion(check: Check, word: str) -> None:
+def test_an_unknown_word_gets_a_suggestion(check: Check, word: str) -> None:
     text, expected = SUGGESTIONS[word]
     (finding,) = check(text).findings
     assert finding.expected == expected

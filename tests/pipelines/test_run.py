@@ -51,7 +51,7 @@ def test_a_config_folder(small_slide: Path, dark_config: Path, expected: bytes, 
     assert image != expected
 
 
-def test_dry_run(small_slide: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_lines_and_writes_nothing(small_slide: Path, tmp_path: Path) -> None:
     done = run("nuclei-segmentation-embedded", small_slide.parent, tmp_path / "out", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [shlex.split(line) for line in done.stdout.splitlines()]
@@ -211,7 +211,7 @@ def test_two_runs_at_once(job: Job) -> None:
     assert job.run(launch) == 0
 
 
-def test_no_payload(job: Job) -> None:
+def test_a_missing_payload_is_refused(job: Job) -> None:
     (job.folders.payload / "slide").unlink()
     job.folders.payload.rmdir()
     with pytest.raises(InputError):

@@ -75,7 +75,7 @@ def test_same_bytes_as_the_official_client(server):
         ("broken", "the server could not load model broken"),
     ],
 )
-def test_unfit_models(server, settings_for, name, message):
+def test_models_that_do_not_fit_are_refused(server, settings_for, name, message):
     with pytest.raises(ModelError, match=message) as caught:
         open_engine(settings_for(server.address, name=name))
     assert caught.value.exit_code == 15

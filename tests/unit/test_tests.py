@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,15 @@ def test_the_rule_on_clocks_finds_what_it_should(text: str, count: int) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_beside_the_repository_is_read(path: Path) -> None:
     assert "ROOT.parent" not in path.read_text(), "an environment variable names what is not part of the repository"
+
+
+def test_the_table_of_faults_names_tests_that_exist() -> None:
+    missing, file = [], Path()
+    for path, name in re.findall(r"`([\w/]+(?:\.py)?)?(?:::(\w+))?`", (TESTS / "faults" / "README.md").read_text()):
+        if path:
+            file = TESTS / path
+            if not file.exists():
+                missing.append(path)
+        if name and not (file.is_file() and f"def {name}(" in file.read_text()):
+            missing.append(f"{file.name}::{name}")
+    assert not missing

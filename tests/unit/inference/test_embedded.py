@@ -56,7 +56,7 @@ def test_same_bytes_for_every_batch_and_number_of_threads(repository):
         np.testing.assert_array_equal(result, results[0])
 
 
-def test_info(repository):
+def test_the_engine_describes_its_model(repository):
     with open_engine(settings_of(repository, tile=256)) as engine:
         info = engine.info
     assert (info.engine, info.channels, info.mpp) == ("embedded", ("nucleus", "distance"), (0.2, 0.6))
@@ -108,7 +108,7 @@ def test_missing_model_lists_the_available_ones(repository, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])
-def test_corrupt_file(repository, content):
+def test_a_corrupt_model_file_is_refused(repository, content):
     path = repository / "segmentation_unet_nuclei" / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
     with pytest.raises(ModelError, match=r"model\.onnx") as caught:

@@ -85,7 +85,7 @@ def test_configuration_is_of_this_model(name, config):
     assert config["backend"] == "onnxruntime"
 
 
-def test_size(name):
+def test_a_shipped_model_is_small(name):
     assert (MODELS / name / "1" / "model.onnx").stat().st_size <= (2_500_000 if name.endswith(INT8) else 8_000_000)
 
 

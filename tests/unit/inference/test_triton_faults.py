@@ -236,7 +236,7 @@ def test_the_parameters_of_the_configuration_are_used():
 
 
 @pytest.mark.parametrize("prefix", ["", "http://"])
-def test_addresses(prefix):
+def test_addresses_with_a_port_are_parsed(prefix):
     assert Address.parse(f"{prefix}gpu-1.local:8000") == ("gpu-1.local", 8000)
     assert Address.parse(f"{prefix}[::1]:8000/") == ("::1", 8000)
 

@@ -238,7 +238,7 @@ def test_any_small_image_has_a_mask_of_its_size(thumbnail):
     ("colour", "tissue"),
     [((255, 255, 255), False), ((0, 0, 0), False), ((235, 236, 234), False), ((220, 150, 200), True)],
 )
-def test_one_colour(shape, colour, tissue):
+def test_an_image_of_one_colour(shape, colour, tissue):
     thumbnail = np.full((*shape, 3), colour, np.uint8)
     assert (tissue_mask(thumbnail) == tissue).all()
 

@@ -91,7 +91,7 @@ def test_what_looks_like_a_slide_but_is_no_file(tmp_path):
     assert "a device" in message(tmp_path / "x.svs")
 
 
-def test_socket(tmp_path, monkeypatch):
+def test_a_socket_is_no_slide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     with socket.socket(socket.AF_UNIX) as end:
         end.bind("x.svs")

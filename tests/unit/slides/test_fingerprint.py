@@ -35,7 +35,7 @@ def test_changes_where_it_looks_at_a_large_file(tmp_path, at):
 
 
 @pytest.mark.parametrize("size", [0, 1, 6 << 20, (6 << 20) + 1, (6 << 20) + 70_000])
-def test_any_size(tmp_path, size):
+def test_a_file_of_any_size_has_a_fingerprint(tmp_path, size):
     path = tmp_path / "any.svs"
     with path.open("wb") as file:
         file.truncate(size)

@@ -43,7 +43,7 @@ def test_ycbcr_with_its_own_tables(make_tiff, same_pixels, tile, subsampling):
     same_pixels(path, (Region(17, 33, 300, 411),))
 
 
-def test_rgb_jpeg(make_tiff, same_pixels):
+def test_jpeg_that_stores_rgb_has_openslides_pixels(make_tiff, same_pixels):
     path = make_tiff(tissue_like(601, 433), compression="jpeg", compressionargs={"outcolorspace": "rgb"})
     with tifffile.TiffFile(path) as tiff:
         assert tiff.pages[0].photometric == tifffile.PHOTOMETRIC.RGB

@@ -35,7 +35,7 @@ OME = (
         ([Claim("A", 0, 0), Claim("B", 0.5, 0.5)], (0.5, 0.5), ""),
     ],
 )
-def test_judgement(claims, mpp, note):
+def test_which_of_several_claimed_pixel_sizes_is_believed(claims, mpp, note):
     assert judge_mpp(claims) == (mpp, note)
 
 
@@ -64,7 +64,7 @@ def test_nonsense_of_a_real_file(more_slides, opened):
     assert info.mpp_note == "1000 µm (OpenSlide) is absurd"
 
 
-def test_dicom(more_slides, opened):
+def test_the_pixel_size_of_a_dicom_slide(more_slides, opened):
     info = opened(more_slides / "camelyon_overview.dcm").info
     assert (info.format, info.mpp) == ("dicom", (28.969, 28.968))
 
@@ -98,7 +98,7 @@ def test_aperio_with_and_without_openslide(make_tiff, opened, damaged):
         ("", None),
     ],
 )
-def test_ome(make_tiff, opened, size, mpp):
+def test_the_pixel_size_of_ome_metadata(make_tiff, opened, size, mpp):
     text = OME.format(size=size).encode()
     path = make_tiff(tissue_like(64, 64), compression="jpeg", description=text, order=">")
     info = opened(path).info

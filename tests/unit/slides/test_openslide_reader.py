@@ -45,7 +45,9 @@ def jpeg2000(path: Path, pixels: np.ndarray, compression: str) -> None:
     ("compression", "name", "kind", "mpp"),
     [("APERIO_JP2000_RGB", "x.svs", "aperio", 0.499), ("JPEG2000", "x.tif", "generic-tiff", None)],
 )
-def test_jpeg_2000(tmp_path: Path, compression: str, name: str, kind: str, mpp: float | None) -> None:
+def test_jpeg_2000_is_read_by_openslide(
+    tmp_path: Path, compression: str, name: str, kind: str, mpp: float | None
+) -> None:
     y, x = np.mgrid[:500, :700]
     pixels = np.stack([x % 256, y % 256, (x + y) % 256], axis=2).astype(np.uint8)
     jpeg2000(tmp_path / name, pixels, compression)

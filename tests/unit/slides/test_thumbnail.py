@@ -50,7 +50,7 @@ def test_shrinker_wants_all_rows():
         Shrinker(100, 80, (10, 8)).result()
 
 
-def test_level():
+def test_the_smallest_level_that_is_large_enough_is_read():
     levels = ((4000, 2000), (1000, 500), (250, 125))
     assert [pick_level(levels, size) for size in ((4000, 2000), (1001, 500), (1000, 500), (100, 50))] == [0, 0, 1, 2]
 

@@ -25,7 +25,7 @@ from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 )
 @pytest.mark.parametrize("shape", [{"tile": (128, 128)}, {"tile": None, "rowsperstrip": 17}, {"tile": None}], ids=str)
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_lossless(make_tiff, opened, compression, shape, predictor, order):
+def test_lossless_tiles_are_read_exactly(make_tiff, opened, compression, shape, predictor, order):
     image = tissue_like(301, 207)
     slide = opened(make_tiff(image, compression=compression, predictor=predictor, order=order, **shape), "tiff")
     assert np.array_equal(read_all(slide, 100), image)
@@ -54,7 +54,7 @@ def test_alpha_is_put_on_white(make_tiff, opened, planar, alpha):
 
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
 @pytest.mark.parametrize("compression", [None, "deflate", "jpeg"])
-def test_grey(make_tiff, opened, photometric, compression):
+def test_grey_pixels_become_rgb(make_tiff, opened, photometric, compression):
     image = tissue_like(300, 200)[..., 1]
     path = make_tiff(image, photometric=photometric, compression=compression, tile=(128, 128))
     expected = tifffile.imread(path)
