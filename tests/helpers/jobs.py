@@ -35,9 +35,9 @@ class Job:
         self.folders = Folders(root / "in", root / "out")
         self.folders.payload.mkdir()
         (self.folders.payload / "slide").touch()
-        self.said: list[str] = []
+        self.shown: list[str] = []
         self.plan = Plan("p", "r", ())
-        self.ways = execute.RunOptions()
+        self.options = execute.RunOptions()
 
     def step(self, name: str, script: str, *upstream: str) -> None:
         out = self.folders.written(name, "")
@@ -46,16 +46,16 @@ class Job:
         self.plan = replace(self.plan, steps=(*self.plan.steps, step), results=(ends,))
 
     def run(self, launch: Callable[[Step, Path], Running] = Process) -> int:
-        shown = io.StringIO()
-        view = View([one.name for one in self.plan.steps], shown)
+        stream = io.StringIO()
+        view = View([one.name for one in self.plan.steps], stream)
         try:
-            return execute.execute(self.plan, self.folders, None, view, replace(self.ways, launch=launch))
+            return execute.execute(self.plan, self.folders, None, view, replace(self.options, launch=launch))
         finally:
-            self.said = shown.getvalue().splitlines()
+            self.shown = stream.getvalue().splitlines()
 
     def table(self) -> dict[str, str]:
         """Return what the summary says of each operator."""
-        rows = [line.split() for line in self.said if line.startswith("  ")]
+        rows = [line.split() for line in self.shown if line.startswith("  ")]
         return {row[0]: " ".join(row[1:4]) for row in rows if row[0] in {one.name for one in self.plan.steps}}
 
 

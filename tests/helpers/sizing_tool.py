@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nuclei_segmentation.pipelines.runner.cpost import ADDRESS
+from nuclei_segmentation.shared.clara.sizing_tool import TRITON_ADDRESS
 from tests.helpers.command import ROOT
 from tests.helpers.docker_daemon import CLIENT, VENV, Daemon
 
@@ -37,7 +37,7 @@ class Told:
         """Return the same with our word for the address of a Triton server."""
         if not address:
             return self
-        lines = [[word.replace(f"={address}:", f"={ADDRESS}:") for word in line] for line in self.lines]
+        lines = [[word.replace(f"={address}:", f"={TRITON_ADDRESS}:") for word in line] for line in self.lines]
         return replace(self, lines=lines)
 
     @property

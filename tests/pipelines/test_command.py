@@ -18,9 +18,12 @@ GOOD = ROOT / "pipelines" / "nuclei-segmentation.yaml"
 BAD = "api-version: 0.4.0\nname: x\noperators:\n- name: o\n  container: {image: a, hostVolumePath: x}\n"
 
 
-def run(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+CONSOLE_COMMAND = Path(sys.executable).with_name("nuclei-pipelines")
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -31,6 +34,11 @@ def bad(tmp_path: Path) -> Path:
 
 def test_check_of_a_good_file(tmp_path: Path) -> None:
     done = run("check", GOOD, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "checked 1 file: 0 errors, 0 warnings\n", "")
+
+
+def test_the_console_command_works_in_any_folder(tmp_path: Path) -> None:
+    done = subprocess.run([CONSOLE_COMMAND, "check", GOOD], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "checked 1 file: 0 errors, 0 warnings\n", "")
 
 
@@ -55,6 +63,20 @@ def test_a_wrong_command_line(line: str) -> None:
     done = run(*line.split())
     assert done.returncode == 2
     assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ([sys.executable, "-m", "pipelines"], "python -m pipelines"),
+        ([sys.executable, "-m", "nuclei_segmentation.pipelines"], "python -m nuclei_segmentation.pipelines"),
+        ([str(CONSOLE_COMMAND)], "nuclei-pipelines"),
+    ],
+)
+def test_the_usage_names_the_program_as_it_was_called(command: list[str], program: str) -> None:
+    done = subprocess.run([*command, "run", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {program} run ")
 
 
 def test_a_file_that_cannot_be_read(bad: Path, tmp_path: Path) -> None:

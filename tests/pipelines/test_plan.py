@@ -14,17 +14,20 @@ import pytest
 from nuclei_segmentation.pipelines import Container, Definition, Input, Model, Operator, Output, Pipeline
 from nuclei_segmentation.pipelines.job_folder import Folders
 from nuclei_segmentation.pipelines.language.model import MIB, Connection, Requests, Service
-from nuclei_segmentation.pipelines.runner.cpost import step as cpost_step
-from nuclei_segmentation.pipelines.runner.local import MAIN
-from nuclei_segmentation.pipelines.runner.plan import Engine, Options, plan, quoted
-from nuclei_segmentation.pipelines.variables import TRITON
+from nuclei_segmentation.pipelines.project import MAIN
+from nuclei_segmentation.pipelines.runner.options import Engine, Options
+from nuclei_segmentation.pipelines.runner.plan import plan
+from nuclei_segmentation.pipelines.runner.shell import quoted
+from nuclei_segmentation.pipelines.runner.sizing_tool_commands import operator_step
+from nuclei_segmentation.shared.clara.sizing_tool import TRITON_GRPC_VARIABLE, TRITON_HTTP_VARIABLES
 from nuclei_segmentation.shared.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
+TRITON = (*TRITON_HTTP_VARIABLES, TRITON_GRPC_VARIABLE)
 IN, OUT = Path("/data/in"), Path("/data/out")
 JOB = "/data/out/.job"
 UNSET = [word for name in (*TRITON, "NUCLEI_STORE_SHM", "NUCLEI_SHARD") for word in ("-u", name)]
-BOX = Container("image", "tag")
+PLAIN = Container("image", "tag")
 IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
 OURS = Operator("load", IMAGE, (Input(None, "", "", "/input"),), (Output("", "/output"),))
 
@@ -83,7 +86,7 @@ def test_a_server_for_processes() -> None:
     assert not made.remarks
     (remark,) = plan(definition(), options()).remarks
     assert remark.startswith(
-        "filter: infers by itself, since NVIDIA_CLARA_TRTISURI (host:port of a Triton server) is not set"
+        "filter: runs inference by itself: NVIDIA_CLARA_TRTISURI (host:port of a Triton server) is not set"
     )
 
 
@@ -95,15 +98,15 @@ def test_models_for_processes() -> None:
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (replace(OURS, container=Container("other/load", "1")), "not of this project"),
-        (replace(OURS, container=Container("nuclei/other", "1")), "not of this project"),
+        (replace(OURS, container=Container("other/load", "1")), "not from this project"),
+        (replace(OURS, container=Container("nuclei/other", "1")), "not from this project"),
         (running("/bin/bash", "-c", "python -u /app/main.py load; id"), "shell"),
         (running("/bin/bash", "-c", "python -u /app/main.py load $X"), "shell"),
         (running("/bin/bash", "-c", "python '"), "cannot be read"),
         (running("/bin/bash", "-c", "rm -r /app/main.py"), "is not `python"),
         (running("python", "-c", "1"), "is not `python"),
-        (replace(OURS, outputs=()), "no output has that path"),
-        (replace(OURS, inputs=(Input(None, "", "", "/elsewhere/a"),)), "not a folder right in /input"),
+        (replace(OURS, outputs=()), "but no output has that path"),
+        (replace(OURS, inputs=(Input(None, "", "", "/elsewhere/a"),)), "not directly inside /input"),
         (replace(OURS, variables={"LD_PRELOAD": "/input/x.so"}), "LD_PRELOAD could"),
         (replace(OURS, variables={"PYTHONPATH": "/input"}), "PYTHONPATH could"),
     ],
@@ -229,11 +232,11 @@ def test_the_address_that_operators_themselves_would_take_first() -> None:
 
 
 def test_no_image_for_processes() -> None:
-    with pytest.raises(UsageError, match="is for --engine podman or docker"):
+    with pytest.raises(UsageError, match="needs --engine podman or docker"):
         plan(definition("nuclei-segmentation-fastio"), options(triton_image="triton:1"))
 
 
-@pytest.mark.parametrize(("image", "message"), [("triton", "is no image's NAME:TAG"), ("a:5000/b", "NAME:TAG")])
+@pytest.mark.parametrize(("image", "message"), [("triton", "is not an image's NAME:TAG"), ("a:5000/b", "NAME:TAG")])
 def test_an_image_without_a_tag(image: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan(definition("nuclei-segmentation-fastio"), options("docker", triton_image=image))
@@ -242,13 +245,13 @@ def test_an_image_without_a_tag(image: str, message: str) -> None:
 def test_no_more_than_the_machine_has() -> None:
     made = plan(DIAMOND, options("docker", cores=1, gpus=False))
     assert "--cpus 1 --memory 67108864 --user" in made.lines[1]
-    assert made.remarks == ("b: asks for more cores than this machine has; it is given 1",)
+    assert made.remarks == ("b: requests more cores than this machine has; it gets 1 core",)
 
 
 def test_a_volume_of_a_service() -> None:
     service = Service("s", Container("x", "1"), (Connection("volume", "MODELS", path="/models"),))
     (remark,) = plan(of(replace(OURS, services=(service,))), options("docker")).remarks
-    assert remark.startswith("load: is given no folder of service s as MODELS")
+    assert remark.startswith("load: gets no folder of service s as MODELS")
 
 
 def test_two_services_at_one_port() -> None:
@@ -263,7 +266,7 @@ def test_a_folder_that_cannot_be_mounted() -> None:
         plan(DIAMOND, replace(options("docker"), payload=Path("/a:b")))
 
 
-RUN = replace(BOX, command=("some", "command"))
+RUN = replace(PLAIN, command=("some", "command"))
 
 
 def folders(sources: str) -> tuple[Input, ...]:
@@ -274,15 +277,15 @@ def folders(sources: str) -> tuple[Input, ...]:
 @pytest.mark.parametrize(
     ("operator", "rest"),
     [  # the cases of the tool's own tests
-        (Operator("op", BOX, folders("::/input"), (Output("", "/output"),), {"V0": "2", "V1": "hi"}),
+        (Operator("op", PLAIN, folders("::/input"), (Output("", "/output"),), {"V0": "2", "V1": "hi"}),
          "--env V0=2 --env V1=hi -v IN:/input -v DATA/op:/output image:tag"),
-        (Operator("op", BOX), "image:tag"),
-        (Operator("op", BOX, folders("liver::/input")), "-v DATA/liver:/input image:tag"),
-        (Operator("op", BOX, folders("liver:classification:/input ::/dcm")),
+        (Operator("op", PLAIN), "image:tag"),
+        (Operator("op", PLAIN, folders("liver::/input")), "-v DATA/liver:/input image:tag"),
+        (Operator("op", PLAIN, folders("liver:classification:/input ::/dcm")),
          "-v DATA/liver/classification:/input -v IN:/dcm image:tag"),
         (Operator("op", RUN, folders("::/input"), (Output("logs", "/output"),)),
          "-v IN:/input -v DATA/op/logs:/output image:tag some command"),
-        (Operator("op", BOX, models=(Model("m"),)),
+        (Operator("op", PLAIN, models=(Model("m"),)),
          "--env NVIDIA_TRITON_HTTPURI=localhost:8000 --env CLARA_TRITON_URI=localhost:8000 --env "
          "NVIDIA_CLARA_TRTISURI=localhost:8000 --env NVIDIA_TRITON_GRPCURI=localhost:8001 image:tag"),
         (Operator("op", RUN, folders("liver:classification:/input ::/dcm"),
@@ -292,7 +295,7 @@ def folders(sources: str) -> tuple[Input, ...]:
     ],
 )  # fmt: skip
 def test_lines_of_nvidias_tool(operator: Operator, rest: str) -> None:
-    line = shlex.join(cpost_step(operator, Folders(IN, OUT), "localhost").line)
+    line = shlex.join(operator_step(operator, Folders(IN, OUT), "localhost").line)
     rest = rest.replace("IN:", f"{IN}:").replace("DATA", f"{JOB}/data")
     assert line == f"docker run -d --rm --env NVIDIA_CLARA_NOSYNCLOCK=1 {rest}"
 
@@ -354,8 +357,8 @@ def test_services_as_nvidias_tool_has_them() -> None:
     [
         (replace(OURS, outputs=(Output("o", None),)), "shared memory"),
         (replace(OURS, services=(triton("other", "x"),)), "http connections"),
-        (replace(OURS, services=(Service("triton", BOX, (Connection("http", "A", None),)),)), "ports"),
-        (replace(OURS, services=(replace(triton("triton", "x", "A"), container=BOX),)), "without a command"),
+        (replace(OURS, services=(Service("triton", PLAIN, (Connection("http", "A", None),)),)), "ports"),
+        (replace(OURS, services=(replace(triton("triton", "x", "A"), container=PLAIN),)), "requires a `command`"),
         (replace(OURS, models=(Model("m"),), services=(triton("triton", "x", "A"),)), "both models and services"),
     ],
 )  # fmt: skip

@@ -43,7 +43,7 @@ def test_who_waits_for_one_that_failed_is_ended(pod: Job) -> None:
     assert pod.run() == 3
     table = pod.table()
     assert table["a"].startswith("exit code 3")
-    assert [table["b"], table["c"]] == ["ended, since a"] * 2
+    assert [table["b"], table["c"]] == ["stopped: a failed"] * 2
     assert table["d"].startswith("done")
 
 
@@ -56,36 +56,36 @@ def test_the_next_run_starts_what_is_missing(pod: Job) -> None:
     assert pod.run() == 4
     flag.touch()
     assert pod.run() == 0
-    assert [line for line in pod.said if line.endswith(": starts")] == ["b: starts", "c: starts"]
+    assert [line for line in pod.shown if line.endswith(": starts")] == ["b: starts", "c: starts"]
 
 
 def test_the_time_of_an_operator(job: Job) -> None:
     diamond(job, b="sleep 100")
-    job.ways = replace(job.ways, limits=Limits(step=1.0))
+    job.options = replace(job.options, limits=Limits(step=1.0))
     assert job.run() == 124
     table = job.table()
-    assert table["b"] == "ended, since its"
+    assert table["b"] == "stopped: its time"
     assert [table["c"][:4], table["d"]] == ["done", "not run"]
-    assert "the time is up" in job.said[-1]
+    assert "a time limit is reached" in job.shown[-1]
 
 
 def test_the_time_of_a_run(job: Job) -> None:
     diamond(job, b="sleep 100", c="sleep 100")
-    job.ways = replace(job.ways, limits=Limits(run=1.5))
+    job.options = replace(job.options, limits=Limits(run=1.5))
     assert job.run() == 124
     table = job.table()
     assert table["a"].startswith("done")
-    assert [table["b"], table["c"]] == ["ended, since its"] * 2
-    job.ways = replace(job.ways, limits=Limits(run=1.5))
+    assert [table["b"], table["c"]] == ["stopped: its time"] * 2
+    job.options = replace(job.options, limits=Limits(run=1.5))
     assert job.run() == 124
-    assert "a: is done already" in job.said
+    assert "a: already done" in job.shown
 
 
 def test_who_ends_with_0_when_told_to_end_is_not_done(job: Job) -> None:
     """Podman ends so if it has not started the container yet."""
     job.step("a", "[ -e $1/result ] && exit; trap 'touch $1/result; exit 0' TERM; sleep 100 & wait")
-    job.ways = replace(job.ways, limits=Limits(step=0.5))
+    job.options = replace(job.options, limits=Limits(step=0.5))
     assert job.run() == 124
     assert job.run() == 0
-    assert "a: starts" in job.said
+    assert "a: starts" in job.shown
     assert (job.folders.output / "result").exists()

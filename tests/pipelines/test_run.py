@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from nuclei_segmentation.pipelines.project import MAIN
 from nuclei_segmentation.pipelines.runner import execute, schedule
 from nuclei_segmentation.pipelines.runner.launch import Process, Running
-from nuclei_segmentation.pipelines.runner.local import MAIN
 from nuclei_segmentation.pipelines.runner.step import Step
 from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import InputError, OutputError
@@ -34,9 +34,9 @@ def test_the_definitions_give_the_bytes_of_segmentation(
     assert (out / "image.tif").read_bytes() == expected
     assert sorted(one.name for one in out.iterdir()) == [".job", "config.meta", "config_render.json", "image.tif"]
     assert sorted(one.name for one in (out / ".job").iterdir()) == ["lock", "logs", "state.json"]
-    assert done.stderr.splitlines()[-1] == f"{out} has the result: config.meta, config_render.json, image.tif"
+    assert done.stderr.splitlines()[-1] == f"the result is in {out}: config.meta, config_render.json, image.tif"
     again = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=1")
-    assert (again.returncode, "has the result of this run already" in again.stderr) == (0, True)
+    assert (again.returncode, "already holds the result of this run" in again.stderr) == (0, True)
     other = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=2")
     assert (other.returncode, "holds the result of another run" in other.stderr) == (13, True)
 
@@ -65,11 +65,11 @@ def test_a_dry_run_prints_the_lines_and_writes_nothing(small_slide: Path, tmp_pa
         (["-p", "WORKRES=1"], 2, "did you mean WORKERS?"),
         (["-p", "WORKERS"], 2, "is not NAME=VALUE"),
         (["--compat", "cpost"], 2, "add --engine docker"),
-        (["--compat", "cpost", "--engine", "docker", "--pod"], 2, "no --pod"),
-        (["--input", "/nowhere"], 10, "/nowhere is no folder"),
+        (["--compat", "cpost", "--engine", "docker", "--pod"], 2, "remove --pod"),
+        (["--input", "/nowhere"], 10, "/nowhere is not a folder"),
         (["--input", ""], 2, "a path is missing"),
         (["--time-limit", "soon"], 2, "'soon' is not a time such as 90, 90s, 15m or 2h"),
-        (["--triton-image", "x:1", "--engine", "docker"], 2, "this one has none"),
+        (["--triton-image", "x:1", "--engine", "docker"], 2, "this definition has none"),
         (["-p", "WORKERS=0"], 2, "'0' is not a whole number from 1"),
     ],
 )
@@ -82,7 +82,7 @@ def test_what_is_refused(more: list[str], code: int, message: str, small_slide: 
 def test_an_engine_that_is_not_there(small_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path / "out", "--engine", "docker")
-    assert (done.returncode, "there is no docker on this machine" in done.stderr) == (2, True)
+    assert (done.returncode, "docker is not installed on this machine" in done.stderr) == (2, True)
 
 
 def test_an_output_folder_that_will_not_do(small_slide: Path, tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_an_output_folder_that_will_not_do(small_slide: Path, tmp_path: Path) ->
     done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path)
     assert (done.returncode, "is not empty (mine.txt)" in done.stderr) == (13, True)
     done = run("nuclei-segmentation-fused", small_slide.parent, tmp_path / "mine.txt")
-    assert (done.returncode, "is no folder; --output names one" in done.stderr) == (13, True)
+    assert (done.returncode, "is not a folder; --output must name" in done.stderr) == (13, True)
     done = run("nuclei-segmentation-fused", small_slide.parent, small_slide.parent / "out")
-    assert (done.returncode, "needs a folder of its own" in done.stderr) == (13, True)
+    assert (done.returncode, "choose a separate folder for the result" in done.stderr) == (13, True)
 
 
 def stopped(name: str, number: int, slide: Path, place: Path) -> tuple[list[str], int | None, str]:
@@ -121,7 +121,7 @@ def test_a_signal_ends_everything_and_the_next_run_goes_on(
     assert "run the same command again to resume" in rest
     assert not left(tmp_path)
     done = subprocess.run(line, capture_output=True, text=True, check=True, timeout=240, env=environment())
-    assert "load: is done already\n" in done.stderr
+    assert "load: already done\n" in done.stderr
     assert "load: starts" not in done.stderr
     assert (tmp_path / "out" / "image.tif").is_file()
 
@@ -146,12 +146,12 @@ def test_a_failing_operator_in_a_diamond(job: Job) -> None:
     assert table["b"].startswith("exit code 15")
     assert (table["d"], table["e"]) == ("not run", "not run")
     log = job.folders.log("b")
-    assert job.said[-16:] == [
+    assert job.shown[-16:] == [
         f"b failed with exit code 15; the end of {log}:", *(f"  line {number}" for number in range(27, 41)), "  wrong",
     ]  # fmt: skip
     assert [one.name for one in job.folders.output.iterdir()] == [".job"]
     assert job.run() == 15, "the next run goes on"
-    assert [line for line in job.said if line.endswith(": starts")] == ["b: starts"]
+    assert [line for line in job.shown if line.endswith(": starts")] == ["b: starts"]
 
 
 def test_the_result_is_placed(job: Job) -> None:
@@ -160,7 +160,7 @@ def test_the_result_is_placed(job: Job) -> None:
     assert (job.folders.output / "result").read_text() == "e\n"
     assert not job.folders.data.exists()
     assert job.run() == 0
-    assert job.said == [f"{job.folders.output} has the result of this run already: result"]
+    assert job.shown == [f"{job.folders.output} already holds the result of this run: result"]
     (job.folders.output / "result").unlink()
     assert job.run() == 0, "a result that was removed is made anew"
     assert (job.folders.output / "result").read_text() == "e\n"
@@ -171,8 +171,8 @@ def test_another_payload_is_another_run(job: Job) -> None:
     assert job.run() == 3
     (job.folders.payload / "slide").write_text("other")
     assert job.run() == 3
-    assert "a: starts" in job.said
-    assert any("does not fit this one" in line for line in job.said)
+    assert "a: starts" in job.shown
+    assert any("differs from this one" in line for line in job.shown)
 
 
 def test_independent_operators_run_side_by_side(job: Job, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_run_that_was_killed_while_the_result_was_placed(job: Job, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             job.run()
     assert job.run() == 0
-    assert "a: is done already" in job.said
+    assert "a: already done" in job.shown
     assert [(job.folders.output / name).read_text() for name in ("one", "two")] == ["1\n", "2\n"]
 
 
@@ -221,9 +221,9 @@ def test_a_missing_payload_is_refused(job: Job) -> None:
 def test_what_an_operator_leaves_running_is_ended(tmp_path: Path) -> None:
     script = f"bash -c 'sleep 100; : {tmp_path}/mark' & echo started"
     child = Process(Step("a", (), ("bash", "-c", script)), tmp_path / "log")
-    ended = child.wait()
-    assert ended.code == 0
-    assert ended.memory is not None
+    status = child.wait()
+    assert status.code == 0
+    assert status.peak_memory is not None
     assert (tmp_path / "log").read_text() == "started\n"
     child.terminate()  # too late, and no harm
     limit = time.monotonic() + 30
@@ -237,12 +237,12 @@ def test_who_does_not_listen_is_killed(tmp_path: Path, monkeypatch: pytest.Monke
     deaf = Step("deaf", (), ("bash", "-c", "trap '' TERM; echo x; while true; do sleep 0.1; done"))
     after = Step("after", ("deaf",), ("true",))
     log = tmp_path / "deaf"
-    stops = lambda: int(log.is_file() and log.stat().st_size > 0)  # noqa: E731 - two words
     made = schedule.Schedule(
-        [deaf, after], lambda step: Process(step, tmp_path / step.name), lambda _: None, stops=stops
-    )
+        [deaf, after], lambda step: Process(step, tmp_path / step.name), lambda _: None,
+        stop_requests=lambda: int(log.is_file() and log.stat().st_size > 0),
+    )  # fmt: skip
     made.run()
-    assert [one.ended.code for one in made.results] == [128 + signal.SIGKILL]
+    assert [one.status.code for one in made.results] == [128 + signal.SIGKILL]
 
 
 def test_an_error_of_the_runner_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -257,4 +257,4 @@ def test_an_error_of_the_runner_leaves_nothing_behind(tmp_path: Path) -> None:
     steps = [Step("a", (), ("sleep", "100")), Step("b", (), ("true",))]
     with pytest.raises(OSError, match="no"):
         schedule.Schedule(steps, launch, lambda _: None).run()
-    assert children[0]._gone
+    assert children[0]._ended

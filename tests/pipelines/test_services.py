@@ -58,7 +58,7 @@ def test_who_uses_a_service_starts_when_it_answers(job: Job) -> None:
     served(job, SERVER, "1.5")
     assert job.run() == 0
     assert (job.folders.output / "result").exists()
-    said = [line.split(" after")[0] for line in job.said]
+    said = [line.split(" after")[0] for line in job.shown]
     assert said.index("first: starts") < said.index("service server: answers") < said.index("asks: starts")
     assert not left(job.folders.job)
 
@@ -66,15 +66,15 @@ def test_who_uses_a_service_starts_when_it_answers(job: Job) -> None:
 def test_a_service_that_ends(job: Job) -> None:
     served(job, "import sys; print('no memory'); sys.exit(3)")
     assert job.run() == 16
-    assert job.said[-2:] == ["service server ended with exit code 3 before it answered", "  no memory"]
+    assert job.shown[-2:] == ["service server ended with exit code 3 before it answered", "  no memory"]
     assert job.table()["asks"] == "not run"
 
 
 def test_a_service_that_does_not_answer(job: Job) -> None:
     served(job, SERVER, "100")
-    job.ways = replace(job.ways, wait_limit=1.0)
+    job.options = replace(job.options, service_wait=1.0)
     assert job.run() == 16
-    assert "has not answered for" in job.said[-1]
+    assert "has not answered for" in job.shown[-1]
     assert not left(job.folders.job)
 
 
@@ -84,7 +84,7 @@ def test_a_service_is_not_started_for_what_is_done(job: Job) -> None:
     job.plan = replace(job.plan, results=())
     assert job.run() == 5
     assert job.run() == 5
-    assert not [line for line in job.said if line.startswith("service")]
+    assert not [line for line in job.shown if line.startswith("service")]
 
 
 @pytest.mark.skipif(not is_installed(), reason="no Triton server here: make triton")
@@ -121,7 +121,7 @@ def test_a_service_that_ends_while_it_is_used(job: Job) -> None:
     served(job, once, "0")
     job.step("last", "sleep 2", "first")
     assert job.run() == 1
-    assert "service server: ended with exit code 4" in job.said
+    assert "service server: ended with exit code 4" in job.shown
 
 
 def test_a_second_signal_does_not_wait_for_a_service(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +134,6 @@ def test_a_second_signal_does_not_wait_for_a_service(job: Job, monkeypatch: pyte
 def test_a_service_that_never_stops_answering(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services, "GRACE_SECONDS", 0.5)
     served(job, SLOW)
-    job.ways = replace(job.ways, wait_limit=3.0)
+    job.options = replace(job.options, service_wait=3.0)
     assert job.run() == 16
     assert not left(job.folders.job)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nuclei_segmentation.pipelines.job_folder import Folders
 from nuclei_segmentation.pipelines.runner import execute
 from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import InputError
@@ -19,14 +20,14 @@ from tests.helpers.pipelines import run
 @pytest.mark.parametrize("option", ["--config", "--models"])
 def test_a_folder_that_is_not_there(option: str, tmp_path: Path) -> None:
     done = run("nuclei-segmentation-fused", tmp_path, tmp_path.parent / "out", option, str(tmp_path / "nowhere"))
-    assert (done.returncode, f"{option} {tmp_path}/nowhere is no folder" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, f"{option} {tmp_path}/nowhere is not a folder" in done.stderr) == (2, True), done.stderr
     assert not (tmp_path.parent / "out").exists()
 
 
 def test_an_input_whose_name_is_too_long(job: Job) -> None:
     job.step("a", "true")
-    job.folders = execute.Folders(job.folders.payload / ("x" * 300), job.folders.output)
-    with pytest.raises(InputError, match="is no folder"):
+    job.folders = Folders(job.folders.payload / ("x" * 300), job.folders.output)
+    with pytest.raises(InputError, match="is not a folder"):
         job.run()
 
 
@@ -44,7 +45,7 @@ def test_a_closed_terminal_ends_a_run_but_not_one_under_nohup(job: Job) -> None:
 def test_the_folder_of_the_configuration_holds_the_output(job: Job, tmp_path: Path) -> None:
     job.step("a", "true")
     job.step("b", "exit 3", "a")
-    for said in ("a: starts", "a: is done already"):
+    for said in ("a: starts", "a: already done"):
         shown = io.StringIO()
         assert execute.execute(job.plan, job.folders, tmp_path / "in" / "..", View([], shown)) == 3
         assert said in shown.getvalue().splitlines()

@@ -44,7 +44,7 @@ def test_in_a_log_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.Monkey
     log.write_text("1%\n2%\n")
     made.tick()
     made.tick()
-    made.say("load: done")
+    made.show("load: done")
     made.ended("load", "done")
     log.write_text("3%\n")
     made.tick()
@@ -61,12 +61,12 @@ def test_on_a_terminal_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with os.fdopen(theirs, "w") as stream:
         made = View(["load", "filter"], stream)
         made.started("load", log)
-        made.say("load: starts")
+        made.show("load: starts")
         made.tick()
         made.ended("load", "exit code 0")
         made.tick()
         made.close()
-        made.say("done")
+        made.show("done")
     rows = screen(ours)
     assert rows == ["load: starts", "done"], "the table is gone in the end"
 
@@ -80,7 +80,7 @@ def test_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         made = View(["load", "filter", "stitch"], stream)
         made.ended("load", "exit code 0")
         made.started("filter", log)
-        made.say("filter: starts")
+        made.show("filter: starts")
     rows = screen(ours)
     assert rows[0] == "filter: starts"
     assert rows[1].split() == ["load", "exit", "code", "0"]
@@ -115,9 +115,9 @@ def test_a_terminal_that_is_gone() -> None:
     ours, theirs = pty.openpty()
     stream = os.fdopen(theirs, "w")
     made = View(["load"], stream)
-    made.say("load: starts")
+    made.show("load: starts")
     os.close(ours)
-    made.say("load: exit code 0")
+    made.show("load: exit code 0")
     made.close()
     with suppress(OSError):  # what it has not got rid of
         stream.close()
@@ -129,5 +129,5 @@ def test_the_size_is_that_of_the_terminal_with_the_table(monkeypatch: pytest.Mon
     termios.tcsetwinsize(ours, (10, 20))
     with os.fdopen(theirs, "w") as stream:
         made = View(["a-long-name-of-an-operator"], stream)
-        made.say("starts")
+        made.show("starts")
     assert len(screen(ours)[1]) == 19

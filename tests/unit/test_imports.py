@@ -55,6 +55,20 @@ def test_pipelines_import_shared_only() -> None:
         assert not ours(imported(path), "operators", "training", "tests", "benchmarks"), path
 
 
+@pytest.mark.parametrize(
+    ("package", "others"), [("argo", ["runner"]), ("runner", ["argo"]), ("language", ["argo", "runner"])]
+)
+def test_packages_of_pipelines_do_not_import_one_another(package: str, others: list[str]) -> None:
+    for path in (ROOT / "pipelines" / package).glob("**/*.py"):
+        assert not ours(imported(path), *(f"pipelines.{other}" for other in others)), path
+
+
+def test_modules_for_both_import_neither_runner_nor_argo() -> None:
+    for path in (ROOT / "pipelines").glob("*.py"):
+        if path.name != "__main__.py":
+            assert not ours(imported(path), "pipelines.argo", "pipelines.runner"), path
+
+
 def test_nobody_edits_the_import_path() -> None:
     for folder in ("operators", "shared", "pipelines"):
         for path in (ROOT / folder).glob("**/*.py"):
