@@ -32,8 +32,8 @@ from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
 from nuclei_segmentation.shared.slides import fingerprint, open_slide, stat_of
-from nuclei_segmentation.shared.slides.describe import describe
-from nuclei_segmentation.shared.slides.inputs import slide_of
+from nuclei_segmentation.shared.slides.describe import log_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide
 
 log = logging.getLogger("nuclei")
 
@@ -62,10 +62,10 @@ def segment(settings: Settings) -> None:
             "config.yaml), or run load, filter and stitch, of which filter can be divided"
         )
     start = time.perf_counter()
-    path = slide_of(settings)
+    path = find_input_slide(settings)
     before = stat_of(path)
     with open_slide(path) as slide:
-        describe(slide.info)
+        log_slide(slide.info)
         work = WorkFolder(settings.output_path)
         done = False
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.summary import finished, lines_of_time
-from nuclei_segmentation.shared.slides.describe import scale
+from nuclei_segmentation.shared.slides.describe import describe_scale
 from nuclei_segmentation.shared.slides.inputs import IMAGE
 from nuclei_segmentation.shared.slides.slide import SlideInfo
 
@@ -46,7 +46,7 @@ def summarise(outcome: Outcome, timer: StageTimer) -> list[str]:
     damaged = f"{outcome.damaged} places could not be read; they are hatched in the image" if outcome.damaged else ""
     return [
         *finished({
-            "slide": f"{info.path.name}  ({info.format}, {size}, {scale(info.mpp, info.objective)})",
+            "slide": f"{info.path.name}  ({info.format}, {size}, {describe_scale(info.mpp, info.objective)})",
             "tiles": f"{outcome.tiles}: {outcome.foreground} with tissue{resumed}, {rest} background, not inferred",
             "nuclei": _nuclei(outcome),
             "damaged": damaged,

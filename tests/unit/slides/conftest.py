@@ -20,33 +20,33 @@ Make = Callable[..., Path]
 
 
 def tissue_like(width: int, height: int, seed: int = 0) -> Pixels:
-    """Return an image with the colours and the unrest of tissue."""
+    """Return an image with the colours and the texture of tissue."""
     noise = np.random.default_rng(seed).normal(0, 1, (height, width, 3)).astype(np.float32)
     soft = cv2.GaussianBlur(noise, (0, 0), 2.5)
     return np.clip(np.array([200, 140, 180]) + 160 * soft.reshape(height, width, 3), 0, 255).astype(np.uint8)
 
 
 def read_all(slide: Slide, tile: int = 256) -> Pixels:
-    """Return level 0, read tile by tile; nothing of it may be damaged."""
+    """Return level 0, read tile by tile; no tile may be damaged."""
     grid = TileGrid(slide.info.width, slide.info.height, tile)
     pixels = np.zeros((slide.info.height, slide.info.width, 3), np.uint8)
     for row, column in grid:
         region = grid.region(row, column).intersect(grid.bounds)
-        read = slide.read(region)
-        assert not read.damaged, region
-        pixels[region.y : region.bottom, region.x : region.right] = read.pixels
+        region_pixels = slide.read(region)
+        assert not region_pixels.damaged, region
+        pixels[region.y : region.bottom, region.x : region.right] = region_pixels.pixels
     return pixels
 
 
 def damaged_tiles(slide: Slide, tile: int) -> set[tuple[int, int]]:
-    """Return (row, column) of the grid's tiles that cannot be read."""
+    """Return the positions (row, column) of the tiles that cannot be read."""
     grid = TileGrid(slide.info.width, slide.info.height, tile)
-    return {at for at in grid if slide.read(grid.region(*at).intersect(grid.bounds)).damaged}
+    return {position for position in grid if slide.read(grid.region(*position).intersect(grid.bounds)).damaged}
 
 
 @pytest.fixture
 def make_tiff(tmp_path: Path) -> Make:
-    """Return a function that writes a TIFF file with tifffile: JPEG tables in each tile, no shared ones."""
+    """Return a function that writes a TIFF file with tifffile: each tile has its own JPEG tables."""
 
     def make(image: Pixels, name: str = "slide.tif", levels: int = 1, **options: Any) -> Path:
         path = tmp_path / name
@@ -86,7 +86,7 @@ def make_vips(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Slide]]:
-    """Return a function that opens a slide, which is closed after the test."""
+    """Return a function that opens a slide. It is closed after the test."""
     slides: list[Slide] = []
 
     def open_it(path: Path, reader: str | None = None) -> Slide:
@@ -100,7 +100,7 @@ def opened() -> Iterator[Callable[..., Slide]]:
 
 @pytest.fixture
 def same_pixels(opened: Callable[..., Slide]) -> Callable[..., Slide]:
-    """Return a function that shows that a file's fast reader and OpenSlide agree in every byte."""
+    """Return a function that checks that the fast reader and OpenSlide agree in every byte of a file."""
 
     def check(path: Path, regions: tuple[Region, ...] = ()) -> Slide:
         fast, slow = opened(path), opened(path, "openslide")
