@@ -1,4 +1,4 @@
-"""What the stages hand to one another."""
+"""The batches that pass from stage to stage."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class TileBatch:
-    """Tiles on their way from load to filter.
+    """A batch of tiles, from load to filter.
 
     Attributes
     ----------
     tile_ids : numpy.ndarray
-        (b,) int64; each tile's number among the foreground tiles.
+        (b,) int64; the tile ids.
     pixels : numpy.ndarray
-        (b, T, T, 3) uint8 RGB; reflected beyond the slide's border.
+        (b, T, T, 3) uint8 RGB. Beyond the border of the slide they are a reflection.
     damaged : numpy.ndarray
-        (b,) bool; tiles that could not be read. Their pixels are hatched where unreadable; they are not inferred.
+        (b,) bool; True for a tile of which some pixels could not be read. Those pixels are hatched, and the tile is not
+        inferred.
     """
 
     tile_ids: npt.NDArray[np.int64]
@@ -34,14 +35,14 @@ class TileBatch:
 
 @dataclass(frozen=True, slots=True)
 class MapBatch:
-    """Tiles and their maps on their way from filter to stitch.
+    """A batch of tiles with their maps, from filter to stitch.
 
     Attributes
     ----------
     tile_ids : numpy.ndarray
-        (b,) int64; each tile's number among the foreground tiles.
+        (b,) int64; the tile ids.
     maps : numpy.ndarray
-        (b, T, T, C) uint8; channel 0 is the nucleus probability times 255.
+        (b, T, T, C) uint8. Channel 0 is the probability of nucleus times 255.
     tiles : TileBatch
         The tiles that the maps belong to.
     """

@@ -1,4 +1,4 @@
-"""The command load: slide → tile store."""
+"""The command load: reads a slide and writes a tile store."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import load_key
 from nuclei_segmentation.shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
-from nuclei_segmentation.shared.slides.describe import describe, scale
-from nuclei_segmentation.shared.slides.inputs import slide_of
+from nuclei_segmentation.shared.slides.describe import describe_scale, log_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide
 from nuclei_segmentation.shared.store import ArrayMetadata, Manifest, SlideMetadata, StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 2 << 20
-"""Tiles read and stored at a time: enough to share what each call costs, few enough to stay in the caches."""
+"""Bytes of tiles in a batch: many enough to spread the cost of a call, few enough to stay in the processor's caches."""
 
 
 def run(settings: Settings) -> None:
-    """Read the tiles with tissue into a store.
+    """Read the foreground tiles of a slide into a tile store.
 
     Raises
     ------
     NucleiError
-        One of its kinds; see `shared.errors`.
+        Any of its subclasses; see `shared.errors`.
     """
     start = time.perf_counter()
-    path = slide_of(settings)
+    path = find_input_slide(settings)
     before = stat_of(path)
     with open_slide(path) as slide, StoreFolder(settings.output_path) as folder, MemoryPeak() as memory:
         info = slide.info
-        describe(info)
-        slide_metadata = _facts(info, fingerprint(path))
+        log_slide(info)
+        slide_metadata = _slide_metadata(info, fingerprint(path))
         key = load_key(slide_metadata.fingerprint, settings)
-        log.debug("key of the tiles %s", key)
-        files = _beside(path)
+        log.debug("key of the tile store: %s", key)
+        files = _files_to_copy(path)
         if not folder.claim("tiles", key, settings.run_id, overwrite=settings.overwrite, files=files):
-            log.info("already done: %s holds the tiles of this very slide and settings", folder.path)
+            log.info("already done: %s holds the tiles of this slide with the same settings", folder.path)
             return
         grid = TileGrid(info.width, info.height, settings.tile_size, settings.overlap)
         with Progress(lambda: 0.0, lambda: "looking for tissue"):
@@ -73,12 +73,12 @@ def run(settings: Settings) -> None:
             mask=settings.mask.method,
             arrays={"tiles": ArrayMetadata("", shape, "uint8")},
         )
-        # an array has at least one item: where there is no tissue, a tile that nobody looks at
-        small: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
+        # An array has at least one item. Without tissue that is a tile which no stage reads.
+        small_arrays: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
         if tissue is not None:
-            small["tissue"] = tissue
+            small_arrays["tissue"] = tissue
         log.info(
-            "%d tiles of %d, %d with tissue: %s in %s",
+            "%d tiles of %d pixels, %d with tissue: %s in %s",
             len(grid),
             grid.tile,
             n,
@@ -90,7 +90,7 @@ def run(settings: Settings) -> None:
                 folder.path,
                 folder.work,
                 manifest,
-                small,
+                small_arrays,
                 files,
                 shared=settings.store.shm,
                 fastio=settings.fastio,
@@ -106,13 +106,13 @@ def run(settings: Settings) -> None:
     print_summary([
         *named_lines({
             "slide": f"{path.name}  ({info.format}, {info.width} x {info.height} pixels, "
-                     f"{scale(info.mpp, info.objective)})",
+                     f"{describe_scale(info.mpp, info.objective)})",
             "tiles": f"{len(grid)}: {n} with tissue" + (f", {resumed} kept from an earlier run" if resumed else ""),
-            "damaged": f"{damaged} tiles could not be read; they are hatched" if damaged else "",
+            "damaged": _damage(damaged),
         }),
         *time_lines(time.perf_counter() - start, settings.num_workers, memory.peak, pool.timer.stages),
         *named_lines({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
-                   "next": "filter, with that folder as its input (numpy.load opens the arrays)"}),
+                   "next": "run filter with this folder as its input (numpy.load opens the arrays)"}),
     ])  # fmt: skip
 
 
@@ -124,30 +124,36 @@ def _fill(
     settings: Settings,
     pool: WorkerPool,
 ) -> int:
-    """Read the tiles that the store lacks; return how many of all could not be read."""
+    """Read the tiles that the store lacks; return how many of all its tiles are damaged."""
     done = len(store.entries)
-    wanted = np.array([item for item in range(len(foreground)) if item not in store.entries], np.int64)
+    missing = np.array([tile_id for tile_id in range(len(foreground)) if tile_id not in store.entries], np.int64)
     damaged = DamagedTiles(grid, settings.damaged.limit)
 
     def keep(batch: TileBatch) -> None:
-        store.put(batch.tile_ids.tolist(), batch.pixels, [DAMAGED if bad else 0 for bad in batch.damaged])
+        store.put(batch.tile_ids.tolist(), batch.pixels, [DAMAGED if damaged else 0 for damaged in batch.damaged])
 
     def details() -> str:
         return f"{done} of {len(foreground)} tiles with tissue done"
 
     with Progress(lambda: done / max(1, len(foreground)), details):
-        batch = max(1, BATCH_BYTES // (grid.tile**2 * 3))
-        for tiles in load(slide, grid, foreground, pool, batch, wanted=wanted, keep=keep):
-            done += len(tiles)
-            damaged.add(foreground[tiles.tile_ids[tiles.damaged]].tolist())
+        batch_size = max(1, BATCH_BYTES // (grid.tile**2 * 3))
+        for batch in load(slide, grid, foreground, pool, batch_size, tile_ids=missing, keep=keep):
+            done += len(batch)
+            damaged.add(foreground[batch.tile_ids[batch.damaged]].tolist())
     return len(damaged)
 
 
-def _facts(info: SlideInfo, identity: str) -> SlideMetadata:
+def _damage(tiles: int) -> str:
+    if tiles == 1:
+        return "1 tile could not be read; it is hatched"
+    return f"{tiles} tiles could not be read; they are hatched" if tiles else ""
+
+
+def _slide_metadata(info: SlideInfo, identity: str) -> SlideMetadata:
     return SlideMetadata(info.path.name, identity, info.width, info.height, info.mpp, info.objective)
 
 
-def _beside(slide: Path) -> dict[str, bytes]:
-    """Return the files that go into the store as they are."""
+def _files_to_copy(slide: Path) -> dict[str, bytes]:
+    """Return name and content of the files that are copied into the store."""
     found = find_render_config(slide)
     return {} if found is None else {RENDER: take_over(found)}

@@ -1,4 +1,4 @@
-"""Which tiles of a slide are looked at: tissue mask and grid put together."""
+"""The foreground of a slide: from the thumbnail through the tissue mask to the tiles."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ log = logging.getLogger(__name__)
 def find_foreground(
     slide: Slide, grid: TileGrid, settings: Settings
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
-    """Return the tiles with tissue, and the tissue mask.
+    """Return the foreground tiles and the tissue mask.
 
     Parameters
     ----------
-    slide, grid : Slide, TileGrid
-        The slide and its tiles.
+    slide : Slide
+        The slide.
+    grid : TileGrid
+        Its tiles.
     settings : Settings
-        How to find the tissue, and on how many pixels.
+        Says whether to look for tissue, and the largest size of the thumbnail.
 
     Returns
     -------
     numpy.ndarray
-        (n, 2) int32, row and column of each tile, row by row.
+        (n, 2) int32; row and column of each foreground tile, row by row.
     numpy.ndarray or None
-        (h, w) bool, the tissue on the slide's thumbnail; None where every tile is taken.
+        (h, w) bool; the tissue mask. None if all tiles are foreground without one.
     """
     if settings.mask.method == "none":
         return foreground_tiles(grid, None), None
@@ -41,10 +43,14 @@ def find_foreground(
     log.debug("tissue mask from a thumbnail of %d x %d pixels", thumbnail.shape[1], thumbnail.shape[0])
     if looks_like_fluorescence(thumbnail):
         log.warning(
-            "the slide is dark where a stained one is light; for fluorescence put `mask: none` into config.yaml"
+            "the background is dark, as in fluorescence: all tiles are inferred; set `mask: none` in config.yaml "
+            "to skip the search for tissue"
         )
     tissue = tissue_mask(thumbnail)
     foreground = foreground_tiles(grid, tissue)
     if len(foreground) == 0:
-        log.warning("no tissue found: the result is the slide without overlay; `mask: none` infers every tile")
+        log.warning(
+            "no tissue found: no tile is inferred, and the image has no overlay; to infer all tiles, set `mask: none` "
+            "in config.yaml"
+        )
     return foreground, tissue

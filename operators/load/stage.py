@@ -1,4 +1,4 @@
-"""The stage load: foreground tiles of a slide, in order, as batches of pixels."""
+"""The stage load: reads the foreground tiles of a slide, in order, in batches."""
 
 from __future__ import annotations
 
@@ -21,72 +21,76 @@ def load(
     grid: TileGrid,
     foreground: npt.NDArray[np.int32],
     pool: WorkerPool,
-    batch: int,
+    batch_size: int,
     *,
-    wanted: npt.NDArray[np.int64] | None = None,
+    tile_ids: npt.NDArray[np.int64] | None = None,
     keep: Callable[[TileBatch], None] | None = None,
 ) -> Iterator[TileBatch]:
-    """Read the foreground tiles.
+    """Read foreground tiles.
 
     Parameters
     ----------
     slide : Slide
-        Where to read.
+        The slide.
     grid : TileGrid
-        The tiles' places.
+        Its tiles.
     foreground : numpy.ndarray
-        (n, 2) int32; row and column of each tile, row by row.
+        (n, 2) int32; row and column of each foreground tile, row by row.
     pool : WorkerPool
-        Who reads.
-    batch : int
-        Tiles in one batch; the last may hold fewer.
-    wanted : numpy.ndarray or None, optional
-        Places in `foreground` of the tiles to read, ascending; None: all.
+        The threads that read.
+    batch_size : int
+        Tiles per batch. The last batch may be smaller.
+    tile_ids : numpy.ndarray or None, optional
+        (m,) int64; the foreground tiles to read, in ascending order. None reads all.
     keep : callable or None, optional
-        Called with each batch by the worker that read it.
+        Called with each batch, in the thread that read it.
 
     Yields
     ------
     TileBatch
-        The tiles in the order of `foreground`.
+        The tiles, in the order of `tile_ids`.
     """
-    order = np.arange(len(foreground), dtype=np.int64) if wanted is None else wanted
+    wanted = np.arange(len(foreground), dtype=np.int64) if tile_ids is None else tile_ids
 
     def read(start: int) -> TileBatch:
-        tile_ids = order[start : start + batch]
-        pixels = np.empty((len(tile_ids), grid.tile, grid.tile, 3), np.uint8)
-        damaged = np.zeros(len(tile_ids), np.bool_)
-        for place, (row, column) in enumerate(foreground[tile_ids].tolist()):
-            damaged[place] = read_tile(slide, grid, row, column, pixels[place])
-        tiles = TileBatch(tile_ids, pixels, damaged)
+        ids = wanted[start : start + batch_size]
+        pixels = np.empty((len(ids), grid.tile, grid.tile, 3), np.uint8)
+        damaged = np.zeros(len(ids), np.bool_)
+        for i, (row, column) in enumerate(foreground[ids].tolist()):
+            damaged[i] = read_tile(slide, grid, row, column, pixels[i])
+        batch = TileBatch(ids, pixels, damaged)
         if keep is not None:
-            keep(tiles)
-        return tiles
+            keep(batch)
+        return batch
 
-    # two batches per worker: one in work, one ready, so that the next stage never waits for a disk
-    return pool.map(STAGE, read, range(0, len(order), batch), ahead=2 * pool.workers)
+    # Two batches per worker, one in progress and one ready, so that the next stage does not wait for the disk.
+    return pool.map(STAGE, read, range(0, len(wanted), batch_size), ahead=2 * pool.workers)
 
 
 def read_tile(slide: Slide, grid: TileGrid, row: int, column: int, out: Pixels) -> bool:
-    """Read one tile, reflected beyond the slide's border.
+    """Read one tile. Beyond the border of the slide it is a reflection.
 
     Parameters
     ----------
-    slide, grid, row, column : Slide, TileGrid, int, int
-        What to read.
+    slide : Slide
+        The slide.
+    grid : TileGrid
+        Its tiles.
+    row, column : int
+        Position of the tile in the grid.
     out : numpy.ndarray
-        (T, T, 3) uint8; takes the pixels.
+        (T, T, 3) uint8; receives the pixels.
 
     Returns
     -------
     bool
-        Whether any of it could not be read.
+        Whether the tile is damaged: some of its pixels could not be read.
     """
     region = grid.region(row, column)
     inside = region.intersect(grid.bounds)
     if inside == region:
         return slide.read_into(region, out)
-    read = slide.read(inside)
+    region_pixels = slide.read(inside)
     below, right = region.height - inside.height, region.width - inside.width
-    out[...] = cv2.copyMakeBorder(read.pixels, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-    return read.damaged
+    out[...] = cv2.copyMakeBorder(region_pixels.pixels, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+    return region_pixels.damaged

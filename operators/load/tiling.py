@@ -1,4 +1,4 @@
-"""Which tiles of the grid hold foreground."""
+"""Which tiles of the grid are foreground."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from nuclei_segmentation.shared.geometry import TileGrid
 
 
 def foreground_tiles(grid: TileGrid, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int32]:
-    """Return the tiles whose core shares area with a masked pixel.
+    """Return the tiles whose core contains tissue.
 
-    The mask covers the whole slide, at any scale and with any ratio of its sides: mask column i is the level-0 columns
-    from ``i * width / w`` to ``(i + 1) * width / w``. A core counts as touched by every mask pixel that it shares any
-    area with, so rounding only ever adds tiles. The borders are compared as integers; no float can lose a tile.
+    The mask covers the whole slide, at any scale and any aspect ratio: column i of the mask covers the level-0 columns
+    from ``i * width / w`` to ``(i + 1) * width / w``. A tile is foreground if its core shares any area with a mask
+    pixel that is True, so rounding can only add tiles. Positions are compared as integers, so no tile is lost to
+    rounding errors of floats.
 
     A summed-area table (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984) tells whether a rectangle of
-    the mask holds anything; the cost is that of the mask plus that of the answer, whatever the tile's size.
+    the mask contains tissue. The cost is proportional to the size of the mask plus the number of tiles returned, and
+    does not depend on the size of a tile.
 
     Parameters
     ----------
     grid : TileGrid
-        The slide's tiles.
+        The tiles of the slide.
     mask : numpy.ndarray or None
-        (h, w) bool, True where there is tissue; None takes every tile.
+        (h, w) bool; True on tissue. None returns all tiles.
 
     Returns
     -------
     numpy.ndarray
-        (n, 2) int32, row and column of each tile, row by row and from left to right.
+        (n, 2) int32; row and column of each tile, row by row and from left to right.
+
+    Raises
+    ------
+    ValueError
+        The mask does not have two axes, or is empty.
     """
     if mask is None:
         every = np.empty((grid.rows, grid.columns, 2), np.int32)
@@ -36,45 +43,45 @@ def foreground_tiles(grid: TileGrid, mask: npt.NDArray[np.bool_] | None) -> npt.
         every[..., 1] = np.arange(grid.columns)
         return every.reshape(-1, 2)
     if mask.ndim != 2 or mask.size == 0:
-        raise ValueError(f"A tissue mask has two axes and at least one pixel, not the shape {mask.shape}.")
+        raise ValueError(f"a tissue mask must have two axes and at least one pixel, not the shape {mask.shape}")
     height, width = mask.shape
-    rows, row_kind = _footprints(grid.rows, grid.height, grid, height)
-    columns, column_kind = _footprints(grid.columns, grid.width, grid, width)
+    row_ranges, row_range = _mask_ranges(grid.rows, grid.height, grid, height)
+    column_ranges, column_range = _mask_ranges(grid.columns, grid.width, grid, width)
     sums = np.zeros((height + 1, width + 1), np.int32)
     sums[1:, 1:] = mask.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
-    across = sums[rows[:, 1]] - sums[rows[:, 0]]
-    touched = across[:, columns[:, 1]] > across[:, columns[:, 0]]
-    in_row = [np.flatnonzero(line).astype(np.int32) for line in touched[:, column_kind]]
-    counts = np.array([len(line) for line in in_row])[row_kind]
-    found = np.empty((int(counts.sum()), 2), np.int32)
-    found[:, 0] = np.repeat(np.arange(grid.rows, dtype=np.int32), counts)
-    np.concatenate([in_row[kind] for kind in row_kind], out=found[:, 1])
-    return found
+    across = sums[row_ranges[:, 1]] - sums[row_ranges[:, 0]]
+    has_tissue = across[:, column_ranges[:, 1]] > across[:, column_ranges[:, 0]]
+    columns = [np.flatnonzero(line).astype(np.int32) for line in has_tissue[:, column_range]]
+    counts = np.array([len(line) for line in columns])[row_range]
+    foreground = np.empty((int(counts.sum()), 2), np.int32)
+    foreground[:, 0] = np.repeat(np.arange(grid.rows, dtype=np.int32), counts)
+    np.concatenate([columns[i] for i in row_range], out=foreground[:, 1])
+    return foreground
 
 
-def _footprints(
+def _mask_ranges(
     count: int, extent: int, grid: TileGrid, pixels: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
-    """Return the ranges of mask pixels that cores touch along one axis.
+    """Return the ranges of mask pixels under the cores along one axis.
 
     Parameters
     ----------
     count : int
-        Tiles along the axis.
+        Number of tiles along the axis.
     extent : int
-        The slide's length along the axis.
+        Length of the slide along the axis, in level-0 pixels.
     grid : TileGrid
         The tiles.
     pixels : int
-        The mask's length along the axis.
+        Length of the mask along the axis, in mask pixels.
 
     Returns
     -------
     numpy.ndarray
-        (k, 2) int64, the first pixel of each range and the first behind it. Tiles smaller than a mask pixel share
-        ranges, so k is at most about twice `pixels`.
+        (k, 2) int64; start and stop of each distinct range. Tiles smaller than a mask pixel share ranges, so k is at
+        most about twice `pixels`.
     numpy.ndarray
-        (count,) the range of each tile.
+        (count,) intp; for each tile, which of the k ranges is under its core.
     """
     halo = grid.overlap // 2
     start = np.arange(count, dtype=np.int64) * grid.stride + halo

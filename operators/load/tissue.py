@@ -1,4 +1,4 @@
-"""Where on the slide there is tissue."""
+"""The tissue mask: where the thumbnail of a slide shows tissue."""
 
 from __future__ import annotations
 
@@ -9,103 +9,114 @@ from skimage import filters
 from skimage.morphology import remove_small_holes
 
 from nuclei_segmentation.operators.load import background
-from nuclei_segmentation.operators.load.pen_marks import ink_mask
+from nuclei_segmentation.operators.load.pen_marks import pen_mark_mask
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-# Natural-log optical densities (0.04 is 10 of 250 levels) at which a pixel is tissue by itself. Half of them is
-# enough for a pixel that hangs together with such a one.
-_COLOUR = 0.025  # towards magenta, or between yellow and blue: no glass is that much more colourful than its mode
-_DARKNESS = 0.12  # mean of the channels: shadows of bubbles and coverslips stay below
-_GREYSCALE_DARKNESS = 0.05  # where there is no colour to go by
+# Natural-log optical densities (0.04 is 10 of 250 levels) from which a pixel is tissue in its own right. A pixel
+# connected to such a pixel needs only _WEAK times as much.
+_COLOUR = 0.025  # towards magenta, or between yellow and blue; background never deviates that much from its mode
+_DARKNESS = 0.12  # mean of the channels; shadows of bubbles and coverslips stay below it
+_GREYSCALE_DARKNESS = 0.05  # for a thumbnail without colour
 _WEAK = 0.5
-_NOISE = 5.0  # the thresholds never fall below that many medians of the glass's own deviation
+_NOISE = 5.0  # the thresholds are at least this many medians of the deviation of the background
 
-# Lengths are shares of the square root of the thumbnail's pixels, areas shares of its pixels: a thumbnail's scale in
-# micrometres is often unknown, its number of pixels never.
+# Lengths are shares of the square root of the number of pixels, areas are shares of the number of pixels: the scale of
+# a thumbnail in micrometres is often unknown.
 _THICK = 0.003
 _THICK_GREY = 0.006
 _CLOSED_GAP = 0.008
 _MARGIN = 0.003
-_INK_HALO = 0.02  # JPEG smears the colour of ink this far
+_PEN_SMEAR = 0.02  # JPEG smears the colour of ink this far
 _SMALLEST_STROKE = 3e-3
 _SMALLEST = 1e-5
 _SMALLEST_GREY = 1.5e-3
 _LARGEST_HOLE = 4e-3
-_GREY = 0.25  # spread between the channels over the largest of them: stains have 0.3 and more
-_STAIN_NOT_INK = 0.9  # more "ink" than this among all that is not glass is the slide's stain
+_GREY = 0.25  # spread between the channels divided by the largest of them; 0.3 and more in stains
+_STAIN_NOT_PEN = 0.9  # share of the stained pixels; if more have the colour of ink, it is the stain
 
 
 def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
-    """Tell tissue from glass, ink, dust and fill on a brightfield slide, stained with H&E or by immunohistochemistry.
+    """Separate tissue from background, pen marks and dust on a brightfield slide (H&E or immunohistochemistry).
 
-    The policy: losing nuclei is worse than inferring a tile for nothing. In doubt a pixel is tissue; all is tissue
-    where no glass can be found, and where the background is dark (`looks_like_fluorescence`); and a margin of 0.3% of
-    the thumbnail's mean side is added.
+    The policy: losing nuclei is worse than inferring a tile for nothing. When in doubt, a pixel is tissue. Everything
+    that was scanned is tissue if no background is found, or if the background is dark (`looks_like_fluorescence`). A
+    margin of 0.3% of the mean side of the thumbnail is added.
 
-    Thresholds that split a histogram (Otsu, 1979, and its kin) assume two classes and put pale tissue with the glass
-    where there is dark tissue, and half of the tissue with the glass where there is none. Here glass is described,
-    and whatever is not like it is tissue:
+    Thresholds that split a histogram in two (Otsu, 1979, and its successors) assign pale tissue to the background if
+    there is also dark tissue, and half of the tissue to the background if there is no background. Here the background
+    is modelled instead, and whatever does not fit the model is tissue:
 
-    1. Unscanned fill is pure white or black with upright borders; it is left out (`background.unscanned`).
-    2. The glass level and the illumination are fitted to the brightest mode of bright, flat, neutral pixels
-       (`background.measure`); from here on colours are optical densities against that glass (Ruifrok and
-       Johnston, 2001).
-    3. Stain: density towards magenta or between yellow and blue, or plain darkness, by hysteresis (Canny, 1986) with
-       thresholds that rise with the noise of the glass.
-    4. Ink is told by its proportions of red, green and blue density (`ink.ink_mask`), unless it is nearly all there
-       is: then it is a stain of that colour. Small patches of ink at tissue stay: that is how surgeons mark margins.
-       What is thin and next to ink is the smear that JPEG makes of its border.
-    5. Small or thin *grey* pieces are dust, hairs and coverslip edges. Coloured ones stay, down to 10 pixels in a
-       million.
+    1. Areas that the scanner left out are pure white or black with straight borders. They are background
+       (`background.unscanned`).
+    2. The level and the illumination of the background are fitted to the brightest mode of the bright, flat, neutral
+       pixels (`background.measure`). All later steps work on optical densities relative to it (Ruifrok and Johnston,
+       2001).
+    3. A pixel is stained if its density tends towards magenta, yellow or blue, or if it is dark. Hysteresis (Canny,
+       1986) is used, with thresholds that rise with the noise of the background.
+    4. Pen marks are recognised by their ratios of red, green and blue density (`pen_marks.pen_mark_mask`). If nearly
+       everything has such a colour, it is the stain. Small patches of ink on tissue are kept, since surgeons mark
+       margins with them. Thin structures next to a pen mark are dropped: JPEG smears the border of the mark.
+    5. Small or thin *grey* pieces are dust, hairs and coverslip edges, and are dropped. Coloured pieces are kept, down
+       to 10 pixels in a million.
     6. Gaps and small holes are closed: fat cells are as pale as glass, and only the septa between them are stained.
        Then the margin is added.
 
-    Sizes scale with the thumbnail. There is no randomness.
+    All sizes scale with the thumbnail. The result is deterministic.
 
     Parameters
     ----------
     thumbnail : numpy.ndarray
-        (h, w, 3) uint8 RGB, the whole slide at low resolution, of any size.
+        (h, w, 3) uint8 RGB; the whole slide at low resolution, of any size.
 
     Returns
     -------
     numpy.ndarray
-        (h, w) bool, True on tissue.
+        (h, w) bool; True on tissue.
+
+    Raises
+    ------
+    ValueError
+        The thumbnail is empty, or not an RGB image of uint8.
     """
     _check(thumbnail)
-    fill = background.unscanned(thumbnail)
-    if fill.all() or _is_dark(thumbnail, ~fill):
-        return ~fill
-    absorption = background.measure(thumbnail, ~fill)
+    scanned = ~background.unscanned(thumbnail)
+    if not scanned.any() or _is_dark(thumbnail, scanned):
+        return scanned
+    absorption = background.measure(thumbnail, scanned)
     density = absorption.density
     is_colour = _is_colour(thumbnail)
-    found = ~fill
-    if absorption.has_glass:
-        found &= _stained(density, absorption.glass, is_colour)
-    ink = _pen_strokes(found & ink_mask(density, is_colour), found)
-    if np.count_nonzero(ink) <= _STAIN_NOT_INK * np.count_nonzero(found):
-        found &= ~ink
-        found &= _solid(found) | ~_grown(ink, _INK_HALO)
-    if absorption.has_glass:
-        found = _without_debris(found, density, is_colour)
-        found = remove_small_holes(found, max_size=round(_LARGEST_HOLE * found.size))
-        found = _shrunk(_grown(found, _CLOSED_GAP + _MARGIN), _CLOSED_GAP)
+    tissue = scanned.copy()
+    if absorption.has_background:
+        tissue &= _stained(density, absorption.background, is_colour)
+    pen_marks = _without_margin_ink(tissue & pen_mark_mask(density, is_colour), tissue)
+    if np.count_nonzero(pen_marks) <= _STAIN_NOT_PEN * np.count_nonzero(tissue):
+        tissue &= ~pen_marks
+        tissue &= _opened(tissue) | ~_dilated(pen_marks, _PEN_SMEAR)
+    if absorption.has_background:
+        tissue = _without_debris(tissue, density, is_colour)
+        tissue = remove_small_holes(tissue, max_size=round(_LARGEST_HOLE * tissue.size))
+        tissue = _eroded(_dilated(tissue, _CLOSED_GAP + _MARGIN), _CLOSED_GAP)
     else:
-        found = _grown(found, _MARGIN)
-    return found & ~fill
+        tissue = _dilated(tissue, _MARGIN)
+    return tissue & scanned
 
 
 def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8]) -> bool:
-    """Tell whether the background is dark, so that the thumbnail is no brightfield image.
+    """Tell whether the background is dark, so that the thumbnail is not a brightfield image.
 
-    `tissue_mask` keeps all of such a slide, which is right but slow; the caller may say so.
+    `tissue_mask` keeps all that was scanned of such a slide; the caller may want to warn.
 
     Parameters
     ----------
     thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB.
+
+    Returns
+    -------
+    bool
+        Whether the median pixel is dark.
     """
     _check(thumbnail)
     return _is_dark(thumbnail, ~background.unscanned(thumbnail))
@@ -115,14 +126,14 @@ def _is_dark(thumbnail: npt.NDArray[np.uint8], scanned: Mask) -> bool:
     if not scanned.any():
         return False
     red, green, blue = cv2.split(thumbnail)
-    # Half of a brightfield slide is never this dark: even dense haematoxylin passes a quarter of the blue light.
+    # At most half of a brightfield slide is this dark: even dense haematoxylin transmits a quarter of the blue light.
     return bool(np.median(cv2.max(cv2.max(red, green), blue)[scanned]) < 60)
 
 
 def _check(thumbnail: npt.NDArray[np.uint8]) -> None:
     if thumbnail.dtype != np.uint8 or thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.size == 0:
         raise ValueError(
-            f"A thumbnail is an RGB image of uint8 with at least one pixel, not {thumbnail.shape} of {thumbnail.dtype}."
+            f"a thumbnail must be a non-empty RGB image of uint8, not an array {thumbnail.shape} of {thumbnail.dtype}"
         )
 
 
@@ -131,56 +142,56 @@ def _is_colour(thumbnail: npt.NDArray[np.uint8]) -> bool:
     return bool(np.percentile(cv2.max(cv2.absdiff(red, green), cv2.absdiff(green, blue)), 99.9) > 8)
 
 
-def _stained(density: Floats, on_glass: Mask, is_colour: bool) -> Mask:
+def _stained(density: Floats, background_pixels: Mask, is_colour: bool) -> Mask:
     red, green, blue = density
     darkness = (red + green + blue) / 3
     if is_colour:
-        # A hue that absorbs green least is no stain in use here: it counts by its darkness alone.
+        # No stain absorbs green least: such a hue counts by its darkness alone.
         colour = cv2.magnitude(np.maximum(green - (red + blue) / 2, 0), blue - red)
-        noise = float(np.median(colour[on_glass]))
+        noise = float(np.median(colour[background_pixels]))
         colour[darkness <= 0] = 0
         score = np.maximum(colour / max(_COLOUR, _NOISE * noise), darkness / _DARKNESS)
     else:
-        noise = float(np.median(np.abs(darkness[on_glass])))
+        noise = float(np.median(np.abs(darkness[background_pixels])))
         score = darkness / max(_GREYSCALE_DARKNESS, _NOISE * noise)
-    found: Mask = filters.apply_hysteresis_threshold(score, _WEAK, 1.0)  # type: ignore[no-untyped-call]  # untyped in skimage
-    return found
+    stained: Mask = filters.apply_hysteresis_threshold(score, _WEAK, 1.0)  # type: ignore[no-untyped-call]  # untyped in skimage
+    return stained
 
 
-def _pen_strokes(ink: Mask, found: Mask) -> Mask:
-    """Return `ink` without its small pieces at tissue."""
-    if not ink.any():
-        return ink
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8), connectivity=8)
+def _without_margin_ink(pen_marks: Mask, tissue: Mask) -> Mask:
+    """Return the pen marks without small pieces that touch tissue, with which surgeons mark margins."""
+    if not pen_marks.any():
+        return pen_marks
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(pen_marks.astype(np.uint8), connectivity=8)
     at_tissue = np.zeros(len(stats), np.bool_)
-    at_tissue[labels[_grown(_solid(found & ~ink), _MARGIN)]] = True
-    strokes = ~at_tissue | (stats[:, cv2.CC_STAT_AREA] >= _SMALLEST_STROKE * ink.size)
-    kept: Mask = ink & strokes[labels]
+    at_tissue[labels[_dilated(_opened(tissue & ~pen_marks), _MARGIN)]] = True
+    strokes = ~at_tissue | (stats[:, cv2.CC_STAT_AREA] >= _SMALLEST_STROKE * pen_marks.size)
+    kept: Mask = pen_marks & strokes[labels]
     return kept
 
 
-def _without_debris(found: Mask, density: Floats, is_colour: bool) -> Mask:
+def _without_debris(tissue: Mask, density: Floats, is_colour: bool) -> Mask:
     """Drop grey pieces that are thin or small, and specks of any colour."""
-    grey = np.zeros_like(found)
+    grey = np.zeros_like(tissue)
     if is_colour:
         most = density.max(axis=0)
-        grey = found & (most - density.min(axis=0) < _GREY * most)
-        lines = grey & ~_solid(found, _THICK_GREY)
-        found = found & ~lines
-        # On tinted glass JPEG leaves coloured crumbs along a grey line: they go with it.
-        grey |= _grown(lines, _THICK)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
+        grey = tissue & (most - density.min(axis=0) < _GREY * most)
+        lines = grey & ~_opened(tissue, _THICK_GREY)
+        tissue = tissue & ~lines
+        # On tinted glass, JPEG leaves coloured specks along a grey line: they count as grey.
+        grey |= _dilated(lines, _THICK)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(tissue.astype(np.uint8), connectivity=8)
     area = stats[:, cv2.CC_STAT_AREA]
-    is_grey = 2 * np.bincount(labels[grey & found], minlength=count) > area
-    keep = area >= np.where(is_grey, _SMALLEST_GREY, _SMALLEST) * found.size
+    is_grey = 2 * np.bincount(labels[grey & tissue], minlength=count) > area
+    keep = area >= np.where(is_grey, _SMALLEST_GREY, _SMALLEST) * tissue.size
     keep[0] = False
     kept: Mask = keep[labels]
     return kept
 
 
-def _solid(mask: Mask, share: float = _THICK) -> Mask:
-    """Return what is not thin."""
-    return _grown(_shrunk(mask, share), share)
+def _opened(mask: Mask, share: float = _THICK) -> Mask:
+    """Open the mask: drop what is thin."""
+    return _dilated(_eroded(mask, share), share)
 
 
 def _disc(mask: Mask, share: float) -> npt.NDArray[np.uint8]:
@@ -188,13 +199,13 @@ def _disc(mask: Mask, share: float) -> npt.NDArray[np.uint8]:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)).astype(np.uint8)
 
 
-def _grown(mask: Mask, share: float) -> Mask:
-    """Dilate by `share` of the mask's mean side."""
-    grown: Mask = cv2.dilate(mask.astype(np.uint8), _disc(mask, share)).astype(np.bool_)
-    return grown
+def _dilated(mask: Mask, share: float) -> Mask:
+    """Dilate by `share` of the mean side of the mask."""
+    dilated: Mask = cv2.dilate(mask.astype(np.uint8), _disc(mask, share)).astype(np.bool_)
+    return dilated
 
 
-def _shrunk(mask: Mask, share: float) -> Mask:
-    """Erode by `share` of the mask's mean side; beyond the border there is more of the same."""
-    shrunk: Mask = cv2.erode(mask.astype(np.uint8), _disc(mask, share)).astype(np.bool_)
-    return shrunk
+def _eroded(mask: Mask, share: float) -> Mask:
+    """Erode by `share` of the mean side of the mask; the border of the image erodes nothing."""
+    eroded: Mask = cv2.erode(mask.astype(np.uint8), _disc(mask, share)).astype(np.bool_)
+    return eroded

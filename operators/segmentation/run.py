@@ -29,8 +29,8 @@ from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
 from nuclei_segmentation.shared.slides import fingerprint, open_slide, stat_of
-from nuclei_segmentation.shared.slides.describe import describe
-from nuclei_segmentation.shared.slides.inputs import slide_of
+from nuclei_segmentation.shared.slides.describe import log_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ def segment(settings: Settings) -> SegmentationResult | None:
             "config.yaml), or run load, filter and stitch, of which filter can be divided"
         )
     with Recorder() as recorder:
-        path = slide_of(settings)
+        path = find_input_slide(settings)
         before = stat_of(path)
         with open_slide(path) as slide:
-            describe(slide.info)
+            log_slide(slide.info)
             with ResultFolder(settings.output_path) as folder:
                 with open_engine(settings) as engine, writing(folder.path):
                     model = engine.info

@@ -26,8 +26,8 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import MaskSettings, Settings
 from nuclei_segmentation.shared.settings.run_key import stitch_key
 from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, open_slide, stat_of
-from nuclei_segmentation.shared.slides.describe import describe
-from nuclei_segmentation.shared.slides.inputs import slide_of
+from nuclei_segmentation.shared.slides.describe import log_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide
 from nuclei_segmentation.shared.store import (
     Manifest,
     ShardedReader,
@@ -67,11 +67,11 @@ def run(settings: Settings) -> SegmentationResult | None:
         One of its kinds; see `shared.errors`.
     """
     with Recorder() as recorder:
-        path = slide_of(settings)
+        path = find_input_slide(settings)
         before = stat_of(path)
         wait_limit = WaitLimit(settings.wait.limit)
         with open_slide(path) as slide:
-            describe(slide.info)
+            log_slide(slide.info)
             identity = fingerprint(path)
             with ResultFolder(settings.output_path) as folder:
                 at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))

@@ -109,8 +109,8 @@ class Mounts:
         """Yield the mounts for the inputs and outputs of an operator."""
         for folder, item in self._folders.reads(operator):
             yield self._mount(folder, item.path or "", readOnly=True)
-        for folder, item in self._folders.writes(operator):
-            yield self._mount(folder, item.path or "")
+        for folder, output in self._folders.writes(operator):
+            yield self._mount(folder, output.path or "")
 
     def _mount(self, folder: Path, path: str, **options: bool) -> Object:
         if folder == self._folders.payload:

@@ -85,8 +85,8 @@ class ContainerCommands:
         if self.config is not None:
             line += ["-v", self._mount(self.config, "/config", ":ro")]
         makes = []
-        for folder, item in self.folders.writes(operator):
-            line += ["-v", self._mount(folder, item.path, "")]
+        for folder, output in self.folders.writes(operator):
+            line += ["-v", self._mount(folder, output.path, "")]
             makes.append(str(folder))
         line += self._shared_memory() if shares else ()
         line += [operator.container.reference, *operator.container.command]

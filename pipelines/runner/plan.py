@@ -63,7 +63,8 @@ class Plan:
     @property
     def lines(self) -> tuple[str, ...]:
         """The command lines, quoted for bash: services first, then operators."""
-        return tuple(quoted(item.line) for item in (*self.services, *self.steps))
+        lines = [*(service.line for service in self.services), *(step.line for step in self.steps)]
+        return tuple(map(quoted, lines))
 
     @property
     def hash(self) -> str:

@@ -42,7 +42,8 @@ def operator_step(operator: Operator, folders: Folders, address: str = TRITON_AD
     UsageError
         The tool would fail on this operator.
     """
-    if None in {item.path for item in (*operator.inputs, *operator.outputs)}:
+    paths = [*(item.path for item in operator.inputs), *(item.path for item in operator.outputs)]
+    if None in paths:
         raise UsageError(
             f"{operator.name}: NVIDIA's tool does not support shared memory; give all inputs and outputs a `path`"
         )
@@ -51,12 +52,13 @@ def operator_step(operator: Operator, folders: Folders, address: str = TRITON_AD
         if is_triton(service.name):
             variables = {name: f"{address}:{port}" for name, port in _connections(service).items()} | variables
     models = triton_variables(address) if operator.models else {}
+    mounts = [(folder, item.path or "") for folder, item in folders.reads(operator)]
     writes = list(folders.writes(operator))
     line = operator_command(
         operator.container.reference,
         operator.container.command,
         (*models.items(), *variables.items()),
-        [(folder, item.path or "") for folder, item in (*folders.reads(operator), *writes)],
+        [*mounts, *((folder, item.path or "") for folder, item in writes)],
     )
     makes = dict.fromkeys([str(folders.written(operator.name, "")), *(str(folder) for folder, _ in writes)])
     return Step(operator.name, operator.upstream, line, tuple(makes), detached=True)

@@ -1,4 +1,4 @@
-"""Finds, opens and reads whole-slide images, whatever their format."""
+"""Finds, opens and reads whole-slide images of any supported format."""
 
 from nuclei_segmentation.shared.slides.find import find_slide
 from nuclei_segmentation.shared.slides.fingerprint import fingerprint, stat_of

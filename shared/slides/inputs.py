@@ -1,4 +1,4 @@
-"""What a stage is given: its slide, and a place for its result that is not where its input lies."""
+"""The input slide of a run, which must not lie where the result is written."""
 
 from __future__ import annotations
 
@@ -11,31 +11,41 @@ from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides import find_slide
 
 
-def slide_of(settings: Settings) -> Path:
-    """Return the slide in the input folders.
+def find_input_slide(settings: Settings) -> Path:
+    """Return the path of the slide in the input folders.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the input folders, which are tried in order, and the output folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The file to open, from the first input folder that holds exactly one slide.
 
     Raises
     ------
     InputError
-        There is none, or more than one.
+        No input folder holds exactly one slide. The error is that of the first folder.
     OutputError
-        The result would lie where the slide does.
+        The output folder is the input folder, or the result would overwrite the slide.
     """
-    problem: InputError | None = None
+    first_error: InputError | None = None
     for folder in settings.inputs:
         try:
             path = find_slide(folder)
         except InputError as error:
-            problem = problem or error
+            first_error = first_error or error
             continue
         _refuse_input_as_output(folder, path, settings.output_path)
         return path
-    assert problem is not None
-    raise problem
+    assert first_error is not None
+    raise first_error
 
 
 def _refuse_input_as_output(folder: Path, slide: Path, output_path: Path) -> None:
-    output = os.path.realpath(output_path)  # unlike Path.resolve it takes a loop of links for what it is
+    output = os.path.realpath(output_path)  # Path.resolve raises an error for links in a loop
     same = folder.is_dir() and os.path.realpath(folder) == output
     if same or os.path.realpath(slide) == f"{output}/{IMAGE}":
         raise OutputError(f"{output_path} is the input folder; the result needs a folder of its own")

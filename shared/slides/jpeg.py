@@ -1,12 +1,13 @@
-"""Stored JPEG tiles of a TIFF file to RGB pixels.
+"""Decodes stored JPEG tiles of a TIFF file to RGB pixels.
 
-TIFF keeps the quantisation and Huffman tables that all tiles share apart from the tiles, and says in a tag of its own
-whether three components are RGB or YCbCr, whatever the markers inside the JPEG data say. Here both are put into the
-tile's header, so that a plain JPEG decoder reads it: libjpeg-turbo, through simplejpeg, which unlike other bindings
-reports the warnings that libjpeg prints and forgets. A flipped bit or a lost end mostly shows as such a warning only,
-over pixels that look like an image; OpenSlide treats them as errors for the same reason.
+A TIFF file keeps the quantisation and Huffman tables that all tiles share outside the tiles. A TIFF tag tells whether
+the three components are RGB or YCbCr, regardless of the markers inside the JPEG data. Here both are inserted into the
+header of a tile, so that a plain JPEG decoder can read it: libjpeg-turbo, through simplejpeg. Unlike other bindings,
+simplejpeg reports the warnings that libjpeg prints and ignores. Often a warning is the only sign of a flipped bit or
+of missing data, while the pixels still look like an image. OpenSlide treats warnings as errors for the same reason.
 
-The pixels are those of OpenSlide, byte for byte: the same library, the slow integer transform, fancy upsampling.
+The pixels equal those of OpenSlide, byte for byte: the same library, with the slow integer transform and fancy
+upsampling.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import simplejpeg  # type: ignore[import-untyped]  # it has no stubs
 from nuclei_segmentation.shared.batches import Pixels
 
 GREY, RGB, YCBCR = 1, 2, 6  # TIFF's numbers for the photometric interpretation
-MOST_SCANS: Final = 100  # of a progressive JPEG; each costs a pass over the tile
+MOST_SCANS: Final = 100  # in a progressive JPEG; each takes a pass over the tile
 
 _PROGRESSIVE: Final = 0xC2
 _EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xFE
-_FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # and baseline and extended: all that libjpeg decodes here
-_COLOUR: Final = {  # Adobe's marker, whose last byte says whether there is a colour transform
+_FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # with baseline and extended: all kinds that are decoded here
+_COLOUR: Final = {  # Adobe's marker; its last byte tells whether the colours are transformed
     GREY: b"",
     RGB: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00",
     YCBCR: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01",
@@ -32,20 +33,20 @@ _COLOUR: Final = {  # Adobe's marker, whose last byte says whether there is a co
 
 
 class BadJpeg(Exception):
-    """The tile cannot be decoded, or only to pixels that are not the slide's. Never leaves this package."""
+    """A tile cannot be decoded correctly. Does not leave this package."""
 
 
 class JpegDecoder:
-    """Decodes the tiles of one TIFF directory. Any thread may use it at any time.
+    """Decodes the tiles of one TIFF directory. Several threads may use it at the same time.
 
     Parameters
     ----------
     tables : bytes or None
-        The directory's shared JPEG tables, or None.
+        The JPEG tables that all tiles of the directory share, or None.
     photometric : int
-        `RGB` or `YCBCR`: what the three stored components are; or `GREY`: there is one.
+        `RGB` or `YCBCR` for three stored components, `GREY` for one.
     width, height : int
-        Size of a tile in pixels. A JPEG of another size is bad, not cropped.
+        Size of a tile in pixels. A JPEG of another size is an error.
 
     Raises
     ------
@@ -57,24 +58,24 @@ class JpegDecoder:
         self._head = b"\xff\xd8" + _COLOUR[photometric]
         if tables:
             parts, _, _ = _parts(tables)
-            # A restart interval holds for one image only: libjpeg forgets it at the start of the tile's own data.
+            # A restart interval applies to one image only: libjpeg resets it at the start of the tile's own data.
             self._head += b"".join(part for part in parts if part[1] in (_DHT, _DQT))
         self._width, self._height = width, height
-        self._last = b"", b""
-        # The frame header from the size on; behind the number of components comes their sampling.
+        self._last_header = b"", b""
+        # The frame header from the size on, up to the number of components. Their sampling, which follows, may vary.
         self._frame = (
             height.to_bytes(2, "big") + width.to_bytes(2, "big") + (b"\x01" if photometric == GREY else b"\x03")
         )
 
     def decode(self, segment: bytes, out: Pixels | None = None) -> Pixels:
-        """Return a tile's pixels.
+        """Decode a tile.
 
         Parameters
         ----------
         segment : bytes
-            The stored bytes.
+            The stored bytes of the tile.
         out : numpy.ndarray or None, optional
-            (height, width, 3) uint8, C-contiguous; takes the pixels. None: a new array.
+            (height, width, 3) uint8, C-contiguous; receives the pixels. None: a new array.
 
         Returns
         -------
@@ -84,25 +85,25 @@ class JpegDecoder:
         Raises
         ------
         BadJpeg
-            Anything is wrong with it.
+            The tile cannot be decoded correctly.
         """
-        # A buffer of our own: the decoder's size check is then ours, and never its allocation.
+        # A buffer of the expected size keeps the decoder from allocating memory for the size that the image claims.
         pixels = np.empty((self._height, self._width, 3), np.uint8) if out is None else out
         try:
-            simplejpeg.decode_jpeg(self._whole(segment), "RGB", buffer=pixels)
+            simplejpeg.decode_jpeg(self._standalone(segment), "RGB", buffer=pixels)
         except ValueError as error:
             raise BadJpeg(str(error)) from None
         return pixels
 
     def decode_scaled(self, segment: bytes, factor: int) -> Pixels:
-        """Return a tile's pixels, made smaller while decoding.
+        """Decode a tile at a reduced size.
 
         Parameters
         ----------
         segment : bytes
-            The stored bytes.
+            The stored bytes of the tile.
         factor : int
-            1, 2, 4 or 8.
+            The downsample: 1, 2, 4 or 8.
 
         Returns
         -------
@@ -112,11 +113,11 @@ class JpegDecoder:
         Raises
         ------
         BadJpeg
-            Anything is wrong with it.
+            The tile cannot be decoded correctly.
         """
         try:
             pixels: Pixels = simplejpeg.decode_jpeg(
-                self._whole(segment),
+                self._standalone(segment),
                 "RGB",
                 min_height=-(-self._height // factor),
                 min_width=-(-self._width // factor),
@@ -125,26 +126,26 @@ class JpegDecoder:
         except ValueError as error:
             raise BadJpeg(str(error)) from None
         if pixels.shape != (-(-self._height // factor), -(-self._width // factor), 3):
-            raise BadJpeg(f"the decoder made {pixels.shape} of it")
+            raise BadJpeg(f"it was decoded to the shape {pixels.shape}")
         return pixels
 
-    def _whole(self, segment: bytes) -> bytes:
-        """Return the tile as a JPEG image that stands alone."""
-        stored, checked = self._last
+    def _standalone(self, segment: bytes) -> bytes:
+        """Return the tile as a complete JPEG image."""
+        stored, checked = self._last_header
         if stored and segment.startswith(stored) and segment[len(stored) : len(stored) + 2] == b"\xff\xda":
             return checked + segment[len(stored) :]
         parts, frame, scan = _parts(segment)
         if frame is None or scan is None:
-            raise BadJpeg("no image in it")
+            raise BadJpeg("it contains no image")
         if frame[5:10] != self._frame:
             size = (int.from_bytes(frame[7:9], "big"), int.from_bytes(frame[5:7], "big"))
-            raise BadJpeg(f"{size[0]} × {size[1]} pixels in a tile of {self._width} × {self._height}")
+            raise BadJpeg(f"an image of {size[0]} × {size[1]} pixels in a tile of {self._width} × {self._height}")
         if frame[1] == _PROGRESSIVE:
             if segment.count(b"\xff\xda", scan) > MOST_SCANS:
-                raise BadJpeg(f"more than {MOST_SCANS} scans")
+                raise BadJpeg(f"it has more than {MOST_SCANS} scans")
         else:
-            # The next tile mostly begins with the same bytes. One tuple, set in one step: threads may do it at once.
-            self._last = segment[:scan], b"".join((self._head, *parts))
+            # The next tile usually has the same header. The tuple is replaced in one step, which is safe among threads.
+            self._last_header = segment[:scan], b"".join((self._head, *parts))
         return b"".join((self._head, *parts, segment[scan:]))
 
 
@@ -153,12 +154,16 @@ def _parts(data: bytes) -> tuple[list[bytes], bytes | None, int | None]:
 
     Returns
     -------
-    tuple
-        The markers that matter for decoding, in their order, with the frame header, and where the first scan starts.
-        Application markers and comments are left out: some of them would set the colour space.
+    parts : list of bytes
+        The marker segments that decoding needs, in order. Application markers and comments are omitted, since some
+        of them would set the colour space.
+    frame : bytes or None
+        The frame header, which is one of the parts.
+    scan : int or None
+        Where in the data the first scan starts.
     """
     if data[:2] != b"\xff\xd8":
-        raise BadJpeg("not a JPEG image")
+        raise BadJpeg("it is not a JPEG image")
     parts: list[bytes] = []
     frame = None
     at, end = 2, len(data)
@@ -175,15 +180,15 @@ def _parts(data: bytes) -> tuple[list[bytes], bytes | None, int | None]:
             break
         after = at + 2 + (data[at + 2] << 8 | data[at + 3])
         if after > end:
-            raise BadJpeg("a header that does not end")
+            raise BadJpeg("its header is incomplete")
         if marker in _FRAMES:
             frame = data[at:after]
             if len(frame) < 10 or frame[4] != 8:
-                raise BadJpeg("not 8 bits a sample")
+                raise BadJpeg("it does not have 8 bits per sample")
             parts.append(frame)
         elif marker in (_DHT, _DQT, _DRI):
             parts.append(data[at:after])
         elif not (0xE0 <= marker <= 0xEF or marker == _COM):
-            raise BadJpeg(f"a marker {marker:#x} that is not supported")
+            raise BadJpeg(f"the marker {marker:#x} is not supported")
         at = after
     return parts, frame, None

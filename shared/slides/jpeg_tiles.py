@@ -1,7 +1,7 @@
-"""The fast reader: takes the stored JPEG tiles of a TIFF or SVS file and decodes them itself.
+"""The fast reader: decodes the stored JPEG tiles of a TIFF or SVS file directly.
 
-OpenSlide's way from a stored tile to a NumPy array goes through Cairo, premultiplied alpha and a PIL image; it gives
-the same pixels at a fifth of the speed.
+OpenSlide takes a stored tile through Cairo, premultiplied alpha and a PIL image to a NumPy array. The pixels are the
+same, at a fifth of the speed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 
 JPEG: Final = 7  # TIFF's number for the compression
-_SAMPLES: Final = 5  # tiles that are tried before the reader is trusted with a file
+_SAMPLES: Final = 5  # tiles that are decoded to see whether this reader can read a file
 
 
 def is_plain_jpeg(directory: Directory) -> bool:
-    """Tell whether a directory's tiles are what this reader decodes: by OpenSlide's own test for a shortcut."""
+    """Tell whether a directory has tiles that this reader can decode. OpenSlide's own fast path has the same test."""
     return (
         directory.tiled
         and directory.compression == JPEG
@@ -34,32 +34,47 @@ def is_plain_jpeg(directory: Directory) -> bool:
     )
 
 
-def decoder_of(directory: Directory) -> JpegDecoder:
-    """Return what decodes a directory's tiles; `BadJpeg` if its tables are broken."""
+def tile_decoder(directory: Directory) -> JpegDecoder:
+    """Return a decoder for the tiles of a directory.
+
+    Raises
+    ------
+    BadJpeg
+        The shared JPEG tables of the directory are broken.
+    """
     return JpegDecoder(directory.tables, directory.photometric, directory.tile_width, directory.tile_height)
 
 
 class JpegTiles(StoredTiles):
-    """A slide whose levels are all tiled, 8 bits, three samples, JPEG.
+    """A slide all of whose levels have JPEG tiles with three samples of 8 bits.
 
     Parameters
     ----------
-    info, levels, cache : SlideInfo, tuple of Directory, int or None
-        See `StoredTiles`. All `levels` must be plain (`is_plain_jpeg`).
+    info : SlideInfo
+        Metadata of the slide. Its `levels` are replaced.
+    levels : tuple of Directory
+        The directories of level 0 and of the reduced levels, largest first; `is_plain_jpeg` is true for all of them.
+    cache : int or None, optional
+        Most bytes of decoded tiles to keep; see `cache_capacity`.
+
+    Raises
+    ------
+    BadJpeg
+        The shared JPEG tables of a level are broken.
     """
 
     def __init__(self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None) -> None:
-        self._decoders = tuple(decoder_of(level) for level in levels)
+        self._decoders = tuple(tile_decoder(level) for level in levels)
         super().__init__(info, levels, cache)
 
-    def looks_sound(self) -> bool:
+    def can_decode(self) -> bool:
         """Tell whether any of a few tiles can be decoded.
 
-        If not one can, then either all are damaged, or they are of a kind that this decoder does not know.
+        If not, either all are damaged, or they are of a kind that the decoder does not support.
         """
         stored = np.flatnonzero(self._levels[0].counts)
-        picks = stored[np.linspace(0, len(stored) - 1, min(_SAMPLES, len(stored))).astype(int)]
-        return not len(picks) or any(self._tile(int(number)) is not None for number in picks)
+        sample = stored[np.linspace(0, len(stored) - 1, min(_SAMPLES, len(stored))).astype(int)]
+        return not len(sample) or any(self._tile(int(number)) is not None for number in sample)
 
     def _tile(self, number: int) -> Pixels | None:
         segment = self._segment(self._levels[0], number)

@@ -1,4 +1,4 @@
-"""Pixel size, objective power and colour profile: what a slide says of itself, and whether to believe it."""
+"""Pixel size and objective power, as the metadata of a slide gives them, if they are plausible."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 
-SMALLEST_MPP: Final = 0.01  # µm; an electron microscope's
-LARGEST_MPP: Final = 100.0  # µm; a macro photograph's
-_DISAGREES: Final = 0.05
+SMALLEST_MPP: Final = 0.01  # µm; smaller pixels are those of an electron microscope
+LARGEST_MPP: Final = 100.0  # µm; larger pixels are those of a macro photograph
+_TOLERANCE: Final = 0.05  # relative difference up to which two sizes count as equal
 
-_UNITS: Final = {1: None, 2: 25_400.0, 3: 10_000.0}  # µm in TIFF's none, inch, centimetre
+_UNITS: Final = {1: None, 2: 25_400.0, 3: 10_000.0}  # µm in TIFF's resolution units: none, inch, centimetre
 _OME_UNITS: Final = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4}
 _PIXELS: Final = re.compile(r"<(?:\w{1,20}:)?Pixels\s([^<>]{1,20000})>")
 _OBJECTIVE: Final = re.compile(r"<(?:\w{1,20}:)?Objective\s([^<>]{1,20000})>")
@@ -24,93 +24,121 @@ _APERIO: Final = re.compile(r"\|\s*(MPP|AppMag)\s*=\s*([^|]{1,40})")
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What one source says: micrometres per pixel in x and y."""
+class PixelSize:
+    """The pixel size that one source gives.
+
+    Attributes
+    ----------
+    source : str
+        Name of the source, for messages.
+    x, y : float
+        Micrometres per pixel.
+    """
 
     source: str
     x: float
     y: float
 
     @property
-    def absurd(self) -> bool:
-        """Whether no microscope has such pixels."""
-        return not all(SMALLEST_MPP <= value <= LARGEST_MPP for value in (self.x, self.y))  # False for NaN
+    def plausible(self) -> bool:
+        """Whether a light microscope can have such pixels."""
+        return all(SMALLEST_MPP <= value <= LARGEST_MPP for value in (self.x, self.y))  # False for NaN
 
 
-def judge_mpp(claims: Iterable[Claim]) -> tuple[tuple[float, float] | None, str]:
-    """Choose among what the sources say.
+def choose_mpp(candidates: Iterable[PixelSize]) -> tuple[tuple[float, float] | None, str]:
+    """Choose the pixel size to use: the first plausible one.
 
     Parameters
     ----------
-    claims : Iterable of Claim
-        In the order in which they are trusted.
+    candidates : Iterable of PixelSize
+        What the sources give, the most trusted source first.
 
     Returns
     -------
-    tuple
-        The pixel size in µm (x, y), or None, and what is odd about it, or an empty text.
+    mpp : tuple of float or None
+        Micrometres per pixel in x and y, or None if no source gives a plausible size.
+    note : str
+        Why there is no pixel size, or why it is doubtful. Empty if all is well.
     """
-    claims = list(claims)
-    sane = [claim for claim in claims if not claim.absurd]
-    if not sane:
-        if not claims:
-            return None, "absent"
-        return None, f"{_text(claims[0])} µm ({claims[0].source}) is absurd"
-    first, notes = sane[0], []
+    candidates = list(candidates)
+    plausible = [size for size in candidates if size.plausible]
+    if not plausible:
+        if not candidates:
+            return None, "not given in the file"
+        return None, f"{_text(candidates[0])} µm ({candidates[0].source}) is implausible and is ignored"
+    first, notes = plausible[0], []
     if _differ(first.x, first.y):
         notes.append(f"x and y differ: {first.x:g} and {first.y:g} µm ({first.source})")
-    for other in sane[1:]:
+    for other in plausible[1:]:
         if _differ(first.x, other.x) or _differ(first.y, other.y):
-            notes.append(f"{first.source} says {_text(first)} µm, {other.source} says {_text(other)} µm")
+            notes.append(
+                f"{first.source} says {_text(first)} µm, {other.source} says {_text(other)} µm; {first.source} is used"
+            )
     return (first.x, first.y), "; ".join(notes)
 
 
-def claims_of(properties: Mapping[str, str], directory: Directory | None) -> list[Claim]:
-    """Return what OpenSlide's properties and a TIFF's first directory say of the pixel size."""
-    claims = []
+def pixel_sizes(properties: Mapping[str, str], directory: Directory | None) -> list[PixelSize]:
+    """Return the pixel sizes that the metadata of a slide gives, the most trusted source first.
+
+    Parameters
+    ----------
+    properties : Mapping of str to str
+        OpenSlide's properties; empty if OpenSlide cannot open the slide.
+    directory : Directory or None
+        The TIFF directory of level 0, or None if the slide has none.
+    """
+    sizes = []
     x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
     if x is not None or y is not None:
-        claims.append(Claim("OpenSlide", *_both(x, y)))
+        sizes.append(PixelSize("OpenSlide", *_both(x, y)))
     if directory is None:
-        return claims
-    if not claims and (found := _number(_aperio(directory).get("MPP"))) is not None:
-        claims.append(Claim("Aperio", found, found))
+        return sizes
+    if not sizes and (mpp := _number(_aperio(directory).get("MPP"))) is not None:
+        sizes.append(PixelSize("Aperio", mpp, mpp))
     if (unit := _UNITS.get(directory.unit)) and directory.resolution and any(directory.resolution):
-        claims.append(Claim("TIFF resolution", *(unit / value if value else 0.0 for value in directory.resolution)))
+        sizes.append(PixelSize("TIFF resolution", *(unit / value if value else 0.0 for value in directory.resolution)))
     attributes = _ome(directory, _PIXELS)
     x, y = (_length(attributes, f"PhysicalSize{axis}") for axis in "XY")
     if x is not None or y is not None:
-        ome = Claim("OME", *_both(x, y))
-        claims.insert(0, ome)  # its own format's word; the TIFF tags of such files are often a printer's default
-    return claims
+        # First, since the TIFF tags of an OME-TIFF file often hold a printer's default.
+        sizes.insert(0, PixelSize("OME", *_both(x, y)))
+    return sizes
 
 
-def objective_of(properties: Mapping[str, str], directory: Directory | None) -> float | None:
-    """Return the objective power, or None."""
-    found = _number(properties.get("openslide.objective-power"))
-    if found is None and directory is not None:
-        found = _number(_aperio(directory).get("AppMag")) or _number(
+def objective_power(properties: Mapping[str, str], directory: Directory | None) -> float | None:
+    """Return the objective power that the metadata of a slide gives, or None.
+
+    Parameters
+    ----------
+    properties : Mapping of str to str
+        OpenSlide's properties; empty if OpenSlide cannot open the slide.
+    directory : Directory or None
+        The TIFF directory of level 0, or None if the slide has none.
+    """
+    power = _number(properties.get("openslide.objective-power"))
+    if power is None and directory is not None:
+        power = _number(_aperio(directory).get("AppMag")) or _number(
             _ome(directory, _OBJECTIVE).get("NominalMagnification")
         )
-    return found if found is not None and 0 < found <= 1000 else None
+    return power if power is not None and 0 < power <= 1000 else None
 
 
 def is_ome(directory: Directory) -> bool:
-    """Tell whether a directory's description is OME-XML that may be read.
+    """Tell whether the description of a directory is OME-XML that is safe to read.
 
-    The XML is never parsed: two elements are looked up by pattern. A document type declaration, which OME-XML never
-    has, is the only door to entities that expand or name files, so a text with one is not read at all.
+    The XML is never parsed; two elements are found with regular expressions. Entities that expand or refer to files
+    need a document type declaration, which OME-XML never has. A description with one is ignored.
     """
     text = directory.description
     return "<OME" in text[:4000] and "<!DOCTYPE" not in text and "<!ENTITY" not in text
 
 
 def _ome(directory: Directory, element: re.Pattern[str]) -> dict[str, str]:
-    """Return the attributes of the first such element of an OME description."""
-    found = element.search(directory.description) if is_ome(directory) else None
-    if found is None:
+    """Return the attributes of the first such element of an OME description, empty if there is none."""
+    match = element.search(directory.description) if is_ome(directory) else None
+    if match is None:
         return {}
-    return {name: html.unescape(double or single) for name, double, single in _ATTRIBUTE.findall(found[1])}
+    return {name: html.unescape(double or single) for name, double, single in _ATTRIBUTE.findall(match[1])}
 
 
 def _aperio(directory: Directory) -> dict[str, str]:
@@ -123,7 +151,7 @@ def _length(attributes: Mapping[str, str], name: str) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """Return what a text says, NaN included (which `judge_mpp` refuses by name), or None where it is no number."""
+    """Return the number in a text, which may be NaN, or None if it is not a number."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -131,15 +159,15 @@ def _number(text: str | None) -> float | None:
 
 
 def _both(x: float | None, y: float | None) -> tuple[float, float]:
-    """Return x and y, the one for the other where one is missing."""
+    """Return x and y; if one is missing, the other stands for both."""
     known = x if x is not None else y
     assert known is not None
     return known if x is None else x, known if y is None else y
 
 
 def _differ(a: float, b: float) -> bool:
-    return not math.isclose(a, b, rel_tol=_DISAGREES)
+    return not math.isclose(a, b, rel_tol=_TOLERANCE)
 
 
-def _text(claim: Claim) -> str:
-    return f"{claim.x:g}" if claim.x == claim.y or claim.x != claim.x else f"{claim.x:g} × {claim.y:g}"
+def _text(size: PixelSize) -> str:
+    return f"{size.x:g}" if size.x == size.y or math.isnan(size.x) else f"{size.x:g} × {size.y:g}"

@@ -12,30 +12,35 @@ from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.files import open_regular
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
-from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, decoder_of, is_plain_jpeg
-from nuclei_segmentation.shared.slides.metadata import claims_of, is_ome, judge_mpp, objective_of
+from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
+from nuclei_segmentation.shared.slides.metadata import choose_mpp, is_ome, objective_power, pixel_sizes
 from nuclei_segmentation.shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
 from nuclei_segmentation.shared.slides.slide import Slide, SlideInfo
-from nuclei_segmentation.shared.slides.tiff_index import Directory, TiffIndex, is_tiff, read_index
-from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, why_not
+from nuclei_segmentation.shared.slides.tiff_index import Directory, is_tiff, read_directories
+from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, why_unsupported
 
 log = logging.getLogger(__name__)
 
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
-_PLACES: Final = 3  # that are tried before a reader is believed to read
+_SAMPLES: Final = 3  # regions that are read to see whether OpenSlide can read a slide
 _REDUCED: Final = 1  # bit of NewSubfileType
 
 
 def open_slide(path: str | os.PathLike[str], *, reader: str | None = None) -> Slide:
-    """Open a slide with the fastest reader that gives its pixels as OpenSlide would.
+    """Open a slide with the fastest reader that gives the same pixels as OpenSlide.
 
     Parameters
     ----------
     path : str or os.PathLike
         The slide's file, as `find_slide` returns it.
     reader : str or None, optional
-        One of `READERS`, to take that one or fail; for tests and measurements.
+        One of `READERS`, to use that one or fail; for tests and benchmarks.
+
+    Returns
+    -------
+    Slide
+        The open slide.
 
     Raises
     ------
@@ -72,36 +77,38 @@ def _head(path: Path) -> bytes:
 
 
 class _Opener:
-    """What is found out about a file while a reader is chosen."""
+    """Chooses the reader for one file."""
 
     def __init__(self, path: Path, head: bytes) -> None:
         self._path = path
-        self._index: TiffIndex | None = None
-        # Hamamatsu's files are no TIFF files by the letter (their offsets are wider than they say): OpenSlide's alone.
+        self._directories: tuple[Directory, ...] = ()  # empty if the file is not TIFF
+        # Hamamatsu's NDPI files are not valid TIFF: their offsets are wider than their type says. OpenSlide reads them.
         if is_tiff(head) and path.suffix.lower() != ".ndpi":
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._index = read_index(descriptor)
+                self._directories = read_directories(descriptor)
             finally:
                 os.close(descriptor)
         self._vendor = detect_vendor(path)
         self._handle: Handle | None = None
-        self._refusal = ""
+        self._reason = ""  # why the readers tried so far cannot read the file
         try:
             self._handle = Handle(path)
         except UnreadableSlide as error:
-            self._refusal = str(error)
+            self._reason = str(error)
 
     def open(self, reader: str | None) -> Slide:
         slide = None
         base = self._base()
         if base is not None and base.orientation != 1:
             log.warning(
-                "%s: its orientation tag (%d) is ignored; pixels are taken as stored", self._path.name, base.orientation
+                "%s: the orientation tag (%d) is ignored; the image is used as stored",
+                self._path.name,
+                base.orientation,
             )
         if base is not None and (larger := self._larger(base)):
             log.warning(
-                "%s holds several images; the first is taken, %d x %d pixels, though another has %d x %d",
+                "%s holds several images; the first (%d x %d pixels) is used, although another is larger (%d x %d)",
                 self._path.name,
                 base.width,
                 base.height,
@@ -119,13 +126,13 @@ class _Opener:
             if self._handle is not None and not isinstance(slide, OpenSlideSlide):
                 self._handle.close()
         if slide is None:
-            raise UnreadableSlide(self._refusal)
+            raise UnreadableSlide(self._reason)
         return slide
 
     def _info(self, reader: str, base: Directory | None) -> SlideInfo:
         properties = {} if self._handle is None else self._handle.properties
         levels = () if self._handle is None else self._handle.levels
-        mpp, note = judge_mpp(claims_of(properties, base))
+        mpp, note = choose_mpp(pixel_sizes(properties, base))
         if self._vendor is None and base is not None:
             kind = "ome-tiff" if is_ome(base) else "tiff"
         else:
@@ -145,37 +152,36 @@ class _Opener:
             levels=levels or ((width, height),),
             mpp=mpp,
             mpp_note=note,
-            objective=objective_of(properties, base),
+            objective=objective_power(properties, base),
             icc=icc,
         )
 
     def _base(self) -> Directory | None:
-        return None if self._index is None else self._index.directories[0]
+        return self._directories[0] if self._directories else None
 
     def _larger(self, base: Directory) -> Directory | None:
-        """Return the largest image of a plain TIFF file if that is not the first, which is level 0."""
-        if self._index is None or self._vendor not in (None, *_PLAIN):
+        """Return the largest image of a plain TIFF file if that is not level 0, which is the first."""
+        if self._vendor not in (None, *_PLAIN):
             return None
-        largest = max(self._index.directories, key=lambda directory: directory.width * directory.height)
+        largest = max(self._directories, key=lambda directory: directory.width * directory.height)
         return largest if largest.width * largest.height > base.width * base.height else None
 
     def _jpeg(self, forced: bool) -> Slide | None:
         base = self._base()
         if base is None or not is_plain_jpeg(base):
-            self._refusal = self._refusal or "not a tiled JPEG TIFF"
+            self._reason = self._reason or "it is not a TIFF file with JPEG tiles"
             return None
         if self._vendor not in (None, *_PLAIN):
             return None
         if self._handle is not None and self._handle.levels[0] != (base.width, base.height):
             return None
-        assert self._index is not None
-        levels = (base, *_reduced(self._index, _decodes))
+        levels = (base, *_reduced_levels(self._directories, _is_decodable))
         try:
             slide = JpegTiles(self._info("stored JPEG tiles, decoded directly", base), levels)
         except BadJpeg as error:
-            self._refusal = self._refusal or f"its JPEG tables are broken: {error}"
+            self._reason = self._reason or f"its JPEG tables are broken: {error}"
             return None
-        if forced or self._handle is None or slide.looks_sound():
+        if forced or self._handle is None or slide.can_decode():
             return slide
         slide.close()
         return None
@@ -183,15 +189,15 @@ class _Opener:
     def _openslide(self, forced: bool) -> Slide | None:
         if self._handle is None:
             return None
-        # The first directory is that of level 0 in these formats only; elsewhere OpenSlide alone knows.
+        # Only in these formats is the first directory that of level 0.
         base = self._base() if self._vendor in _PLAIN else None
         slide = OpenSlideSlide(self._info("OpenSlide", base), self._handle)
-        turned = base is not None and base.orientation != 1 and not why_not(base)
-        if forced or base is None or (not turned and _reads(slide)):
+        turned = base is not None and base.orientation != 1 and not why_unsupported(base)
+        if forced or base is None or (not turned and _can_read(slide)):
             return slide
-        # It opens files whose tiles it cannot decode, such as raw tiles that were padded; and where the orientation tag
-        # is set, it turns each tile by itself.
-        self._refusal = why_not(base)
+        # OpenSlide opens some files whose tiles it cannot decode, such as padded uncompressed tiles. If the orientation
+        # tag is set, it turns each tile on its own.
+        self._reason = why_unsupported(base)
         slide.close()
         self._handle = None
         return None
@@ -199,43 +205,42 @@ class _Opener:
     def _tiff(self) -> Slide | None:
         base = self._base()
         if base is None or self._vendor not in (None, *_PLAIN):
-            return None  # in a vendor's own arrangement of tiles, the first directory is not the slide
-        assert self._index is not None
-        levels = (base, *_reduced(self._index, lambda level: not why_not(level)))
+            return None  # the first directory of another vendor's format is not level 0
+        levels = (base, *_reduced_levels(self._directories, lambda level: not why_unsupported(level)))
         try:
             return TiffTiles(self._info("stored TIFF tiles, decoded directly", base), levels)
         except UnreadableSlide as error:
-            self._refusal = str(error)
+            self._reason = str(error)
             return None
 
 
-def _decodes(directory: Directory) -> bool:
-    """Tell whether the fast reader can decode a directory's tiles."""
+def _is_decodable(directory: Directory) -> bool:
+    """Tell whether the fast reader can decode the tiles of a directory."""
     try:
-        return is_plain_jpeg(directory) and decoder_of(directory) is not None
+        return is_plain_jpeg(directory) and tile_decoder(directory) is not None
     except BadJpeg:
         return False
 
 
-def _reads(slide: Slide) -> bool:
-    """Tell whether any of a few places can be read."""
+def _can_read(slide: Slide) -> bool:
+    """Tell whether any of a few regions along the diagonal of the slide can be read."""
     width, height = min(slide.info.width, 256), min(slide.info.height, 256)
-    steps = range(_PLACES)
-    places = [(slide.info.width - width) * step // (_PLACES - 1) for step in steps]
-    rows = [(slide.info.height - height) * step // (_PLACES - 1) for step in steps]
-    return any(not slide.read(Region(x, y, width, height)).damaged for x, y in zip(places, rows, strict=True))
+    for i in range(_SAMPLES):
+        x = (slide.info.width - width) * i // (_SAMPLES - 1)
+        y = (slide.info.height - height) * i // (_SAMPLES - 1)
+        if not slide.read(Region(x, y, width, height)).damaged:
+            return True
+    return False
 
 
-def _reduced(index: TiffIndex, readable: Callable[[Directory], bool]) -> list[Directory]:
-    """Return the smaller levels of the first directory's image that are readable, largest first."""
-    base = index.directories[0]
-    candidates = [
-        d for d in index.directories[1:] if d.subfile_type & _REDUCED or base.description.startswith("Aperio")
-    ]
-    found = []
+def _reduced_levels(directories: tuple[Directory, ...], is_readable: Callable[[Directory], bool]) -> list[Directory]:
+    """Return the readable reduced levels of the image in the first directory, largest first."""
+    base = directories[0]
+    candidates = [d for d in directories[1:] if d.subfile_type & _REDUCED or base.description.startswith("Aperio")]
+    levels = []
     for directory in (*candidates, *base.subdirectories):
-        scale = base.width / directory.width
-        same_shape = abs(base.height / scale - directory.height) <= 1 + directory.height / 100
-        if scale > 1 and same_shape and directory.tiled and readable(directory):
-            found.append(directory)
-    return sorted(found, key=lambda d: -d.width)
+        downsample = base.width / directory.width
+        same_shape = abs(base.height / downsample - directory.height) <= 1 + directory.height / 100
+        if downsample > 1 and same_shape and directory.tiled and is_readable(directory):
+            levels.append(directory)
+    return sorted(levels, key=lambda d: -d.width)

@@ -1,4 +1,4 @@
-"""Everything that OpenSlide reads."""
+"""Reads slides through OpenSlide."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideIn
 from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
 
 _STRIPE: Final = 4 << 20  # pixels that a thumbnail reads at a time
-WHITE: Final = (255, 255, 255)
+_WHITE: Final = (255, 255, 255)
 
 
 def detect_vendor(path: Path) -> str | None:
-    """Return OpenSlide's name of a file's format, or None for a file that is not for OpenSlide."""
+    """Return OpenSlide's name for the format of a file, or None if OpenSlide does not know it."""
     try:
         vendor: str | None = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
@@ -32,7 +32,7 @@ def detect_vendor(path: Path) -> str | None:
 
 
 class Handle:
-    """An OpenSlide handle that can be replaced: the first error makes it useless.
+    """An OpenSlide handle that is replaced after an error, which makes a handle useless.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Handle:
     Raises
     ------
     UnreadableSlide
-        OpenSlide refuses the file.
+        OpenSlide cannot open the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,13 +54,13 @@ class Handle:
         try:
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise UnreadableSlide("not a format that OpenSlide reads") from None
+            raise UnreadableSlide("OpenSlide does not know its format") from None
         except (openslide.OpenSlideError, OSError) as error:
             raise UnreadableSlide(f"OpenSlide cannot open it: {error}") from None
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """What OpenSlide says of the slide."""
+        """OpenSlide's properties of the slide."""
         return dict(self._handle.properties)
 
     @property
@@ -70,11 +70,11 @@ class Handle:
 
     @property
     def downsamples(self) -> tuple[float, ...]:
-        """How many level-0 pixels a pixel of each level is wide."""
+        """Downsample of each level."""
         return tuple(self._handle.level_downsamples)
 
     def icc(self) -> bytes | None:
-        """Return the colour profile's bytes, unchecked, or None."""
+        """Return the ICC colour profile, unchecked, or None."""
         try:
             return openslide.lowlevel.read_icc_profile(self._handle._osr) or None
         except openslide.OpenSlideError:
@@ -82,13 +82,23 @@ class Handle:
             return None
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> Image | None:
-        """Return a region as a PIL image in RGBA, or None where it cannot be read, also by a fresh handle."""
+        """Return part of a level as an RGBA image, or None if it cannot be read even through a new handle.
+
+        Parameters
+        ----------
+        x, y : int
+            Left column and top row, in level-0 pixels.
+        level : int
+            Number of the level.
+        width, height : int
+            Size in pixels of the level.
+        """
         handle = self._handle
         try:
             return handle.read_region((x, y), level, (width, height))
         except openslide.OpenSlideError:
             self._renew(handle)
-        # Perhaps another thread's region broke the handle while we were inside; nobody else can break our own.
+        # Another thread's read may have broken the shared handle meanwhile. Try again with a handle of our own.
         try:
             with self._open() as own:
                 return own.read_region((x, y), level, (width, height))
@@ -102,25 +112,25 @@ class Handle:
     def _renew(self, broken: openslide.OpenSlide) -> None:
         with self._lock:
             if self._handle is not broken:
-                return  # another thread has done it
+                return  # another thread has replaced it
             try:
-                # The broken one is not closed here, for another thread may be inside it; it is when the last lets go.
+                # The broken handle is not closed: another thread may be using it. It closes with its last reference.
                 self._handle = self._open()
             except UnreadableSlide:
-                return  # the file is gone or has become unreadable: every read from now on is damage
+                return  # the file is gone or has become unreadable: from now on every read gives damage
 
 
 class OpenSlideSlide(Slide):
     """A slide read through OpenSlide.
 
-    Transparent pixels, where a scanner took none, have the slide's background colour.
+    Transparent pixels, which the scanner left out, have the background colour that the slide names, else white.
 
     Parameters
     ----------
     info : SlideInfo
-        Of the slide; its levels are replaced by OpenSlide's.
+        Metadata of the slide.
     handle : Handle
-        Of the open slide; closed with this object.
+        The open slide. It is closed with this object.
     """
 
     def __init__(self, info: SlideInfo, handle: Handle) -> None:
@@ -133,7 +143,7 @@ class OpenSlideSlide(Slide):
         self._handle.close()
 
     def read(self, region: Region) -> RegionPixels:
-        """Read level-0 pixels; see `Slide.read`. A region is damaged as a whole."""
+        """See `Slide.read`. If any part of the region cannot be read, all of it is hatched."""
         if region.area <= 0 or not Region(0, 0, self.info.width, self.info.height).contains(region):
             raise ValueError(
                 f"{region} is empty or not inside a slide of {self.info.width} × {self.info.height} pixels"
@@ -146,7 +156,7 @@ class OpenSlideSlide(Slide):
         return RegionPixels(pixels, False)
 
     def thumbnail(self, limit: int) -> Pixels:
-        """Return the whole slide as one small image; see `Slide.thumbnail`."""
+        """See `Slide.thumbnail`."""
         size = thumbnail_size(self.info.width, self.info.height, limit)
         level = pick_level(self.info.levels, size)
         width, height = self.info.levels[level]
@@ -163,18 +173,18 @@ class OpenSlideSlide(Slide):
         image = self._handle.read(x, y, level, width, height)
         if image is None:
             return None
-        if image.getchannel("A").getextrema()[0] == 255:  # the usual case, without a detour through RGBA
+        if image.getchannel("A").getextrema()[0] == 255:  # the usual case
             return np.frombuffer(bytearray(image.tobytes("raw", "RGB")), np.uint8).reshape(height, width, 3)
         rgba = np.asarray(image)
         weight = rgba[..., 3:].astype(np.uint16)
-        mixed = rgba[..., :3] * weight + self._background * (255 - weight)
-        return ((mixed + 127) // 255).astype(np.uint8)
+        blended = rgba[..., :3] * weight + self._background * (255 - weight)
+        return ((blended + 127) // 255).astype(np.uint8)
 
 
 def _background(text: str | None) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
-    """Return the colour that a hexadecimal text names, else white."""
+    """Return the colour that a text gives in hexadecimal, or white if it gives none."""
     try:
-        color = WHITE if text is None else tuple(bytes.fromhex(text))
+        colour = _WHITE if text is None else tuple(bytes.fromhex(text))
     except ValueError:
-        color = WHITE
-    return np.array(color if len(color) == 3 else WHITE, np.uint16)
+        colour = _WHITE
+    return np.array(colour if len(colour) == 3 else _WHITE, np.uint16)

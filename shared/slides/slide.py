@@ -1,4 +1,4 @@
-"""What every slide reader offers."""
+"""The interface of all slide readers."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from nuclei_segmentation.shared.runtime.closing import Closing
 
 @dataclass(frozen=True, slots=True)
 class SlideInfo:
-    """What is known of a slide.
+    """The metadata of a slide.
 
     Attributes
     ----------
     path : pathlib.Path
         The file that was opened.
     format : str
-        The field's name of the format: ``aperio``, ``generic-tiff``, ``dicom``, ``ome-tiff``, …
+        Name of the format: OpenSlide's (``aperio``, ``generic-tiff``, ``dicom``, …), ``ome-tiff`` or ``tiff``.
     reader : str
-        Which reader was chosen, in a few words, for the log.
+        The reader that was chosen, in words for the log.
     width, height : int
         Size in level-0 pixels.
     levels : tuple of tuple of int
         (width, height) of every stored level, level 0 first.
     mpp : tuple of float or None
-        Micrometres per level-0 pixel in x and y, or None where the file has none that can be believed.
+        Micrometres per level-0 pixel in x and y, or None if the file gives no plausible size.
     mpp_note : str
-        Why `mpp` is None ("absent", "1000 µm is absurd"), or what is odd about it (x and y differ, two
-        sources contradict); empty if nothing is.
+        Why `mpp` is None ("not given in the file"), or why it is doubtful (x and y differ, or two sources disagree).
+        Empty if all is well.
     objective : float or None
-        Objective power (20, 40), or None.
+        Objective power, such as 20 or 40, or None.
     icc : bytes or None
-        The ICC profile's bytes, or None.
+        The ICC colour profile, or None.
     """
 
     path: Path
@@ -52,14 +52,14 @@ class SlideInfo:
 
 @dataclass(frozen=True, slots=True)
 class RegionPixels:
-    """Pixels read from a slide.
+    """The pixels that were read from a region.
 
     Attributes
     ----------
     pixels : numpy.ndarray
-        (height, width, 3) uint8 RGB. What could not be read is hatched (`shared.slides.hatching`).
+        (height, width, 3) uint8 RGB. Pixels that could not be read are hatched (`shared.slides.hatching`).
     damaged : bool
-        Whether any of it could not be read.
+        Whether some pixels could not be read.
     """
 
     pixels: Pixels
@@ -67,14 +67,14 @@ class RegionPixels:
 
 
 class Slide(Closing):
-    """An open slide. All methods may be called from any thread at any time.
+    """An open slide. All methods but `close` may be called from several threads at the same time.
 
     Use it as a context manager, or call `close`.
     """
 
     info: SlideInfo
     cache_bytes: int = 0
-    """Bytes of decoded pixels that the reader keeps at most."""
+    """Most bytes of decoded pixels that the reader keeps in its cache."""
 
     @abstractmethod
     def read(self, region: Region) -> RegionPixels:
@@ -83,53 +83,57 @@ class Slide(Closing):
         Parameters
         ----------
         region : Region
-            In level-0 pixels; lies wholly inside the slide, and is not empty.
+            Lies entirely inside the slide, and is not empty.
 
         Returns
         -------
         RegionPixels
-            The pixels, which are the caller's own. What is wrong with the file is damage, never an error.
+            The pixels, which the caller may modify. A file that cannot be read gives damage, not an error.
 
         Raises
         ------
         ValueError
-            The region is empty or reaches outside.
+            The region is empty or extends beyond the slide.
         """
 
     def read_into(self, region: Region, out: Pixels) -> bool:
-        """Read level-0 pixels to where they are wanted; readers that can do so spare a copy.
+        """Read level-0 pixels into an array. Some readers save a copy this way.
 
         Parameters
         ----------
         region : Region
-            In level-0 pixels; lies wholly inside the slide.
+            Lies entirely inside the slide, and is not empty.
         out : numpy.ndarray
-            (height, width, 3) uint8, C-contiguous; takes the pixels, hatched where they could not be read.
+            (height, width, 3) uint8, C-contiguous; receives the pixels, hatched where they could not be read.
 
         Returns
         -------
         bool
-            Whether any of it could not be read.
+            Whether some pixels could not be read.
+
+        Raises
+        ------
+        ValueError
+            The region is empty or extends beyond the slide.
         """
-        read = self.read(region)
-        out[...] = read.pixels
-        return read.damaged
+        region_pixels = self.read(region)
+        out[...] = region_pixels.pixels
+        return region_pixels.damaged
 
     @abstractmethod
     def thumbnail(self, limit: int) -> Pixels:
-        """Return the whole slide as one small image.
+        """Return the thumbnail of the slide. It is made in stripes, never from a whole level in memory.
 
         Parameters
         ----------
         limit : int
-            Most pixels that the image may have.
+            Most pixels of the thumbnail.
 
         Returns
         -------
         numpy.ndarray
-            (h, w, 3) uint8 RGB with h × w ≤ `limit`, of the slide's aspect ratio as nearly as whole pixels allow, and
-            never larger than level 0. What cannot be read is white, not hatched: a hatch would pass for tissue. Never
-            needs memory for a whole level.
+            (h, w, 3) uint8 RGB with h × w ≤ `limit`, with the aspect ratio of the slide as nearly as integers allow,
+            and never larger than level 0. Pixels that cannot be read are white, since hatching would look like tissue.
         """
 
     @abstractmethod

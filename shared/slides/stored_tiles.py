@@ -1,4 +1,4 @@
-"""Regions put together from the tiles (or strips) that a TIFF file stores."""
+"""Assembles regions from the tiles or strips that a TIFF file stores."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, th
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 from nuclei_segmentation.shared.slides.tile_cache import TileCache
 
-CACHE: Final = 192 << 20  # bytes of decoded tiles that are kept where two rows of them fit
-CACHE_AT_MOST: Final = 384 << 20  # bytes that one row of tiles may take where two rows do not fit
-_SPARE: Final = 32  # tiles beyond one row: for threads that are ahead of or behind the others
+CACHE: Final = 192 << 20  # most bytes of decoded tiles, if two rows of tiles fit into them
+CACHE_AT_MOST: Final = 384 << 20  # most bytes for one row of tiles, if two rows do not fit
+_SPARE: Final = 32  # tiles in addition, for threads that are ahead of or behind the others
 
 
 def cache_capacity(directory: Directory, budget: int | None = None) -> int:
-    """Return how many decoded tiles are worth keeping.
+    """Return how many decoded tiles to keep in memory.
 
-    Two rows of stored tiles serve any grid, overlapping or not; one row and some serve a grid without overlap.
+    Two rows of stored tiles are enough for any grid; one row and a few more are enough for a grid without overlap.
 
     Parameters
     ----------
     directory : Directory
-        Level 0.
+        The directory of level 0.
     budget : int or None, optional
-        Most bytes; None: two rows where they fit into 192 MiB, else one row, up to 384 MiB.
+        Most bytes. None: two rows if they fit into 192 MiB, else one row, up to 384 MiB.
+
+    Returns
+    -------
+    int
+        Number of tiles, at least 1.
     """
     tile = directory.tile_width * directory.tile_height * 3
     one, two = directory.columns + _SPARE, 2 * directory.columns + _SPARE
@@ -42,19 +47,19 @@ def cache_capacity(directory: Directory, budget: int | None = None) -> int:
 
 
 class StoredTiles(Slide):
-    """What the readers have in common that take a TIFF file's stored tiles themselves.
+    """Base of the readers that decode the stored tiles of a TIFF file themselves.
 
-    A tile that cannot be read is damage: hatched in a region, white in the thumbnail (where a hatch would be taken for
-    tissue). A tile with no stored bytes is background, white, as OpenSlide has it.
+    A stored tile that cannot be read is damage. It is hatched in a region, and white in the thumbnail, where hatching
+    would look like tissue. A tile without stored bytes is white background, as in OpenSlide.
 
     Parameters
     ----------
     info : SlideInfo
-        Of the slide; its levels are replaced by those of `levels`.
+        Metadata of the slide. Its `levels` are replaced.
     levels : tuple of Directory
         The directories of level 0 and of the reduced levels, largest first.
     cache : int or None, optional
-        Most bytes of decoded tiles to keep; None: see `cache_capacity`.
+        Most bytes of decoded tiles to keep; see `cache_capacity`.
     """
 
     def __init__(self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None) -> None:
@@ -71,35 +76,35 @@ class StoredTiles(Slide):
         self._size = os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
-        """Close the file and forget the decoded tiles."""
+        """Close the file and drop the decoded tiles."""
         self._cache.clear()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def read(self, region: Region) -> RegionPixels:
-        """Read level-0 pixels; see `Slide.read`."""
-        stored = self._stored(region)
-        if stored is not None:
-            return self._one_tile(region, stored)
+        """See `Slide.read`."""
+        number = self._stored_tile_number(region)
+        if number is not None:
+            return self._read_stored_tile(region, number)
         pixels = np.empty((region.height, region.width, 3), np.uint8)
         return RegionPixels(pixels, self._assemble(region, pixels))
 
     def read_into(self, region: Region, out: Pixels) -> bool:
-        """Read level-0 pixels to where they are wanted; see `Slide.read_into`."""
-        stored = self._stored(region)
-        if stored is None:
+        """See `Slide.read_into`."""
+        number = self._stored_tile_number(region)
+        if number is None:
             return self._assemble(region, out)
-        # A whole stored tile is decoded in place; what fails in any way goes the ordinary way.
-        if (region.width, region.height) == (self._tile_width, self._tile_height) and self._tile_into(stored, out):
+        # A whole stored tile is decoded in place. If that fails, it is read like any other region.
+        if (region.width, region.height) == (self._tile_width, self._tile_height) and self._tile_into(number, out):
             return False
         return super().read_into(region, out)
 
     def thumbnail(self, limit: int) -> Pixels:
-        """Return the whole slide as one small image; see `Slide.thumbnail`."""
+        """See `Slide.thumbnail`."""
         size = thumbnail_size(self._width, self._height, limit)
-        number = pick_level(self.info.levels, size)
-        level = self._levels[number]
+        level_number = pick_level(self.info.levels, size)
+        level = self._levels[level_number]
         factor = self._factor(level, size)
         shrinker = Shrinker(level.width, level.height, size, factor)
         tile_width, tile_height = level.tile_width // factor, level.tile_height // factor
@@ -107,15 +112,15 @@ class StoredTiles(Slide):
         for row in range(level.rows):
             stripe = np.full((min(tile_height, height - row * tile_height), width, 3), 255, np.uint8)
             for column in range(level.columns):
-                tile = self._reduced_tile(number, row * level.columns + column, factor)
+                tile = self._reduced_tile(level_number, row * level.columns + column, factor)
                 if tile is not None:
                     part = stripe[:, column * tile_width : (column + 1) * tile_width]
                     part[:] = tile[: part.shape[0], : part.shape[1]]
             shrinker.add(stripe)
         return shrinker.result()
 
-    def _stored(self, region: Region) -> int | None:
-        """Return the number of the stored tile that a region is, as far as it lies inside the slide, or None."""
+    def _stored_tile_number(self, region: Region) -> int | None:
+        """Return the number of the stored tile that covers exactly the region, clipped to the slide, or None."""
         x, y, right, bottom = region.x, region.y, region.right, region.bottom
         if not (0 <= x < right <= self._width and 0 <= y < bottom <= self._height):
             raise ValueError(f"{region} is empty or not inside a slide of {self._width} × {self._height} pixels")
@@ -126,7 +131,7 @@ class StoredTiles(Slide):
         return row * self._columns + column if bottom == min(y + self._tile_height, self._height) else None
 
     def _assemble(self, region: Region, out: Pixels) -> bool:
-        """Put a region together from all tiles that it touches; return whether any of them is damaged."""
+        """Assemble a region from all stored tiles under it; return whether any of them is damaged."""
         x, y, right, bottom = region.x, region.y, region.right, region.bottom
         width, height = self._tile_width, self._tile_height
         damaged = False
@@ -146,8 +151,8 @@ class StoredTiles(Slide):
                     part[:] = tile[y0 - tile_y : y1 - tile_y, x0 - tile_x : x1 - tile_x]
         return damaged
 
-    def _one_tile(self, region: Region, number: int) -> RegionPixels:
-        """Read a region that is exactly one stored tile: nothing else needs it, so it goes round the cache."""
+    def _read_stored_tile(self, region: Region, number: int) -> RegionPixels:
+        """Read a region that is exactly one stored tile. No other region needs it, so it bypasses the cache."""
         tile = self._tile(number)
         if tile is None:
             pixels = np.empty((region.height, region.width, 3), np.uint8)
@@ -158,31 +163,31 @@ class StoredTiles(Slide):
         return RegionPixels(tile, False)
 
     def _segment(self, level: Directory, number: int) -> bytes | None:
-        """Return the stored bytes of a tile; empty where the writer left it out, None where they are lost."""
+        """Return the stored bytes of a tile: empty if the writer left the tile out, None if they cannot be read."""
         offset, count = int(level.offsets[number]), int(level.counts[number])
         if count == 0:
             return b""
-        # Twice the bare pixels: no compression in use grows by more, so larger ones are an attack on the memory.
+        # No compression in use more than doubles the size of the pixels. A larger segment is an attack on the memory.
         if offset + count > self._size or count > 2 * level.tile_width * level.tile_height * level.samples + 65536:
             return None
         try:
             segment = os.pread(self._descriptor, count, offset)
         except OSError:
-            return None  # a bad sector is damage like any other
+            return None  # a bad sector of the disk is damage, too
         return segment if len(segment) == count else None
 
     def _factor(self, level: Directory, size: tuple[int, int]) -> int:
-        """Return by how much tiles can be made smaller while decoding, with `size` (width, height) wanted."""
+        """Return by which factor tiles can be reduced while decoding, if `size` (width, height) is needed."""
         return 1
 
     @abstractmethod
     def _tile(self, number: int) -> Pixels | None:
-        """Return a stored tile of level 0, (tile_height, tile_width, 3) uint8 RGB, or None where it is damaged."""
+        """Return a stored tile of level 0, (tile_height, tile_width, 3) uint8 RGB, or None if it is damaged."""
 
     def _tile_into(self, number: int, out: Pixels) -> bool:
-        """Decode a stored tile of level 0 into (tile_height, tile_width, 3) uint8; return whether that was done."""
+        """Decode a stored tile of level 0 into (tile_height, tile_width, 3) uint8; return whether that succeeded."""
         return False
 
     @abstractmethod
     def _reduced_tile(self, level: int, number: int, factor: int) -> Pixels | None:
-        """Return a stored tile of a level, made smaller by `factor`, or None where it is damaged."""
+        """Return a stored tile of a level, reduced by `factor`, or None if it is damaged."""

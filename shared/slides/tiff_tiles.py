@@ -1,7 +1,7 @@
-"""TIFF files that OpenSlide refuses: stored in strips, in OME-TIFF, with grey or separate samples.
+"""Reads TIFF files that OpenSlide cannot: OME-TIFF, strips, grey images, separate samples.
 
-Tiles are decoded by imagecodecs, each into a buffer of the size that the TIFF directory declares, so that a few bytes
-cannot unpack to gigabytes. (tifffile's own decoding, which is the oracle in the tests, has no such bound.)
+imagecodecs decodes each tile into a buffer of the size that the TIFF directory declares, so that a few bytes cannot
+unpack to gigabytes. (The decoder of tifffile, with which the tests compare, has no such limit.)
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from nuclei_segmentation.shared.slides.slide import SlideInfo
 from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 
-_LARGEST: Final = 128 << 20  # bytes of a decoded tile or strip
-_LARGEST_JPEG: Final = 65_500  # what libjpeg takes
-_STRIP: Final = 4 << 20  # bytes of a strip that is worth cutting
+_LARGEST: Final = 128 << 20  # most bytes of a decoded tile or strip
+_LARGEST_JPEG: Final = 65_500  # most pixels a side that libjpeg accepts
+_STRIP: Final = 4 << 20  # uncompressed strips with more bytes are cut
 _NONE, _HORIZONTAL = 1, 2  # predictors
 _WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5
 _UNPACK: Final[dict[int, Callable[..., Any]]] = {
@@ -35,11 +35,11 @@ _UNPACK: Final[dict[int, Callable[..., Any]]] = {
     50000: imagecodecs.zstd_decode,
 }
 _JPEG2000: Final = frozenset({33005, 34712})
-_ADVICE: Final = "convert it, for instance with: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
+_ADVICE: Final = "convert the file, for instance with: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
 
 
-def why_not(directory: Directory) -> str:
-    """Return what keeps this reader from reading a directory, or an empty text."""
+def why_unsupported(directory: Directory) -> str:
+    """Return why this reader cannot read a directory, or an empty string if it can."""
     reason = ""
     if directory.photometric == _CMYK:
         reason = "CMYK colours"
@@ -48,36 +48,38 @@ def why_not(directory: Directory) -> str:
     elif directory.bits != 8 or directory.sample_format != 1:
         kind = {2: "signed ", 3: "floating-point "}.get(directory.sample_format, "")
         reason = f"{directory.bits or 'mixed'}-bit {kind}samples"
-    elif directory.photometric not in (_WHITE_IS_ZERO, GREY, RGB, YCBCR) or directory.samples < _colors(directory):
-        reason = f"photometric interpretation {directory.photometric} with {directory.samples} samples"
+    elif directory.photometric not in (_WHITE_IS_ZERO, GREY, RGB, YCBCR) or directory.samples < _colours(directory):
+        reason = f"photometric interpretation {directory.photometric} and {directory.samples} samples"
     elif directory.compression == JPEG:
         if directory.planar != 1 or directory.samples not in (1, 3) or max(_size(directory)) > _LARGEST_JPEG:
-            reason = f"JPEG with {directory.samples} samples, stored {'apart' if directory.planar == 2 else 'together'}"
+            layout = "separate" if directory.planar == 2 else "interleaved"
+            reason = f"JPEG of {directory.samples} {layout} samples"
     elif directory.compression in _JPEG2000:
         if directory.planar != 1:
-            reason = "JPEG 2000 with samples stored apart"
+            reason = "JPEG 2000 and separate samples"
     elif directory.compression != 1 and directory.compression not in _UNPACK:
-        reason = f"TIFF compression {directory.compression}"
+        reason = f"compression {directory.compression}"
     elif directory.photometric == YCBCR:
         reason = "YCbCr colours without JPEG"
     elif directory.predictor not in (_NONE, _HORIZONTAL):
-        reason = f"TIFF predictor {directory.predictor}"
+        reason = f"predictor {directory.predictor}"
     if not reason and _size(directory)[0] * _size(directory)[1] * directory.samples > _LARGEST:
-        reason = f"strips of {directory.tile_width} × {directory.tile_height} pixels, each to be decoded as a whole,"
-    return f"{reason} cannot be read; {_ADVICE}" if reason else ""
+        kind = "tiles" if directory.tiled else "strips"
+        reason = f"{kind} as large as {directory.tile_width} × {directory.tile_height} pixels"
+    return f"TIFF with {reason} is not supported; {_ADVICE}" if reason else ""
 
 
 def cut_strips(directory: Directory) -> Directory:
-    """Return the directory of an uncompressed image in large strips as one in smaller strips of the same bytes.
+    """Describe an uncompressed image in large strips as the same bytes in smaller strips; return others unchanged.
 
-    Any row of such a strip can be read alone, where a compressed one must be decoded from its start.
+    The rows of an uncompressed strip can be read one by one; a compressed strip must be decoded from its start.
     """
     row = directory.width * directory.samples
     rows = directory.tile_height
     if directory.tiled or directory.compression != 1 or directory.planar != 1 or rows * row <= _STRIP:
         return directory
     fitting = max(1, _STRIP // row)
-    if directory.rows > 1:  # the pieces must end where the strips do
+    if directory.rows > 1:  # each strip must be a whole number of smaller ones
         fitting = next(size for size in range(fitting, 0, -1) if rows % size == 0)
     starts = np.arange(0, directory.height, fitting, dtype=np.int64)
     strip, first = np.divmod(starts, rows)
@@ -92,29 +94,33 @@ class TiffTiles(StoredTiles):
 
     Parameters
     ----------
-    info, levels, cache : SlideInfo, tuple of Directory, int or None
-        See `StoredTiles`.
+    info : SlideInfo
+        Metadata of the slide. Its `levels` are replaced.
+    levels : tuple of Directory
+        The directories of level 0 and of the reduced levels, largest first. Unsupported reduced levels are left out.
+    cache : int or None, optional
+        Most bytes of decoded tiles to keep; see `cache_capacity`.
 
     Raises
     ------
     UnreadableSlide
-        The samples are of a kind that is not supported; the message says which, and how to convert the file.
+        Level 0 is not supported. The message says why, and how to convert the file.
     """
 
     def __init__(self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None) -> None:
-        reason = why_not(levels[0])
+        reason = why_unsupported(levels[0])
         if reason:
             raise UnreadableSlide(reason)
-        levels = tuple(cut_strips(level) for level in levels if not why_not(level))
+        levels = tuple(cut_strips(level) for level in levels if not why_unsupported(level))
         super().__init__(info, levels, cache)
 
     def _tile(self, number: int) -> Pixels | None:
-        return self._decoded(self._levels[0], number)
+        return self._decode(self._levels[0], number)
 
     def _reduced_tile(self, level: int, number: int, factor: int) -> Pixels | None:
-        return self._decoded(self._levels[level], number)
+        return self._decode(self._levels[level], number)
 
-    def _decoded(self, level: Directory, number: int) -> Pixels | None:
+    def _decode(self, level: Directory, number: int) -> Pixels | None:
         segment = self._segment(level, number)
         if segment is None:
             return None
@@ -127,7 +133,7 @@ class TiffTiles(StoredTiles):
             if level.planar == 1:
                 return _rgb(_samples(level, segment, rows, level.samples), level)
             planes = []
-            for plane in range(min(level.samples, _colors(level) + (level.alpha in (1, 2)))):
+            for plane in range(min(level.samples, _colours(level) + (level.alpha in (1, 2)))):
                 segment = self._segment(level, number + plane * level.rows * level.columns)
                 if not segment:
                     return None
@@ -138,7 +144,7 @@ class TiffTiles(StoredTiles):
 
 
 def _samples(level: Directory, segment: bytes, rows: int, samples: int) -> Pixels:
-    """Decode a tile or strip to (rows, tile_width, samples) uint8; the samples as stored, or RGB if they are JPEG."""
+    """Decode a tile or strip to (rows, tile_width, samples) uint8: the samples as stored, or RGB if it is JPEG."""
     width = level.tile_width
     if level.compression == JPEG:
         photometric = GREY if samples == 1 else level.photometric
@@ -147,7 +153,7 @@ def _samples(level: Directory, segment: bytes, rows: int, samples: int) -> Pixel
         _check_jpeg2000(segment, width, rows, samples)
         decoded = np.asarray(imagecodecs.jpeg2k_decode(segment))
         if decoded.dtype != np.uint8:
-            raise ValueError("not 8 bits a sample")
+            raise ValueError("not 8 bits per sample")
         return decoded.reshape(rows, width, samples)
     size = width * level.tile_height * samples
     unpack = _UNPACK.get(level.compression)
@@ -159,17 +165,17 @@ def _samples(level: Directory, segment: bytes, rows: int, samples: int) -> Pixel
 
 
 def _check_jpeg2000(segment: bytes, width: int, height: int, samples: int) -> None:
-    """Raise ValueError unless a JPEG 2000 image has that size, before the decoder reserves memory for what it says."""
+    """Raise ValueError unless a JPEG 2000 image has the right size, before the decoder reserves memory for it."""
     at = segment.find(b"\xff\x4f\xff\x51", 0, 4096)
     if at < 0:
         raise ValueError("not a JPEG 2000 image")
     right, bottom, left, top = struct.unpack_from(">4I", segment, at + 8)
     (components,) = struct.unpack_from(">H", segment, at + 40)
     if (right - left, bottom - top, components) != (width, height, samples):
-        raise ValueError("a JPEG 2000 image of another size than its tile")
+        raise ValueError("the JPEG 2000 image is not the size of its tile")
 
 
-def _colors(level: Directory) -> int:
+def _colours(level: Directory) -> int:
     return 1 if level.photometric in (_WHITE_IS_ZERO, GREY) else 3
 
 
@@ -179,16 +185,16 @@ def _size(level: Directory) -> tuple[int, int]:
 
 
 def _rgb(samples: Pixels, level: Directory) -> Pixels:
-    """Return (h, w, n) samples as (h, w, 3) RGB, on white where they are transparent."""
+    """Return (h, w, n) samples as (h, w, 3) RGB, blended with white where they are transparent."""
     if level.compression == JPEG:
         return ~samples if level.photometric == _WHITE_IS_ZERO else samples
-    colors = _colors(level)
-    pixels = samples[..., :colors]
+    colours = _colours(level)
+    pixels = samples[..., :colours]
     if level.photometric == _WHITE_IS_ZERO:
         pixels = ~pixels
-    if level.alpha in (1, 2) and samples.shape[2] > colors:
-        alpha = samples[..., colors : colors + 1].astype(np.uint32)
-        # Alpha that the colours are multiplied with already only lacks its share of white.
+    if level.alpha in (1, 2) and samples.shape[2] > colours:
+        alpha = samples[..., colours : colours + 1].astype(np.uint32)
+        # If the colours are already multiplied with alpha (1), only the share of white is missing.
         scaled = pixels * (alpha if level.alpha == 2 else np.uint32(255))
         pixels = np.minimum((scaled + 255 * (255 - alpha) + 127) // 255, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*samples.shape[:2], 3)))

@@ -1,4 +1,4 @@
-"""Decoded tiles of a slide, kept while neighbouring regions still need them."""
+"""A cache of decoded tiles of the slide, which neighbouring regions share."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from nuclei_segmentation.shared.batches import Pixels
 
 
 class TileCache:
-    """A bounded cache that decodes each tile once, however many threads ask for it at the same time.
+    """A bounded cache that decodes each tile once, however many threads request it at the same time.
 
-    A grid read row by row comes back to a stored tile until a region holds the tile's last corner. Such tiles are
-    finished and go first when room is needed, so that about one row of stored tiles is enough for any grid without
-    overlap.
+    If a grid is read row by row, a stored tile is needed until a region contains its bottom right corner. Then the tile
+    is finished, and is evicted before others. So a capacity of about one row of stored tiles is enough for any grid
+    without overlap.
 
     Parameters
     ----------
     decode : callable
-        Returns the pixels of a tile, or None where they cannot be read. Called without the lock.
+        Takes the number of a stored tile; returns its pixels, or None if they cannot be read. Called without the lock.
     capacity : int
         Most tiles that are kept.
     """
@@ -31,40 +31,45 @@ class TileCache:
         self._tiles: OrderedDict[int, Pixels | None] = OrderedDict()
         self._pending: dict[int, threading.Event] = {}
 
-    def get(self, tile: int, finished: bool) -> Pixels | None:
-        """Return a tile's pixels; they are shared and must not be written to.
+    def get(self, number: int, finished: bool) -> Pixels | None:
+        """Return the pixels of a stored tile. They are shared and must not be modified.
 
         Parameters
         ----------
-        tile : int
-            Its number.
+        number : int
+            Number of the stored tile.
         finished : bool
-            Whether a reader that goes row by row will not come back to it.
+            Whether a grid that is read row by row will not need the tile again.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            What `decode` returned.
         """
         while True:
             with self._lock:
-                if tile in self._tiles:
-                    self._tiles.move_to_end(tile, last=not finished)
-                    return self._tiles[tile]
-                pending = self._pending.get(tile)
+                if number in self._tiles:
+                    self._tiles.move_to_end(number, last=not finished)
+                    return self._tiles[number]
+                pending = self._pending.get(number)
                 if pending is None:
-                    mine = self._pending[tile] = threading.Event()
+                    mine = self._pending[number] = threading.Event()
                     break
-            pending.wait()  # then look again: it may have failed for want of memory, or be gone already
+            pending.wait()  # then look again: decoding may have failed for lack of memory, or the tile may be evicted
         try:
-            pixels = self._decode(tile)
+            pixels = self._decode(number)
             with self._lock:
                 while len(self._tiles) >= max(1, self._capacity):
                     self._tiles.popitem(last=False)
-                self._tiles[tile] = pixels
-                self._tiles.move_to_end(tile, last=not finished)
+                self._tiles[number] = pixels
+                self._tiles.move_to_end(number, last=not finished)
         finally:
             with self._lock:
-                del self._pending[tile]
+                del self._pending[number]
             mine.set()
         return pixels
 
     def clear(self) -> None:
-        """Forget all tiles."""
+        """Drop all tiles."""
         with self._lock:
             self._tiles.clear()

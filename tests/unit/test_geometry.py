@@ -1,4 +1,4 @@
-"""The grid: cores partition the slide, regions cover their cores."""
+"""The grid: cores partition the slide, and tiles contain their cores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_cores_partition_the_slide(grid: TileGrid) -> None:
 
 
 @given(grids())
-def test_a_core_keeps_half_the_overlap_from_its_tiles_border_except_at_the_slides(grid: TileGrid) -> None:
+def test_a_core_ends_half_the_overlap_inside_its_tile_except_at_the_border_of_the_slide(grid: TileGrid) -> None:
     halo = grid.overlap // 2
     for row, column in grid:
         core, region = grid.core(row, column), grid.region(row, column)
@@ -40,15 +40,15 @@ def test_a_core_keeps_half_the_overlap_from_its_tiles_border_except_at_the_slide
 
 
 @given(grids(), st.data())
-def test_the_tiles_under_a_window_are_those_whose_cores_share_pixels_with_it(
+def test_the_tiles_under_a_region_are_those_whose_cores_share_pixels_with_it(
     grid: TileGrid, data: st.DataObject
 ) -> None:
     x, y = data.draw(st.integers(0, grid.width - 1)), data.draw(st.integers(0, grid.height - 1))
     region = Region(x, y, data.draw(st.integers(1, grid.width - x)), data.draw(st.integers(1, grid.height - y)))
-    expected = [place for place in grid if grid.core(*place).intersect(region).area]
+    expected = [position for position in grid if grid.core(*position).intersect(region).area]
     assert list(grid.tiles_under(region)) == expected
 
 
-def test_windows_that_share_nothing_intersect_in_nothing() -> None:
+def test_the_intersection_of_two_regions() -> None:
     assert Region(0, 0, 10, 10).intersect(Region(20, 3, 5, 5)).area == 0
     assert Region(0, 0, 10, 10).intersect(Region(5, 5, 10, 10)) == Region(5, 5, 5, 5)

@@ -20,7 +20,7 @@ from tests.helpers.slides import Make, read_all
 
 @pytest.fixture
 def make_tiff(tmp_path: Path) -> Make:
-    """Return a function that writes a TIFF file with tifffile: JPEG tables in each tile, no shared ones."""
+    """Return a function that writes a TIFF file with tifffile: each tile has its own JPEG tables."""
 
     def make(image: Pixels, name: str = "slide.tif", levels: int = 1, **options: Any) -> Path:
         path = tmp_path / name
@@ -60,7 +60,7 @@ def make_vips(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Slide]]:
-    """Return a function that opens a slide, which is closed after the test."""
+    """Return a function that opens a slide. It is closed after the test."""
     slides: list[Slide] = []
 
     def open_it(path: Path, reader: str | None = None) -> Slide:
@@ -74,7 +74,7 @@ def opened() -> Iterator[Callable[..., Slide]]:
 
 @pytest.fixture
 def same_pixels(opened: Callable[..., Slide]) -> Callable[..., Slide]:
-    """Return a function that shows that a file's fast reader and OpenSlide agree in every byte."""
+    """Return a function that checks that the fast reader and OpenSlide agree in every byte of a file."""
 
     def check(path: Path, regions: tuple[Region, ...] = ()) -> Slide:
         fast, slow = opened(path), opened(path, "openslide")

@@ -1,4 +1,4 @@
-"""Slides that are truncated or have flipped bits: an exact error, or hatched tiles; never wrong pixels in silence."""
+"""Slides that are truncated or have flipped bits give an exact error or hatched tiles, never wrong pixels silently."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg, JpegDecoder
-from nuclei_segmentation.shared.slides.tiff_index import read_index
+from nuclei_segmentation.shared.slides.tiff_index import read_directories
 from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
 
-def test_hatch_depends_on_the_place_alone():
+def test_hatching_depends_on_the_position_alone():
     whole = np.zeros((60, 70, 3), np.uint8)
     hatch(whole, Region(5, 9, 70, 60))
     part = np.zeros((20, 30, 3), np.uint8)
@@ -31,7 +31,7 @@ def test_hatch_depends_on_the_place_alone():
 
 
 @pytest.mark.parametrize("reader", ["jpeg", "openslide"])
-def test_broken_tile_is_hatched_and_its_neighbours_are_whole(make_tiff, opened, reader):
+def test_a_broken_tile_is_hatched_and_its_neighbours_are_intact(make_tiff, opened, reader):
     image = tissue_like(800, 600)
     path = make_tiff(image, compression="jpeg")
     expected = read_all(opened(path))
@@ -42,14 +42,14 @@ def test_broken_tile_is_hatched_and_its_neighbours_are_whole(make_tiff, opened, 
         file.write(bytes(count // 2))
     slide = opened(path, reader)
     grid = TileGrid(800, 600, 256)
-    for at in grid:
-        region = grid.region(*at).intersect(grid.bounds)
-        read = slide.read(region)
+    for position in grid:
+        region = grid.region(*position).intersect(grid.bounds)
+        region_pixels = slide.read(region)
         pixels = expected[region.y : region.bottom, region.x : region.right].copy()
-        assert read.damaged == (at == (1, 1))
-        if read.damaged:
+        assert region_pixels.damaged == (position == (1, 1))
+        if region_pixels.damaged:
             hatch(pixels, region)
-        assert np.array_equal(read.pixels, pixels)
+        assert np.array_equal(region_pixels.pixels, pixels)
     slide.thumbnail(10_000)
 
 
@@ -60,12 +60,12 @@ def test_region_over_a_broken_tile_is_hatched_only_there(make_tiff, opened):
         tag = tiff.pages[0].tags["TileOffsets"]
         tag.overwrite([offset + (1 << 30) * (number == 1) for number, offset in enumerate(tag.value)])
     slide = opened(path)
-    region = slide.read(Region(100, 50, 400, 200))
+    region_pixels = slide.read(Region(100, 50, 400, 200))
     pixels = expected[50:250, 100:500].copy()
     hatch(pixels[:, 156:], Region(256, 50, 244, 200))
-    assert region.damaged
-    assert np.array_equal(region.pixels, pixels)
-    assert (slide.thumbnail(600 * 300)[:256, 256:512] == 255).all()  # white there: hatches would pass for tissue
+    assert region_pixels.damaged
+    assert np.array_equal(region_pixels.pixels, pixels)
+    assert (slide.thumbnail(600 * 300)[:256, 256:512] == 255).all()  # white, since hatching would look like tissue
 
 
 def test_slide_truncated_anywhere(sample_slide, tmp_path):
@@ -78,8 +78,8 @@ def test_slide_truncated_anywhere(sample_slide, tmp_path):
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-def test_slide_truncated_behind_its_index(make_tiff, opened, levels):
-    """tifffile puts each directory before its tiles, so that the end of the file is pixels alone."""
+def test_slide_truncated_after_its_directories(make_tiff, opened, levels):
+    """tifffile writes each directory before its tiles, so the end of the file contains pixels only."""
     path = make_tiff(tissue_like(900, 700), levels=levels, compression="jpeg")
     whole = read_all(opened(path))
     data = path.read_bytes()
@@ -102,7 +102,7 @@ def test_slide_truncated_behind_its_index(make_tiff, opened, levels):
 
 
 def test_flipped_bits_are_noticed_at_least_where_openslide_notices_them(sample_slide, tmp_path, opened):
-    """JPEG has no checksum: a flip that leaves the code words in step shows in the pixels alone, for any decoder."""
+    """JPEG has no checksum: a flip that leaves the code words in step shows only in the pixels, for any decoder."""
     data = sample_slide.read_bytes()
     with tifffile.TiffFile(sample_slide) as tiff:
         offsets, counts = tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts
@@ -116,14 +116,14 @@ def test_flipped_bits_are_noticed_at_least_where_openslide_notices_them(sample_s
     assert slow <= fast <= {divmod(number, 10) for number in numbers}
     assert len(fast) > 30
     good, bad = opened(sample_slide), opened(path)
-    for at in TileGrid(2220, 2967, 240):
-        if at not in {divmod(number, 10) for number in numbers}:
-            region = Region(at[1] * 240, at[0] * 240, 240, 240).intersect(Region(0, 0, 2220, 2967))
+    for row, column in TileGrid(2220, 2967, 240):
+        if (row, column) not in {divmod(number, 10) for number in numbers}:
+            region = Region(column * 240, row * 240, 240, 240).intersect(Region(0, 0, 2220, 2967))
             assert np.array_equal(good.read(region).pixels, bad.read(region).pixels)
 
 
-def test_openslide_reader_lives_on_after_an_error(make_tiff, opened):
-    """The handle is dead after the first error; a fresh one reads what is whole."""
+def test_the_openslide_reader_still_works_after_an_error(make_tiff, opened):
+    """A handle is useless after its first error; a new one reads what is intact."""
     path = make_tiff(tissue_like(1200, 300), compression="jpeg")
     with tifffile.TiffFile(path) as tiff:
         offset = tiff.pages[0].dataoffsets[2]
@@ -135,7 +135,7 @@ def test_openslide_reader_lives_on_after_an_error(make_tiff, opened):
     assert found == [False, True, False, True, False, False]
 
 
-def test_file_that_vanishes_is_damage_not_a_crash(make_tiff, opened):
+def test_a_file_that_is_truncated_while_open_is_damage(make_tiff, opened):
     path = make_tiff(tissue_like(600, 300), compression="jpeg")
     slide = opened(path)
     with path.open("r+b") as file:
@@ -164,12 +164,12 @@ def test_any_change_to_a_stored_tile_gives_pixels_or_the_one_error(stored_tile, 
 
 @pytest.fixture(scope="module", params=["own", "shared"])
 def stored_tile(request, tmp_path_factory):
-    """Shared JPEG tables, or none, and a tile."""
+    """The bytes of a tile, and its shared JPEG tables or None."""
     path = tmp_path_factory.mktemp("tile") / "one.tif"
     options = {"tile_width": 64, "tile_height": 64, "tile": True, "compression": "jpeg"}
     pyvips.Image.new_from_array(tissue_like(64, 64)).tiffsave(str(path), **options)
     with path.open("rb") as file:
-        level = read_index(file.fileno()).directories[0]
+        level = read_directories(file.fileno())[0]
         file.seek(int(level.offsets[0]))
         segment = file.read(int(level.counts[0]))
     if request.param == "shared":

@@ -1,4 +1,4 @@
-"""What counts as one slide, and what is said when there is not just one."""
+"""What counts as one slide, and the messages if there is none or more than one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_file_is_taken_as_it_is(tmp_path):
     assert find_slide(file) == file
     link = tmp_path / "link"
     link.symlink_to(file)
-    assert find_slide(link) == link  # named by the user, who may follow his own links
+    assert find_slide(link) == link  # a link that the user names is followed
 
 
 def test_a_slide_without_a_known_extension_is_found_by_its_content(tmp_path, make_tiff):
@@ -52,7 +52,7 @@ def test_a_slide_without_a_known_extension_is_found_by_its_content(tmp_path, mak
     assert find_slide(tmp_path) == tmp_path / "slide_without"
 
 
-def test_subfolder_slide_is_looked_into_only_if_the_folder_has_none(tmp_path):
+def test_the_subfolder_slide_is_searched_only_if_the_folder_has_no_slide(tmp_path):
     (tmp_path / "slide").mkdir()
     (tmp_path / "slide" / "a.svs").write_bytes(TIFF)
     assert find_slide(tmp_path) == tmp_path / "slide" / "a.svs"
@@ -66,12 +66,12 @@ def test_none_and_several(tmp_path):
     assert "only notes.txt" in message(tmp_path)
     for name in ("c.svs", "a.svs", "b.tif", "d.ndpi"):
         (tmp_path / name).write_bytes(TIFF)
-    assert "4 slides" in message(tmp_path)
+    assert "holds 4 slides" in message(tmp_path)
     assert "a.svs, b.tif, c.svs, …" in message(tmp_path)
     assert "No such file" in message(tmp_path / "gone")
 
 
-def test_what_looks_like_a_slide_but_is_no_file(tmp_path):
+def test_what_is_named_like_a_slide_but_is_not_a_file(tmp_path):
     (tmp_path / "x.svs").mkdir()
     assert "x.svs is a folder" in message(tmp_path)
     (tmp_path / "x.svs").rmdir()
@@ -80,11 +80,11 @@ def test_what_looks_like_a_slide_but_is_no_file(tmp_path):
     assert "named pipe" in message(tmp_path / "x.svs")
     (tmp_path / "x.svs").unlink()
     (tmp_path / "x.svs").symlink_to(tmp_path / "gone")
-    assert "leads nowhere" in message(tmp_path)
-    assert "leads nowhere" in message(tmp_path / "x.svs")
+    assert "broken symbolic link" in message(tmp_path)
+    assert "broken symbolic link" in message(tmp_path / "x.svs")
     (tmp_path / "x.svs").unlink()
     (tmp_path / "x.svs").symlink_to(tmp_path / "x.svs")
-    assert "leads nowhere" in message(tmp_path)
+    assert "broken symbolic link" in message(tmp_path)
     (tmp_path / "x.svs").unlink()
     (tmp_path / "x.svs").symlink_to("/dev/zero")
     assert "out of the folder" in message(tmp_path)
@@ -105,7 +105,7 @@ def test_links_are_followed_within_the_folder_only(tmp_path):
     (folder / "link.svs").symlink_to(outside)
     assert "out of the folder" in message(folder)
     (folder / "link.svs").unlink()
-    (folder / ".data").write_bytes(TIFF)  # as Kubernetes mounts files: a link to a hidden file beside it
+    (folder / ".data").write_bytes(TIFF)  # as Kubernetes mounts files: a link to a hidden file in the same folder
     (folder / "link.svs").symlink_to(".data")
     assert find_slide(folder) == folder / "link.svs"
 
@@ -113,7 +113,7 @@ def test_links_are_followed_within_the_folder_only(tmp_path):
 def test_hundred_thousand_files(tmp_path):
     (tmp_path / "slide.svs").write_bytes(TIFF)
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    for number in range(20_000):  # as many as take a test no long time; the cost is linear
+    for number in range(20_000):  # fewer, to keep the test short; the cost is linear
         os.close(os.open(f"n{number}.txt", os.O_CREAT, dir_fd=descriptor))
     os.close(descriptor)
     assert find_slide(tmp_path).name == "slide.svs"
@@ -121,7 +121,7 @@ def test_hundred_thousand_files(tmp_path):
     assert "n0.txt, n1.txt" in message(tmp_path)
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_names_that_are_not_text(tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff\xfe\n\x1b[2J.svs"
     for other in (b"", b"2"):
         with open(name[:-4] + other + b".svs", "wb") as file:  # noqa: PTH123  # pathlib takes no bytes
@@ -168,8 +168,8 @@ def test_mrxs_with_its_folder_is_one_slide(tmp_path):
     ]
 
 
-def test_folder_that_may_not_be_read(tmp_path):
+def test_a_folder_without_permission(tmp_path):
     (tmp_path / "in").mkdir(mode=0)
     if os.geteuid() == 0:
-        pytest.skip("root may look into any folder")
+        pytest.skip("root may list any folder")
     assert "Permission denied" in message(tmp_path / "in")

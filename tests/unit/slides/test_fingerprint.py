@@ -1,4 +1,4 @@
-"""A slide's identity."""
+"""The fingerprint of a slide, and the state of its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_the_same_bytes_under_another_name_and_date(tmp_path):
     a, b = tmp_path / "a.svs", tmp_path / "folder" / "b.tif"
     b.parent.mkdir()
     for path in (a, b):
-        path.write_bytes(os.urandom(0) + b"slide" * 1000)
+        path.write_bytes(b"slide" * 1000)
     os.utime(b, (1, 1))
     assert fingerprint(a) == fingerprint(b)
     assert len(fingerprint(a)) == 64
@@ -23,7 +23,7 @@ def test_the_same_bytes_under_another_name_and_date(tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, (1 << 20) - 1, 1 << 20, -1, -(1 << 20)])
-def test_changes_where_it_looks_at_a_large_file(tmp_path, at):
+def test_a_change_in_a_sampled_part_of_a_large_file(tmp_path, at):
     path = tmp_path / "large.svs"
     with path.open("wb") as file:
         file.truncate(300 << 20)

@@ -1,4 +1,4 @@
-"""Files made to hurt: refused in little time and memory, and with no other error than UnreadableSlide."""
+"""Hostile files are refused with UnreadableSlide, in little time and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
-from nuclei_segmentation.shared.slides.tiff_index import read_index
+from nuclei_segmentation.shared.slides.tiff_index import read_directories
 from tests.helpers.slides import damaged_tiles
 
 LONG, SHORT = 4, 3
@@ -35,7 +35,7 @@ def tiff(entries, following=0, tail=b"") -> bytes:
 
 
 def image(width=256, height=256, tile=256, count=1, **more):
-    """Return the entries of an image with one tile, any of them replaced."""
+    """Return the entries of an image with one tile. Arguments replace or add entries."""
     entries = {256: width, 257: height, 258: 8, 259: 7, 262: 6, 277: 3, 322: tile, 323: tile, 324: 8, 325: 100}
     entries |= {int(tag[1:]): value for tag, value in more.items()}
     return [(tag, LONG, count if tag in (324, 325) else 1, value) for tag, value in entries.items()]
@@ -43,10 +43,10 @@ def image(width=256, height=256, tile=256, count=1, **more):
 
 HOSTILE = {
     "empty": b"",
-    "text": b"This is no slide at all.\n" * 10,
+    "text": b"This is not a slide.\n" * 10,
     "two bytes": b"II",
     "header only": b"II*\0\x08\0\0\0",
-    "offset behind the end": b"II*\0\xff\xff\xff\x7f",
+    "offset beyond the end": b"II*\0\xff\xff\xff\x7f",
     "no directory": b"II*\0\0\0\0\0",
     "BigTIFF cut": b"II+\0\x08\0\0\0",
     "BigTIFF with offsets of 4 bytes": b"II+\0\x04\0\0\0" + struct.pack("<Q", 16),
@@ -69,7 +69,7 @@ HOSTILE = {
     "description of 4 GB": tiff([*image(), (270, 2, 0xFFFFFFFF, 8)]),
     "tables outside": tiff([*image(), (347, 7, 1000, 0x7FFFFFFF)], tail=bytes(5000)),
     "depth": tiff([*image(), (32997, LONG, 1, 5)], tail=bytes(5000)),
-    "tags of no type": tiff([(tag, 99, 1, 1) for tag in range(250, 350)]),
+    "tags of unknown types": tiff([(tag, 99, 1, 1) for tag in range(250, 350)]),
 }
 
 
@@ -86,7 +86,7 @@ def test_hostile_header_is_refused(tmp_path, data, suffix):
 
 
 def many_directories(count: int) -> bytes:
-    """Return a TIFF file with a chain of directories, each of one tag."""
+    """Return a TIFF file with a chain of directories that have one tag each."""
     size = 2 + 12 + 4
     data = bytearray(b"II*\0\x08\0\0\0")
     for number in range(count):
@@ -132,7 +132,7 @@ def test_large_hostile_file_takes_little_time_and_memory(tmp_path, make):
 
 @pytest.mark.parametrize("compression", ["deflate", "lzw", "zstd", "packbits"])
 def test_bomb_in_a_tile_is_damage(tmp_path, opened, compression):
-    """A tile that unpacks to far more than its size must not take the memory that it asks for."""
+    """A tile that unpacks to far more than its size must not take that much memory."""
     import imagecodecs
 
     bombs = {
@@ -154,7 +154,7 @@ def test_bomb_in_a_tile_is_damage(tmp_path, opened, compression):
         tags["TileByteCounts"].overwrite([tags["TileByteCounts"].value[0], len(bomb)])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     slide = opened(path, "tiff")
-    if compression == "lzw":  # its decoder stops where the buffer is full, and cannot tell
+    if compression == "lzw":  # its decoder stops when the buffer is full, without an error
         slide.read(Region(256, 0, 256, 256))
     else:
         assert damaged_tiles(slide, 256) == {(0, 1)}
@@ -176,24 +176,24 @@ def test_jpeg2000_bomb_is_damage(tmp_path, opened):
 
 
 def parse(data: bytes) -> None:
-    """Read the index of a file with these bytes."""
+    """Read the directories of a file with these bytes."""
     descriptor = os.memfd_create("tiff")
     try:
         os.write(descriptor, data)
-        read_index(descriptor)
+        read_directories(descriptor)
     finally:
         os.close(descriptor)
 
 
 @given(st.sampled_from([b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"]), st.binary(max_size=400))
-def test_any_bytes_give_an_index_or_the_one_error(head, data):
+def test_any_bytes_give_directories_or_the_one_error(head, data):
     with contextlib.suppress(UnreadableSlide):
         parse(head + data)
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=8), st.integers(0, 1))
-def test_any_change_to_a_real_index_gives_an_index_or_the_one_error(real_indexes, changes, which):
-    data = bytearray(real_indexes[which])
+def test_any_change_to_real_directories_gives_directories_or_the_one_error(real_files, changes, which):
+    data = bytearray(real_files[which])
     for at, value in changes:
         data[at % len(data)] = value
     with contextlib.suppress(UnreadableSlide):
@@ -201,9 +201,9 @@ def test_any_change_to_a_real_index_gives_an_index_or_the_one_error(real_indexes
 
 
 @pytest.fixture(scope="module")
-def real_indexes(tmp_path_factory):
+def real_files(tmp_path_factory):
     """Two small TIFF files, classic and BigTIFF."""
-    path, found = tmp_path_factory.mktemp("index") / "real.tif", []
+    path, found = tmp_path_factory.mktemp("real") / "real.tif", []
     for bigtiff in (False, True):
         with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
             for size in (64, 32):

@@ -1,4 +1,4 @@
-"""The fast reader against OpenSlide, byte for byte."""
+"""The fast reader gives the same bytes as OpenSlide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_real_pyramid_has_openslides_pixels(more_slides, same_pixels):
     assert slide.info.levels == ((1380, 1484), (690, 742), (345, 371))
 
 
-def test_ome_tiff_that_openslide_refuses_has_the_pixels_of_its_rewrapped_twin(more_slides, opened):
+def test_an_ome_tiff_that_openslide_cannot_open_has_the_pixels_of_the_same_image_as_plain_tiff(more_slides, opened):
     ome = opened(more_slides / "HE_TMA_core.ome.tif")
     assert ome.info.format == "ome-tiff"
     assert ome.info.mpp == pytest.approx((0.50008, 0.50008), rel=1e-5)
@@ -64,7 +64,7 @@ def test_byte_orders_and_levels(make_tiff, same_pixels, order, bigtiff):
     assert slide.info.levels == ((800, 600), (400, 300), (200, 150))
 
 
-def test_big_endian_classic_tiff_which_openslide_refuses(make_tiff, opened):
+def test_big_endian_classic_tiff_which_openslide_cannot_open(make_tiff, opened):
     image = tissue_like(800, 600)
     one, other = (make_tiff(image, f"{name}.tif", compression="jpeg", order=order) for name, order in ("a<", "b>"))
     assert np.array_equal(read_all(opened(one)), read_all(opened(other)))
@@ -111,7 +111,7 @@ def test_read_gives_the_caller_its_own_pixels(make_tiff, opened):
 
 
 @pytest.mark.parametrize("region", [Region(0, 0, 0, 1), Region(-1, 0, 5, 5), Region(690, 0, 20, 5)])
-def test_regions_outside_are_a_mistake_of_the_caller(make_tiff, opened, region):
+def test_regions_outside_the_slide_are_an_error_of_the_caller(make_tiff, opened, region):
     path = make_tiff(tissue_like(700, 500), compression="jpeg")
     for reader in ("jpeg", "openslide"):
         with pytest.raises(ValueError, match="700 × 500"):
@@ -124,10 +124,10 @@ def test_reading_row_by_row_decodes_each_tile_once(sample_slide, monkeypatch, ti
     plain = JpegTiles._tile
     monkeypatch.setattr(JpegTiles, "_tile", lambda self, number: decoded.append(number) or plain(self, number))
     with open_slide(sample_slide) as slide:
-        decoded.clear()  # opening tries a few
+        decoded.clear()  # opening decodes a few
         grid = TileGrid(slide.info.width, slide.info.height, tile)
-        for at in grid:
-            slide.read(grid.region(*at).intersect(grid.bounds))
+        for position in grid:
+            slide.read(grid.region(*position).intersect(grid.bounds))
     assert sorted(decoded) == list(range(130))
 
 
@@ -139,8 +139,8 @@ def test_one_row_of_tiles_is_cache_enough(sample_slide, monkeypatch):
         plain = small._tile
         small._cache._decode = lambda number: decoded.append(number) or plain(number)
         grid = TileGrid(slide.info.width, slide.info.height, 256)
-        for at in grid:
-            small.read(grid.region(*at).intersect(grid.bounds))
+        for position in grid:
+            small.read(grid.region(*position).intersect(grid.bounds))
         small.close()
     assert sorted(decoded) == list(range(130))
 
@@ -152,12 +152,12 @@ def test_threads_get_the_same_pixels(sample_slide):
         grid = TileGrid(slide.info.width, slide.info.height, 256)
         start = threading.Barrier(8)
 
-        def read(at):
-            region = grid.region(*at).intersect(grid.bounds)
+        def read(position):
+            region = grid.region(*position).intersect(grid.bounds)
             return region, slide.read(region).pixels
 
         list(pool.map(lambda _: start.wait(), range(8)))
-        for region, pixels in pool.map(read, [at for at in grid for _ in range(2)]):
+        for region, pixels in pool.map(read, [position for position in grid for _ in range(2)]):
             assert np.array_equal(pixels, expected[region.y : region.bottom, region.x : region.right])
 
 
@@ -175,7 +175,7 @@ def test_jpeg_of_another_size_than_its_tile_is_damage(tmp_path, opened):
 
 
 def test_a_file_that_only_openslide_decodes_goes_to_openslide(tmp_path, opened):
-    """Bytes between the last scan and the end marker: OpenSlide passes over them, the strict decoder does not."""
+    """OpenSlide ignores bytes between the last scan and the end marker; the strict decoder does not."""
     image = tissue_like(256, 256)
     data = imagecodecs.jpeg8_encode(image, 90)
     path = tmp_path / "odd.tif"
@@ -195,7 +195,7 @@ def test_the_sample_is_found_and_opened_from_its_folder(sample_slide, tmp_path):
 
 
 def set_counts(path: Path, counts: dict[int, int]) -> None:
-    """Change the stored sizes of tiles."""
+    """Change the stored sizes of tiles, given by their numbers."""
     with tifffile.TiffFile(path, mode="r+") as tiff:
         tag = tiff.pages[0].tags["TileByteCounts"]
         values = list(tag.value)

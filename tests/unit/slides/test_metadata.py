@@ -1,4 +1,4 @@
-"""Pixel size, objective power, colour profile."""
+"""Pixel size, objective power and colour profile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 import tifffile
 
-from nuclei_segmentation.shared.slides.metadata import Claim, judge_mpp
+from nuclei_segmentation.shared.slides.metadata import PixelSize, choose_mpp
 from tests.helpers.slides import tissue_like
 
 OME = (
@@ -19,24 +19,28 @@ OME = (
 
 
 @pytest.mark.parametrize(
-    ("claims", "mpp", "note"),
+    ("sizes", "mpp", "note"),
     [
-        ([], None, "absent"),
-        ([Claim("A", 0.25, 0.25)], (0.25, 0.25), ""),
-        ([Claim("A", 0, 0)], None, "0 µm (A) is absurd"),
-        ([Claim("A", math.nan, math.nan)], None, "nan µm (A) is absurd"),
-        ([Claim("A", math.inf, 1)], None, "inf × 1 µm (A) is absurd"),
-        ([Claim("A", 1e9, 1e9)], None, "1e+09 µm (A) is absurd"),
-        ([Claim("A", -0.5, -0.5)], None, "-0.5 µm (A) is absurd"),
-        ([Claim("A", 0.25, 0.26)], (0.25, 0.26), ""),
-        ([Claim("A", 0.25, 0.5)], (0.25, 0.5), "x and y differ: 0.25 and 0.5 µm (A)"),
-        ([Claim("A", 0.25, 0.25), Claim("B", 0.5, 0.5)], (0.25, 0.25), "A says 0.25 µm, B says 0.5 µm"),
-        ([Claim("A", 0.25, 0.25), Claim("B", 352, 352)], (0.25, 0.25), ""),
-        ([Claim("A", 0, 0), Claim("B", 0.5, 0.5)], (0.5, 0.5), ""),
+        ([], None, "not given in the file"),
+        ([PixelSize("A", 0.25, 0.25)], (0.25, 0.25), ""),
+        ([PixelSize("A", 0, 0)], None, "0 µm (A) is implausible and is ignored"),
+        ([PixelSize("A", math.nan, math.nan)], None, "nan µm (A) is implausible and is ignored"),
+        ([PixelSize("A", math.inf, 1)], None, "inf × 1 µm (A) is implausible and is ignored"),
+        ([PixelSize("A", 1e9, 1e9)], None, "1e+09 µm (A) is implausible and is ignored"),
+        ([PixelSize("A", -0.5, -0.5)], None, "-0.5 µm (A) is implausible and is ignored"),
+        ([PixelSize("A", 0.25, 0.26)], (0.25, 0.26), ""),
+        ([PixelSize("A", 0.25, 0.5)], (0.25, 0.5), "x and y differ: 0.25 and 0.5 µm (A)"),
+        (
+            [PixelSize("A", 0.25, 0.25), PixelSize("B", 0.5, 0.5)],
+            (0.25, 0.25),
+            "A says 0.25 µm, B says 0.5 µm; A is used",
+        ),
+        ([PixelSize("A", 0.25, 0.25), PixelSize("B", 352, 352)], (0.25, 0.25), ""),
+        ([PixelSize("A", 0, 0), PixelSize("B", 0.5, 0.5)], (0.5, 0.5), ""),
     ],
 )
-def test_which_of_several_claimed_pixel_sizes_is_believed(claims, mpp, note):
-    assert judge_mpp(claims) == (mpp, note)
+def test_the_choice_of_a_pixel_size(sizes, mpp, note):
+    assert choose_mpp(sizes) == (mpp, note)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +62,10 @@ def test_tiff_resolution(make_tiff, opened, options, mpp, reader):
     assert bool(info.mpp_note) == (mpp is None)
 
 
-def test_nonsense_of_a_real_file(more_slides, opened):
+def test_an_implausible_size_in_a_real_file(more_slides, opened):
     info = opened(more_slides / "BRACS_1640_N_3_cropped.tiff").info
     assert info.mpp is None
-    assert info.mpp_note == "1000 µm (OpenSlide) is absurd"
+    assert info.mpp_note == "1000 µm (OpenSlide) is implausible and is ignored"
 
 
 def test_the_pixel_size_of_a_dicom_slide(more_slides, opened):
@@ -75,7 +79,7 @@ APERIO = "Aperio Image Library v11\r\n700x500 [0,0 700x500] (256x256) JPEG/RGB Q
 @pytest.mark.parametrize("damaged", [False, True])
 def test_aperio_with_and_without_openslide(make_tiff, opened, damaged):
     path = make_tiff(tissue_like(700, 500), "a.svs", compression="jpeg", description=APERIO)
-    if damaged:  # OpenSlide reads the smallest level when it opens a slide, and gives up here
+    if damaged:  # OpenSlide reads the smallest level when it opens a slide, and fails here
         with tifffile.TiffFile(path) as tiff:
             end = tiff.pages[0].dataoffsets[1]
         with path.open("r+b") as file:
@@ -120,7 +124,7 @@ def test_the_pixel_size_of_ome_metadata(make_tiff, opened, size, mpp):
     ],
     ids=["entity", "external", "laughs", "open", "attributes", "long"],
 )
-def test_hostile_xml_says_nothing_and_costs_nothing(make_tiff, opened, text):
+def test_hostile_xml_is_ignored_at_once(make_tiff, opened, text):
     path = make_tiff(tissue_like(64, 64), compression="jpeg", description=text.encode())
     start = time.perf_counter()
     info = opened(path).info

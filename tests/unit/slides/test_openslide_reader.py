@@ -1,4 +1,4 @@
-"""OpenSlide's handles die of one bad tile; its neighbours must not, however many threads read."""
+"""One bad tile makes an OpenSlide handle useless. Its neighbours must stay readable, however many threads read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_only_the_bad_tiles_are_damaged_whatever_the_threads(tmp_path: Path, thr
             raw.write(bytes(count))
     with open_slide(path, reader="openslide") as slide, ThreadPoolExecutor(threads) as pool:
         regions = [Region(64 * (n % 16), 64 * (n // 16), 64, 64) for n in range(256)]
-        found = {n for n, region in enumerate(pool.map(slide.read, regions)) if region.damaged}
+        found = {n for n, region_pixels in enumerate(pool.map(slide.read, regions)) if region_pixels.damaged}
     assert found == bad
 
 
@@ -54,29 +54,29 @@ def test_jpeg_2000_is_read_by_openslide(
     with open_slide(tmp_path / name) as slide:
         assert slide.info.format == kind
         assert (slide.info.mpp[0] if slide.info.mpp else None) == mpp
-        region = slide.read(Region(100, 50, 400, 300))
-    assert not region.damaged
-    np.testing.assert_array_equal(region.pixels, pixels[50:350, 100:500])
+        region_pixels = slide.read(Region(100, 50, 400, 300))
+    assert not region_pixels.damaged
+    np.testing.assert_array_equal(region_pixels.pixels, pixels[50:350, 100:500])
 
 
-def test_another_reader_takes_what_openslide_opens_and_cannot_decode(tmp_path: Path) -> None:
-    """Raw tiles whose stored size is padded, as tifffile writes them at this tile size."""
+def test_another_reader_is_used_for_a_file_that_openslide_opens_but_cannot_decode(tmp_path: Path) -> None:
+    """Padded uncompressed tiles, as tifffile writes them for this tile size."""
     pixels = np.random.default_rng(2).integers(0, 256, (900, 1300, 3), np.uint8)
     tifffile.imwrite(tmp_path / "x.tif", pixels, tile=(240, 240), photometric="rgb", metadata=None)
     with open_slide(tmp_path / "x.tif") as slide:
-        region = slide.read(Region(0, 0, 1300, 900))
-    assert not region.damaged
-    np.testing.assert_array_equal(region.pixels, pixels)
+        region_pixels = slide.read(Region(0, 0, 1300, 900))
+    assert not region_pixels.damaged
+    np.testing.assert_array_equal(region_pixels.pixels, pixels)
 
 
 def test_a_disk_that_fails_while_the_slide_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No disk here can be made to fail, so the read is."""
+    """The read fails by a patch, since no disk here can be made to fail."""
     path = tmp_path / "x.tif"
     tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), photometric="rgb", metadata=None)
 
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(opening, "read_index", fail)
+    monkeypatch.setattr(opening, "read_directories", fail)
     with pytest.raises(UnreadableSlide, match=r"x\.tif cannot be read: Input/output error"):
         open_slide(path)

@@ -1,4 +1,4 @@
-"""The small image of the whole slide."""
+"""The thumbnail of a slide."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.helpers.slides import tissue_like
 
 
 @given(st.integers(1, 200_000), st.integers(1, 200_000), st.integers(1, 1 << 21))
-def test_size_keeps_the_limit_and_the_shape(width, height, limit):
+def test_the_size_respects_the_limit_and_the_aspect_ratio(width, height, limit):
     w, h = thumbnail_size(width, height, limit)
     assert 1 <= w <= width
     assert 1 <= h <= height
@@ -22,12 +22,12 @@ def test_size_keeps_the_limit_and_the_shape(width, height, limit):
 
 
 def exact(image, size):
-    """Return area averages, computed the plain way."""
+    """Return area averages, computed directly from the definition."""
 
     def weights(n, m):
         edges = np.arange(m + 1) * n / m
-        place = np.arange(n)
-        low, high = np.maximum(edges[:-1, None], place), np.minimum(edges[1:, None], place + 1)
+        pixel = np.arange(n)
+        low, high = np.maximum(edges[:-1, None], pixel), np.minimum(edges[1:, None], pixel + 1)
         return np.clip(high - low, 0, None) * m / n
 
     return np.einsum(
@@ -45,7 +45,7 @@ def test_shrinker_averages_areas_whatever_the_stripes(size, step):
     assert np.abs(shrinker.result() - exact(image, size)).max() <= 0.5 + 1e-6
 
 
-def test_shrinker_wants_all_rows():
+def test_the_shrinker_needs_all_rows():
     with pytest.raises(ValueError, match="0 of 80"):
         Shrinker(100, 80, (10, 8)).result()
 
@@ -57,7 +57,7 @@ def test_the_smallest_level_that_is_large_enough_is_read():
 
 @pytest.mark.parametrize("limit", [1, 100, 5000, 40_000, 1 << 20])
 def test_readers_agree(sample_slide, opened, limit):
-    """Not in every bit: the fast reader averages 2, 4 or 8 pixels while decoding, in the colours that are stored."""
+    """Only nearly: the fast reader averages 2, 4 or 8 pixels while decoding, in the colour space that is stored."""
     images = [opened(sample_slide, reader).thumbnail(limit).astype(int) for reader in ("jpeg", "openslide")]
     assert images[0].shape == images[1].shape
     assert images[0].shape[0] * images[0].shape[1] <= limit
@@ -65,8 +65,8 @@ def test_readers_agree(sample_slide, opened, limit):
 
 
 @pytest.mark.parametrize("tile", [240, 256, 272])
-def test_scaled_decoding_keeps_places(make_vips, opened, tile):
-    """A step in the image must be at the same place in the thumbnail as OpenSlide's, to a fraction of a pixel."""
+def test_scaled_decoding_keeps_positions(make_vips, opened, tile):
+    """An edge in the image must be where it is in OpenSlide's thumbnail, to a fraction of a pixel."""
     image = np.full((1500, 2000, 3), 255, np.uint8)
     image[700:, 900:] = (180, 60, 140)
     path = make_vips(image, tile_width=tile, tile_height=tile, Q=95)

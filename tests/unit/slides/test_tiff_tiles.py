@@ -1,4 +1,4 @@
-"""TIFF files of all kinds through the reader for what OpenSlide refuses; tifffile is the oracle."""
+"""The reader for TIFF files that OpenSlide cannot open, compared with tifffile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tifffile
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
-from nuclei_segmentation.shared.slides.tiff_index import read_index
+from nuclei_segmentation.shared.slides.tiff_index import read_directories
 from nuclei_segmentation.shared.slides.tiff_tiles import cut_strips
 from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
@@ -34,7 +34,7 @@ def test_lossless_tiles_are_read_exactly(make_tiff, opened, compression, shape, 
 
 @pytest.mark.parametrize("planar", ["CONTIG", "SEPARATE"])
 @pytest.mark.parametrize("alpha", [None, "ASSOCALPHA", "UNASSALPHA", "UNSPECIFIED"])
-def test_alpha_is_put_on_white(make_tiff, opened, planar, alpha):
+def test_transparent_pixels_are_blended_with_white(make_tiff, opened, planar, alpha):
     image = tissue_like(200, 150)
     samples = image
     if alpha:
@@ -106,7 +106,7 @@ def test_large_strips_without_compression_are_read_row_by_row(make_tiff, opened,
     for rows in (200, 60, 64):
         path = make_tiff(image, f"{rows}.tif", tile=None, rowsperstrip=rows)
         with path.open("rb") as file:
-            cut = cut_strips(read_index(file.fileno()).directories[0])
+            cut = cut_strips(read_directories(file.fileno())[0])
         assert cut.tile_height <= 5
         assert np.array_equal(read_all(opened(path, "tiff")), image)
     data = path.read_bytes()
@@ -130,7 +130,7 @@ def test_large_strips_without_compression_are_read_row_by_row(make_tiff, opened,
     ],
     ids=["16", "float", "cmyk", "palette", "webp", "lerc"],
 )
-def test_what_is_not_supported_is_named_with_a_way_out(make_tiff, image, options, reason):
+def test_unsupported_files_are_refused_with_advice(make_tiff, image, options, reason):
     path = make_tiff(image, tile=(64, 64), **options)
     with pytest.raises(UnreadableSlide, match=reason) as caught:
         open_slide(path, reader="tiff")
@@ -147,11 +147,11 @@ def test_truncated_strips_are_damage(make_tiff, opened):
     slide.thumbnail(1000)
 
 
-def test_a_larger_later_image_is_named(tmp_path, caplog):
+def test_a_larger_later_image_is_reported(tmp_path, caplog):
     path = tmp_path / "several.tif"
     with tifffile.TiffWriter(path) as file:
         for image in (tissue_like(200, 100), tissue_like(300, 200)):
             file.write(image, photometric="rgb", compression="deflate", metadata=None)
     with open_slide(path) as slide:
         assert (slide.info.width, slide.info.height) == (200, 100)
-    assert "several images; the first is taken, 200 x 100 pixels, though another has 300 x 200" in caplog.text
+    assert "several images; the first (200 x 100 pixels) is used, although another is larger (300 x 200)" in caplog.text

@@ -1,4 +1,4 @@
-"""Each tile is decoded once, and few are kept."""
+"""The tile cache decodes each tile once, and keeps few."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from nuclei_segmentation.shared.slides.tile_cache import TileCache
 
 
-def test_threads_that_ask_together_share_one_decoding():
+def test_threads_that_request_a_tile_together_share_one_decoding():
     calls = []
 
     def decode(number):
@@ -40,26 +40,26 @@ def test_damage_is_remembered():
     assert calls == [1]
 
 
-def test_finished_tiles_go_first():
+def test_finished_tiles_are_evicted_first():
     calls = []
     cache = TileCache(lambda number: calls.append(number) or np.zeros((1, 1, 3), np.uint8), 3)
     cache.get(0, False)
     cache.get(1, True)
     cache.get(2, False)
-    cache.get(3, False)  # 1 leaves
+    cache.get(3, False)  # evicts 1
     for number in (0, 2, 3):
         cache.get(number, False)
     assert calls == [0, 1, 2, 3]
 
 
-def test_want_of_memory_is_not_damage():
-    answers = [MemoryError(), np.zeros((1, 1, 3), np.uint8)]
+def test_lack_of_memory_is_not_damage():
+    results = [MemoryError(), np.zeros((1, 1, 3), np.uint8)]
 
     def decode(_):
-        answer = answers.pop(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        result = results.pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     cache = TileCache(decode, 3)
     with pytest.raises(MemoryError):
