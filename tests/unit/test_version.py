@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -65,3 +66,15 @@ def test_no_commit_is_no_error(tmp_path: Path, content: str | None) -> None:
         (tmp_path / ".git").mkdir()
         (tmp_path / ".git" / "HEAD").write_text(content)
     assert version._checked_out(tmp_path) == ""
+
+
+def test_every_image_tag_is_the_version_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    tags = {
+        (path.name, tag)
+        for path in (ROOT / "pipelines").glob("*.yaml")
+        for image, tag in re.findall(r"image: (\S+)\s+tag: (\S+)", path.read_text())
+        if image.startswith("nuclei/")
+    }
+    assert len(tags) >= 5
+    assert {tag for _, tag in tags} == {project}
