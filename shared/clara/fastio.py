@@ -143,7 +143,8 @@ class FastIOWriter(Closing):
 
         Returns
         -------
-        FastIOWriter or None
+        Self or None
+            FastIOWriter or None
         """
         try:
             return cls(context, name, shape, dtype)

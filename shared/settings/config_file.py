@@ -25,7 +25,14 @@ KEYS = tuple(keys_of(Settings))
 
 
 def read_config(folder: Path, settings: Settings) -> Settings:
-    """Return `settings` with what `folder`/config.yaml says; the folder or the file need not exist.
+    """Return settings with what a config.yaml says.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder that may hold the file. Neither need exist.
+    settings : Settings
+        The settings without the file.
 
     Raises
     ------
@@ -47,7 +54,14 @@ def read_config(folder: Path, settings: Settings) -> Settings:
 
 
 def apply(document: Mapping[Any, Any], settings: Settings) -> Settings:
-    """Return `settings` with the values of a parsed config.yaml.
+    """Return settings with the values of a parsed config.yaml.
+
+    Parameters
+    ----------
+    document : Mapping
+        What YAML has read.
+    settings : Settings
+        The settings without the document.
 
     Raises
     ------

@@ -23,9 +23,9 @@ class Accepts(NamedTuple):
 
     Attributes
     ----------
-    words
+    words : str
         What is accepted, for people: "a number from 0 to 1".
-    take
+    take : callable
         Returns the value to use, or None where the given one will not do. It takes what YAML can hold, and the value
         itself.
     """
@@ -40,13 +40,13 @@ class Key:
 
     Attributes
     ----------
-    path
+    path : str
         Section and name, ``overlay.color``; without a dot at top level.
-    accepts
+    accepts : Accepts
         What it accepts.
-    default
+    default : object
         Its default, as a value of the settings.
-    meaning
+    meaning : str
         One sentence.
     """
 
@@ -101,7 +101,18 @@ def keys_of(kind: type, section: str = "") -> Iterator[Key]:
 
 
 def number(low: float, high: float) -> Accepts:
-    """Accept a finite number from `low` to `high`."""
+    """Accept a finite number.
+
+    Parameters
+    ----------
+    low, high : float
+        The smallest and the largest.
+
+    Returns
+    -------
+    Accepts
+        It takes a float.
+    """
 
     def take(value: Any) -> float | None:  # noqa: ANN401 - YAML gives anything
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -112,7 +123,18 @@ def number(low: float, high: float) -> Accepts:
 
 
 def whole_number(low: int, high: int) -> Accepts:
-    """Accept a whole number from `low` to `high`."""
+    """Accept a whole number.
+
+    Parameters
+    ----------
+    low, high : int
+        The smallest and the largest.
+
+    Returns
+    -------
+    Accepts
+        It takes an int.
+    """
 
     def take(value: Any) -> int | None:  # noqa: ANN401 - YAML gives anything
         if isinstance(value, bool) or not isinstance(value, int):

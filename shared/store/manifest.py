@@ -293,7 +293,8 @@ def completion(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
     Returns
     -------
-    dict of str to Any
+    dict of str to object
+        dict of str to Any
 
     Raises
     ------

@@ -111,7 +111,9 @@ def test_nothing_beside_the_repository_is_read(path: Path) -> None:
 
 def test_the_table_of_faults_names_tests_that_exist() -> None:
     missing, file = [], Path()
-    for path, name in re.findall(r"`([\w/]+(?:\.py)?)?(?:::(\w+))?`", (TESTS / "faults" / "README.md").read_text()):
+    lines = (TESTS / "faults" / "README.md").read_text().splitlines()
+    rows = "\n".join(line for line in lines if line.startswith("| F"))
+    for path, name in re.findall(r"`([\w/]+(?:\.py)?)?(?:::(\w+))?`", rows):
         if path:
             file = TESTS / path
             if not file.exists():

@@ -25,35 +25,35 @@ def finish(folder: Path, key: str) -> None:
 
 def test_a_new_folder_is_made_and_claimed(tmp_path: Path) -> None:
     with ResultFolder(tmp_path / "a" / "b") as folder:
-        assert folder.claim("one", overwrite=False)
+        assert folder.claim("one", {}, overwrite=False)
         assert folder.work.is_dir()
 
 
 def test_the_same_run_goes_on_where_it_was(tmp_path: Path) -> None:
     with ResultFolder(tmp_path) as folder:
-        folder.claim("one", overwrite=False)
+        folder.claim("one", {}, overwrite=False)
         (folder.work / "maps").write_bytes(b"kept")
     with ResultFolder(tmp_path) as folder:
-        assert folder.claim("one", overwrite=False)
+        assert folder.claim("one", {}, overwrite=False)
         assert (folder.work / "maps").read_bytes() == b"kept"
 
 
 def test_an_unfinished_run_with_another_key_is_refused_unless_overwrite(tmp_path: Path) -> None:
     with ResultFolder(tmp_path) as folder:
-        folder.claim("one", overwrite=False)
+        folder.claim("one", {}, overwrite=False)
         (folder.work / "maps").write_bytes(b"kept")
     with ResultFolder(tmp_path) as folder, pytest.raises(OutputError, match="unfinished run"):
-        folder.claim("two", overwrite=False)
+        folder.claim("two", {}, overwrite=False)
     assert (tmp_path / WORK / "maps").exists()
     with ResultFolder(tmp_path) as folder:
-        assert folder.claim("two", overwrite=True)
+        assert folder.claim("two", {}, overwrite=True)
         assert not (folder.work / "maps").exists()
 
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     finish(tmp_path, "one")
     with ResultFolder(tmp_path) as folder:
-        assert not folder.claim("one", overwrite=False)
+        assert not folder.claim("one", {}, overwrite=False)
         folder.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE]
 
@@ -62,7 +62,7 @@ def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> Non
     finish(tmp_path, "one")
     (tmp_path / IMAGE).unlink()
     with ResultFolder(tmp_path) as folder:
-        assert folder.claim("one", overwrite=False)
+        assert folder.claim("one", {}, overwrite=False)
 
 
 @pytest.mark.parametrize("meta", ['{"run": "other"}', "{}", "[]", "not json", None])
@@ -72,10 +72,10 @@ def test_another_result_is_refused_and_untouched_unless_overwrite(tmp_path: Path
         (tmp_path / META).write_text(meta)
     before = sorted(tmp_path.iterdir())
     with ResultFolder(tmp_path) as folder, pytest.raises(OutputError, match="another result"):
-        folder.claim("one", overwrite=False)
+        folder.claim("one", {}, overwrite=False)
     assert sorted(tmp_path.iterdir()) == before
     with ResultFolder(tmp_path) as folder:
-        assert folder.claim("one", overwrite=True)
+        assert folder.claim("one", {}, overwrite=True)
     assert (tmp_path / IMAGE).read_bytes() == b"somebody's"
 
 
@@ -83,7 +83,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_welcome_when_it_is_de
     script = (
         "import sys, time; from pathlib import Path\n"
         "from nuclei_segmentation.operators.stitch.result_folder import ResultFolder\n"
-        f"folder = ResultFolder(Path({str(tmp_path)!r})); folder.claim('one', overwrite=False)\n"
+        f"folder = ResultFolder(Path({str(tmp_path)!r})); folder.claim('one', {{}}, overwrite=False)\n"
         "print('held', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as first:
@@ -93,7 +93,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_welcome_when_it_is_de
             ResultFolder(tmp_path)
         first.kill()
     with ResultFolder(tmp_path) as folder:
-        assert folder.claim("one", overwrite=False)
+        assert folder.claim("one", {}, overwrite=False)
 
 
 def test_an_output_that_is_a_file_or_below_one(tmp_path: Path) -> None:
