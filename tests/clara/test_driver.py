@@ -12,8 +12,7 @@ import pytest
 
 from tests.helpers.clara_job import Job
 from tests.helpers.command import ROOT, Run, command, environment
-
-FILES = ["config.meta", "config_render.json", "image.tif"]
+from tests.helpers.outputs import FILES
 
 
 def names(folder: Path) -> list[str]:

@@ -14,8 +14,7 @@ from nuclei_segmentation.shared.clara.fastio import FastIOReader, FastIOWriter, 
 from nuclei_segmentation.shared.errors import NucleiError, StoreError
 from nuclei_segmentation.shared.store.manifest import Manifest, _checksum
 from tests.helpers.clara_job import Job
-
-FILES = ["config.meta", "config_render.json", "image.tif"]
+from tests.helpers.outputs import FILES
 
 
 def content(*folders: Path) -> dict[Path, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-FILES = ["config.meta", "config_render.json", "image.tif"]
+FILES = ["config.meta", "config_render.json", "image.tif", "summary.json"]
 
 
 def digest(folder: Path) -> str:

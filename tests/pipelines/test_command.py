@@ -32,8 +32,8 @@ def bad(tmp_path: Path) -> Path:
     return tmp_path / "bad.yaml"
 
 
-def test_check_of_a_good_file(tmp_path: Path) -> None:
-    done = run("check", GOOD, cwd=tmp_path)
+def test_check_of_a_good_file() -> None:
+    done = run("check", GOOD)
     assert (done.returncode, done.stdout, done.stderr) == (0, "checked 1 file: 0 errors, 0 warnings\n", "")
 
 

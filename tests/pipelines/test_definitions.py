@@ -81,7 +81,7 @@ def test_images_are_those_of_this_version(name: str) -> None:
 def test_commands_are_those_of_the_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known: dict[str, Any] = {}
 
-    def main(arguments: Sequence[str], table: dict[str, Any]) -> int:
+    def main(arguments: Sequence[str], table: dict[str, Any], version: object) -> int:
         known.update(table)
         return 0
 

@@ -21,6 +21,7 @@ from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import InputError, OutputError
 from tests.helpers.command import ROOT, command, environment
 from tests.helpers.jobs import Job, diamond, left
+from tests.helpers.outputs import FILES
 from tests.helpers.pipelines import pipelines, run
 
 
@@ -32,9 +33,9 @@ def test_the_definitions_give_the_bytes_of_segmentation(
     done = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=1")
     assert done.returncode == 0, done.stderr
     assert (out / "image.tif").read_bytes() == expected
-    assert sorted(one.name for one in out.iterdir()) == [".job", "config.meta", "config_render.json", "image.tif"]
+    assert sorted(one.name for one in out.iterdir()) == [".job", *FILES]
     assert sorted(one.name for one in (out / ".job").iterdir()) == ["lock", "logs", "state.json"]
-    assert done.stderr.splitlines()[-1] == f"the result is in {out}: config.meta, config_render.json, image.tif"
+    assert done.stderr.splitlines()[-1] == f"the result is in {out}: {', '.join(FILES)}"
     again = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=1")
     assert (again.returncode, "already holds the result of this run" in again.stderr) == (0, True)
     other = run(f"nuclei-segmentation-{name}", small_slide.parent, out, "-p", "WORKERS=2")

@@ -183,6 +183,7 @@ def test_a_signal_ends_a_run_during_one_long_inference(run: Run, slow: list[str]
         command(*slow, "-t", "2048", "-w", "1"), stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
         assert process.stderr is not None
+        process.stderr.readline()  # the versions
         assert "700 x 500" in process.stderr.readline()
         time.sleep(2)
         process.terminate()

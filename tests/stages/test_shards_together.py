@@ -146,7 +146,7 @@ def test_stitch_says_which_shard_it_waits_for(divided: Divided, stages: Stages, 
         divided.start(part)
         divided.end(part)
     stages.setting("wait: {limit: 1}\n")
-    refused(run(*stages.arguments("stitch")), 17, f"masks of shard 1/3 in {stages.inputs} or {stages.inputs}/masks")
+    refused(run(*stages.arguments("stitch")), 17, f"map store of shard 1/3 in {stages.inputs} or {stages.inputs}/masks")
     (divided.folder("0/3") / COMPLETE).unlink()
     divided.start("1/3")
     divided.end("1/3")

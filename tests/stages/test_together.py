@@ -77,8 +77,8 @@ def test_stages_that_wait_for_a_killed_one_give_up_and_are_resumed_later(
     stages.start("stitch")
     for stage in ("filter", "stitch"):
         done = stages.end(stage)
-        refused(done, 17, "without any progress", "store of ", "wait.limit")
-        assert "waiting for the store of " in done.err
+        refused(done, 17, "without any progress", " store in ", "wait.limit")
+        assert " store in " in done.err
         assert "which no stage is writing at the moment" in done.err
         assert "NVIDIA_CLARA_NOSYNCLOCK=TRUE turns waiting off" in done.err
     assert not (stages.output("filter") / COMPLETE).exists()
