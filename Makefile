@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
-.PHONY: help run images images-table test test-fast check bench train evaluate triton sample install install-dev lock clean
+.PHONY: help run images images-table test test-fast check docs bench train evaluate triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -40,6 +40,15 @@ check: install-dev  ## lint, format, types
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/python -m mypy
+
+docs: .venv-docs/.installed  ## the documentation as a site, in .cache/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+	@echo "the site is in .cache/site: open .cache/site/index.html"
+
+.venv-docs/.installed: requirements/docs.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
 
 bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the peers; prints one table
 	$(VENV)/bin/python -m benchmarks
@@ -96,9 +105,9 @@ $(SAMPLE): | $(VENV)/bin/python
 	@rm -r .cache/wheel
 
 lock:  ## renew the hashed requirements (needs uv): one version of each package, whichever list names it
-	cd requirements && for name in dev run load filter stitch build bench triton cpost; do \
+	cd requirements && for name in dev run load filter stitch build bench docs triton cpost; do \
 		case $$name in \
-			dev) options="--universal --python-version 3.11" ;; \
+			dev | docs) options="--universal --python-version 3.11" ;; \
 			triton) options="--python-version 3.11 --python-platform x86_64-manylinux_2_28" ;; \
 			*) options="--universal --python-version 3.11 -c dev.txt" ;; \
 		esac; \
