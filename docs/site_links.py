@@ -1,4 +1,4 @@
-"""Links from the pages to files outside docs/: on the site they lead to the repository. One that leads nowhere fails."""
+"""Links from the pages to files outside docs/: on the site they lead to the repository, and dead ones fail."""
 
 from __future__ import annotations
 
