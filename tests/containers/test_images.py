@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.helpers.container_engine import ROOT, Engine
 from tests.helpers.image_limits import MOST_MB
-from tests.helpers.modules import modules_of
+from tests.helpers.modules import module_name, modules_of
 
 MOUNT_POINTS = {
     "load": ["/input", "/output", "/config"],
@@ -71,6 +72,9 @@ def test_the_image_is_small_and_says_what_it_is(engine: Engine, image: Callable[
     assert labels["version"] == project["version"]
     assert labels["licenses"] == project["license"]
     assert "research use only" in labels["description"]
+    assert re.fullmatch(r"[0-9a-f]{40}|unknown", labels["revision"])
+    assert "numpy==" in labels["nuclei.libraries"]
+    assert ("nuclei.model" in labels) == (operator in ("filter", "segmentation"))
     assert inspected(engine, f"nuclei/{operator}:{project['version']}")["Id"] == facts["Id"]
 
 
@@ -108,12 +112,11 @@ def test_only_what_belongs_is_inside(engine: Engine, image: Callable[[str], str]
 
 
 def test_every_module_finds_what_it_imports(engine: Engine, image: Callable[[str], str], operator: str) -> None:
-    paths = (path.relative_to(ROOT).with_suffix("") for path in modules_of(operator))
-    modules = sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
+    modules = sorted(module_name(path) for path in modules_of(operator))
     command = ["python", "-W", "error", "-", "nuclei_segmentation.operators.commands", *modules]
     done = engine.run(image(operator), *engine.hardened(), command=command, stdin=IMPORTS)
     assert done.code == 0, done.out + done.err
-    assert f"operators.{operator}" in done.out.split()
+    assert f"nuclei_segmentation.operators.{operator}" in done.out.split()
 
 
 def test_any_user_without_a_home_gets_the_usage(engine: Engine, image: Callable[[str], str], operator: str) -> None:

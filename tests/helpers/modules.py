@@ -16,6 +16,12 @@ def module_file(name: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
+def module_name(file: Path) -> str:
+    """Return the name by which a file of the repository is imported: the inverse of `module_file`."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join((OURS, *(part for part in parts if part not in ("package", "__init__"))))
+
+
 @cache
 def imported(file: Path) -> frozenset[str]:
     """Return the names that a module imports when it is loaded or later, but not what only type checkers see."""
