@@ -42,7 +42,7 @@ check: install-dev  ## lint, format, types
 	$(VENV)/bin/python -m mypy
 
 docs: .venv-docs/.installed  ## the documentation as a site, in .cache/site; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 	@echo "the site is in .cache/site: open .cache/site/index.html"
 
 .venv-docs/.installed: requirements/docs.txt

@@ -1,38 +1,83 @@
-"""Links from the pages to files outside docs/: on the site they lead to the repository, and dead ones fail."""
+"""A hook of mkdocs: links that leave ``docs/`` become links into the repository, if their target is there."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[1]
-LINK = re.compile(r"\]\((\.\./[^)#\s]+)(#[^)\s]*)?\)")
+from markdown.extensions.toc import slugify
+from mkdocs.exceptions import PluginError
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+FENCE = re.compile(r"^ *(```|~~~)")
+HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+LINK = re.compile(r"(?<=\]\()(\.\./[^)#\s]*)(?:#([^)\s]*))?(?=\))")
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, **_: object) -> str:  # noqa: ANN401 - mkdocs' own objects
-    """Return a page with its links to the repository made absolute; mkdocs calls this for each page.
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: object) -> str:
+    """Return a page's text with its links rewritten.
 
     Parameters
     ----------
     markdown : str
-        The page.
+        The page's text.
     page : mkdocs.structure.pages.Page
-        Whose file says where links start.
+        The page.
     config : mkdocs.config.defaults.MkDocsConfig
-        Has the repository's address.
+        The site's configuration.
+    **_ : object
+        What else mkdocs passes; not used.
+
+    Returns
+    -------
+    str
+        The text, with links that the site can follow.
 
     Raises
     ------
-    ValueError
-        A link leads to no file of the repository.
+    PluginError
+        The repository has no such file or folder, or the file has no such heading.
     """
-    folder = Path(page.file.abs_src_path).parent
+    source = Path(config.docs_dir, page.file.src_uri)
 
-    def absolute(match: re.Match[str]) -> str:
-        target = (folder / match[1]).resolve()
-        if not target.exists() or not target.is_relative_to(ROOT):
-            raise ValueError(f"{page.file.src_path}: the link {match[1]} leads nowhere")
-        return f"]({config.repo_url.rstrip('/')}/blob/main/{target.relative_to(ROOT)}{match[2] or ''})"
+    def rewritten(match: re.Match[str]) -> str:
+        target = Path(os.path.normpath(source.parent / match[1]))
+        if not _in_repository(target):
+            raise PluginError(f"docs/{page.file.src_uri} links to {match[1]}, which is not in the repository")
+        if match[2] and match[2] not in _anchors(target):
+            raise PluginError(f"docs/{page.file.src_uri} links to {match[0]}, but {match[1]} has no such heading")
+        kind = "tree" if target.is_dir() else "blob"
+        anchor = f"#{match[2]}" if match[2] else ""
+        return f"{(config.repo_url or '').rstrip('/')}/{kind}/main/{target.relative_to(ROOT)}{anchor}"
 
-    return LINK.sub(absolute, markdown)
+    lines, fenced = [], False
+    for line in markdown.split("\n"):
+        if FENCE.match(line):
+            fenced = not fenced
+        lines.append(line if fenced else LINK.sub(rewritten, line))
+    return "\n".join(lines)
+
+
+def _in_repository(target: Path) -> bool:
+    """Tell whether a file, or a folder with files, is in the repository. What git ignores is not."""
+    if not target.exists() or not target.is_relative_to(ROOT):
+        return False
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", str(target)]
+    try:
+        return bool(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)  # noqa: S603 - git itself
+    except (OSError, subprocess.CalledProcessError):  # a copy of the files without git
+        return True
+
+
+def _anchors(target: Path) -> set[str]:
+    """Return the anchors of a Markdown file's headings."""
+    if target.suffix != ".md":
+        return set()
+    return {slugify(heading, "-") for heading in HEADING.findall(target.read_text(encoding="utf-8"))}
