@@ -11,6 +11,8 @@ from nuclei_segmentation.pipelines.runner.schedule import Limits
 from tests.helpers.jobs import Job, diamond
 from tests.helpers.pipelines import run
 
+pytestmark = pytest.mark.slow  # each test runs whole operators
+
 WAITS = "touch $1/here; until [ -e {before} ]; do sleep 0.05; done; touch $1/done"
 
 

@@ -24,6 +24,8 @@ from tests.helpers.jobs import Job, diamond, left
 from tests.helpers.outputs import FILES
 from tests.helpers.pipelines import pipelines, run
 
+pytestmark = pytest.mark.slow  # each test runs whole operators
+
 
 @pytest.mark.parametrize("name", ["embedded", "fused", "fastio"])
 def test_the_definitions_give_the_bytes_of_segmentation(

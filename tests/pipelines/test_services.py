@@ -19,6 +19,8 @@ from tests.helpers.jobs import Job, left
 from tests.helpers.pipelines import pipelines
 from tests.helpers.triton_server import VENV, add_shipped_model, is_installed
 
+pytestmark = pytest.mark.slow  # each test runs whole operators
+
 SERVER = """
 import http.server, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
