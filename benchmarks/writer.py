@@ -13,48 +13,11 @@ from benchmarks.table import Row
 from benchmarks.timing import Usage, alternate, used
 from nuclei_segmentation.operators.stitch import OutputSpec, TiledSlide, stitch
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Region, TileGrid
+from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
-from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-
-
-class ArraySlide(Slide):
-    """A slide in memory.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        (h, w, 3) uint8 RGB.
-    """
-
-    def __init__(self, image: Pixels) -> None:
-        height, width = image.shape[:2]
-        self._image = image
-        self.info = SlideInfo(
-            path=Path("memory"),
-            format="array",
-            reader="array",
-            width=width,
-            height=height,
-            levels=((width, height),),
-            mpp=(0.25, 0.25),
-            mpp_note="",
-            objective=None,
-            icc=None,
-        )
-
-    def read(self, region: Region) -> RegionPixels:
-        """Return a view of the image. See `Slide.read`."""
-        return RegionPixels(self._image[region.y : region.bottom, region.x : region.right], damaged=False)
-
-    def thumbnail(self, limit: int) -> Pixels:
-        """Not supported. See `Slide.thumbnail`."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Do nothing. See `Slide.close`."""
+from nuclei_segmentation.shared.slides.array_slide import ArraySlide
 
 
 def rows(*, quick: bool) -> list[Row]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: ob
 
     def rewritten(match: re.Match[str]) -> str:
         target = Path(os.path.normpath(source.parent / match[1]))
-        if not _in_repository(target):
+        if not target.exists():
             raise PluginError(f"docs/{page.file.src_uri} links to {match[1]}, which is not in the repository")
         if match[2] and match[2] not in _anchors(target):
             raise PluginError(f"docs/{page.file.src_uri} links to {match[0]}, but {match[1]} has no such heading")
@@ -63,17 +62,6 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: ob
             fenced = not fenced
         lines.append(line if fenced else LINK.sub(rewritten, line))
     return "\n".join(lines)
-
-
-def _in_repository(target: Path) -> bool:
-    """Tell whether a file, or a folder with files, is in the repository. What git ignores is not."""
-    if not target.exists() or not target.is_relative_to(ROOT):
-        return False
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", str(target)]
-    try:
-        return bool(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)  # noqa: S603 - git itself
-    except (OSError, subprocess.CalledProcessError):  # a copy of the files without git
-        return True
 
 
 def _anchors(target: Path) -> set[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from nuclei_segmentation.shared.clara.driver import run_stage
-from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime import cli
 from nuclei_segmentation.shared.runtime.summary import print_summary
 from nuclei_segmentation.shared.runtime.version import program
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings import config_file as config
 from nuclei_segmentation.shared.settings.environment import SHARD
+
+if TYPE_CHECKING:
+    from nuclei_segmentation.shared.result import SegmentationResult
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,6 @@ def model_in_words(settings: Settings) -> str:
     """Return the model that a run with these settings uses, with its precision, for people."""
     try:
         from nuclei_segmentation.operators.filter.inference import describe_model
-    except ImportError:  # an image whose stage does not infer
+    except ModuleNotFoundError:  # an image whose stage does not infer
         return "none: this image does not infer"
     return describe_model(settings)

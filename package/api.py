@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nuclei_segmentation.operators.segmentation import run
 from nuclei_segmentation.shared.errors import OutputError
-from nuclei_segmentation.shared.result import SegmentationResult
+from nuclei_segmentation.shared.result import IMAGE, SegmentationResult
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.config_file import check
 
@@ -47,7 +47,7 @@ def segment(
     result = run.segment(given)
     if result is None:
         raise OutputError(
-            f"{output} holds this result, made by an older version that left no summary.json; use another folder, or "
-            "set `overwrite` to make it again"
+            f"{output} holds this result without a summary.json that can be read; use another folder, or remove "
+            f"{Path(output) / IMAGE} to make the result again"
         )
     return result

@@ -19,11 +19,11 @@ from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UsageError
-from nuclei_segmentation.shared.geometry import Region, TileGrid
+from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.config_file import check
-from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.array_slide import ArraySlide
 
 LARGEST = 1024
 """Images up to this side are one tile; larger ones are tiles of this side."""
@@ -165,7 +165,7 @@ class Segmenter:
         count = NucleusCount(grid, positions, channels)
         maps = np.empty((grid.height, grid.width, len(channels)), np.uint8)
         with WorkerPool(self._settings.num_workers) as pool:
-            tiles = load(_Image(image), grid, positions, pool, engine.info.batch)
+            tiles = load(ArraySlide(image), grid, positions, pool, engine.info.batch)
             for batch in infer(tiles, engine, _NoStore(), pool, count):
                 for tile_id, found in zip(batch.tile_ids.tolist(), batch.maps, strict=True):
                     row, column = positions[tile_id].tolist()
@@ -180,25 +180,6 @@ class Segmenter:
             if tile_size not in self._engines:
                 self._engines[tile_size] = open_engine(replace(self._settings, tile_size=tile_size))
             return self._engines[tile_size]
-
-
-class _Image(Slide):
-    """An image in memory, as a slide."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        height, width = pixels.shape[:2]
-        self._pixels = pixels
-        self.info = SlideInfo(Path(), "image", "memory", width, height, ((width, height),), None, "absent", None, None)
-
-    def read(self, region: Region) -> RegionPixels:
-        part = self._pixels[region.y : region.bottom, region.x : region.right]
-        return RegionPixels(part.copy(), damaged=False)
-
-    def thumbnail(self, limit: int) -> Pixels:
-        raise NotImplementedError("an image has no tissue mask: all of it is segmented")
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class _NoStore:

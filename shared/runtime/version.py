@@ -7,7 +7,6 @@ import os
 import platform
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 PROGRAM = "nuclei-segmentation-operators"
@@ -65,6 +64,8 @@ class Program:
 @cache
 def program() -> Program:
     """Return the program as it is installed here."""
+    from importlib import metadata  # takes as long as everything else that the usage needs
+
     libraries = {}
     for name in _LIBRARIES:
         try:
@@ -82,6 +83,8 @@ def _commit() -> str:
 
 def _installed_commit() -> str:
     """Return the commit that pip recorded (PEP 610); empty if it installed no repository."""
+    from importlib import metadata
+
     try:
         recorded = json.loads(metadata.distribution(PROGRAM).read_text("direct_url.json") or "{}")
         return str(recorded.get("vcs_info", {}).get("commit_id", ""))

@@ -14,12 +14,13 @@ from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
+from nuclei_segmentation.shared.slides.array_slide import ArraySlide
 from nuclei_segmentation.shared.slides.hatching import hatch
-from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide
 
 
-class ArraySlide(Slide):
-    """A slide in memory, of which a part may be unreadable."""
+class BrokenSlide(ArraySlide):
+    """A slide in memory, of which a part may be unreadable. It records its reads, and its pixels are read-only."""
 
     def __init__(
         self,
@@ -28,30 +29,22 @@ class ArraySlide(Slide):
         icc: bytes | None = None,
         broken: Sequence[Region] = (),
     ) -> None:
-        height, width = pixels.shape[:2]
-        self.pixels, self.broken = pixels, broken
-        self.info = SlideInfo(Path("x.svs"), "array", "array", width, height, ((width, height),), mpp, "", None, icc)
+        super().__init__(pixels, mpp, icc)
+        self.broken = broken
         self.reads: list[Region] = []
 
     def read(self, region: Region) -> RegionPixels:
-        assert self.info.width >= region.right
-        assert self.info.height >= region.bottom
-        assert min(region.x, region.y) >= 0
-        assert region.area > 0
         self.reads.append(region)
-        pixels = self.pixels[region.y : region.bottom, region.x : region.right].copy()
-        pixels.flags.writeable = False
+        pixels = super().read(region).pixels
         damaged = any(region.intersect(part).area for part in self.broken)
         if damaged:
-            pixels = pixels.copy()
             hatch(pixels, region)
+        else:
+            pixels.flags.writeable = False
         return RegionPixels(pixels, damaged)
 
-    def thumbnail(self, limit: int) -> Pixels:
-        raise NotImplementedError
-
     def close(self) -> None:
-        raise NotImplementedError
+        raise AssertionError("stitch does not open the slide, so it does not close it")
 
 
 @dataclass
@@ -138,7 +131,7 @@ class Case:
         return tuple(self.grid.core(*place) for place in self.foreground[self.damaged].tolist())
 
     def source(self, slide: Slide | None = None) -> TiledSlide:
-        return TiledSlide(slide or ArraySlide(self.pixels), self.grid, self.foreground)
+        return TiledSlide(slide or BrokenSlide(self.pixels), self.grid, self.foreground)
 
     def output(self, folder: Path, raw: bool = True, reserve_bytes: int = 0) -> OutputSpec:
         """Name the files ``image.tif`` and ``spool``; `raw` stores plain pixels instead of JPEG."""

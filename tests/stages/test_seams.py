@@ -20,29 +20,11 @@ from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.load.tiling import foreground_tiles
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Region, TileGrid
+from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
-from nuclei_segmentation.shared.slides import RegionPixels, Slide, SlideInfo
+from nuclei_segmentation.shared.slides.array_slide import ArraySlide
 from tests.helpers.nets import unet
-
-
-class Painting(Slide):
-    """A slide in memory."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        height, width = pixels.shape[:2]
-        self.pixels = pixels
-        self.info = SlideInfo(Path("x"), "x", "x", width, height, ((width, height),), None, "", None, None)
-
-    def read(self, region: Region) -> RegionPixels:
-        return RegionPixels(self.pixels[region.y : region.bottom, region.x : region.right], damaged=False)
-
-    def thumbnail(self, limit: int) -> Pixels:
-        raise AssertionError("no mask, no thumbnail")
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> Pixels:
+def stitched(engine: Engine, slide: ArraySlide, grid: TileGrid, journal: Path) -> Pixels:
     """Return the (height, width, C) maps of the cores, laid side by side."""
     foreground = foreground_tiles(grid, None)
     channels = len(engine.info.channels)
@@ -70,7 +52,7 @@ def stitched(engine: Engine, slide: Painting, grid: TileGrid, journal: Path) -> 
     return result
 
 
-def one_inference(repository: Path, slide: Painting, grid: TileGrid) -> Pixels:
+def one_inference(repository: Path, slide: ArraySlide, grid: TileGrid) -> Pixels:
     """Return the maps of one inference over the padded slide, cut to the slide."""
     last = grid.region(grid.rows - 1, grid.columns - 1)
     padding = ((0, last.bottom - grid.height), (0, last.right - grid.width), (0, 0))
@@ -95,7 +77,7 @@ def test_with_twice_the_halo_as_overlap_there_are_no_seams(
     assert halo is not None
     overlap = 16 * (-(-2 * halo // 16) + more)
     grid = TileGrid(width, height, overlap + 16 * extra, overlap)
-    slide = Painting(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+    slide = ArraySlide(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
     with open_engine(replace(settings, tile_size=grid.tile)) as engine:
         ours = stitched(engine, slide, grid, tmp_path_factory.mktemp("run") / "maps")
     assert np.abs(ours.astype(int) - one_inference(repository, slide, grid)).max() <= 1
@@ -103,7 +85,7 @@ def test_with_twice_the_halo_as_overlap_there_are_no_seams(
 
 def test_without_overlap_there_are_seams(repository: Path, tmp_path: Path) -> None:
     """Otherwise the test above would prove nothing."""
-    slide = Painting(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8))
+    slide = ArraySlide(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8))
     grid = TileGrid(200, 200, 64)
     with open_engine(Settings(model_name="random", models=ModelsSettings(repository), tile_size=64)) as engine:
         ours = stitched(engine, slide, grid, tmp_path / "maps")

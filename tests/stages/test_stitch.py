@@ -20,7 +20,7 @@ from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import RegionPixels
-from tests.helpers.stitch_cases import ArraySlide, Case, halved
+from tests.helpers.stitch_cases import BrokenSlide, Case, halved
 
 
 def raw_levels(path: Path) -> list[Pixels]:
@@ -105,7 +105,7 @@ def test_the_same_bytes_whatever_the_workers_and_batches(tmp_path: Path, tile: i
 
 def test_inferred_tiles_are_not_read_again_and_adjacent_background_is_read_in_one_call(tmp_path: Path) -> None:
     case = Case(640, 64, 16, share=0.5)
-    slide = ArraySlide(case.pixels)
+    slide = BrokenSlide(case.pixels)
     case.stitch(tmp_path, slide)
     seen = np.zeros((64, 640), int)
     for region in slide.reads:
@@ -121,7 +121,7 @@ def test_inferred_tiles_are_not_read_again_and_adjacent_background_is_read_in_on
 def test_unreadable_parts_of_the_slide_are_hatched_counted_and_located(tmp_path: Path, tile: int, overlap: int) -> None:
     case = Case(400, 100, tile, overlap, share=0.0)
     broken = [Region(130, 20, 1, 1), Region(399, 99, 1, 1)]
-    slide = ArraySlide(case.pixels, broken=broken)
+    slide = BrokenSlide(case.pixels, broken=broken)
     result = case.stitch(tmp_path, slide)
     level = raw_levels(tmp_path / "image.tif")[0]
     hit = [core for place in case.grid if any((core := case.grid.core(*place)).intersect(part).area for part in broken)]
@@ -138,7 +138,7 @@ def test_unreadable_parts_of_the_slide_are_hatched_counted_and_located(tmp_path:
 
 def test_damage_seen_by_load_and_again_by_stitch_counts_once(tmp_path: Path) -> None:
     case = Case(400, 100, 32, share=1.0, damage=0.1)
-    slide = ArraySlide(case.pixels, broken=case.damaged_cores())
+    slide = BrokenSlide(case.pixels, broken=case.damaged_cores())
     damaged = case.damaged_cores()
     assert case.stitch(tmp_path, slide, limit=len(damaged) / len(case.grid)).damaged == damaged
 
@@ -146,7 +146,7 @@ def test_damage_seen_by_load_and_again_by_stitch_counts_once(tmp_path: Path) -> 
 @pytest.mark.parametrize("seen_by", ["load", "stitch"])
 def test_too_much_damage_ends_the_work_early(tmp_path: Path, seen_by: str) -> None:
     case = Case(400, 800, 16, share=1.0 if seen_by == "load" else 0.0, damage=1.0)
-    slide = ArraySlide(case.pixels, broken=[Region(0, 0, 400, 800)])
+    slide = BrokenSlide(case.pixels, broken=[Region(0, 0, 400, 800)])
     with pytest.raises(TooMuchDamage, match=r"of 1250 tiles could not be read, `damaged\.limit` allows 1;"):
         case.stitch(tmp_path, slide, limit=0.001)
     assert all(region.y < 160 for region in slide.reads), "it did not read on"
@@ -223,7 +223,7 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_writes_the_s
             if calls == after:
                 raise Stop
 
-        slide = ArraySlide(case.pixels)
+        slide = BrokenSlide(case.pixels)
         with pytest.raises(Stop):
             stitch(case.source(slide), case.batches(), case.output(tmp_path, raw=False), pool, progress)
         reads = len(slide.reads)
@@ -234,7 +234,7 @@ def test_stopped_anywhere_it_leaves_no_task_behind_and_the_next_run_writes_the_s
 
 
 def test_an_error_in_a_worker_is_raised_unchanged(tmp_path: Path) -> None:
-    class Broken(ArraySlide):
+    class Broken(BrokenSlide):
         def read(self, region: Region) -> RegionPixels:
             if region.x > 100:
                 raise MemoryError("no more")

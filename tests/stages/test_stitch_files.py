@@ -22,7 +22,7 @@ from nuclei_segmentation.shared.runtime.resources import anonymous_memory
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from tests.helpers.stitch_cases import ArraySlide, Case, halved
+from tests.helpers.stitch_cases import BrokenSlide, Case, halved
 
 WIDTH, HEIGHT = 1301, 777
 ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
@@ -37,7 +37,7 @@ def smooth(height: int, width: int) -> Pixels:
 
 
 def write(path: Path, pixels: Pixels, jpeg: JpegSettings, **info: object) -> None:
-    slide = ArraySlide(pixels, **info)  # type: ignore[arg-type] # what the caller gives
+    slide = BrokenSlide(pixels, **info)  # type: ignore[arg-type] # what the caller gives
     grid = TileGrid(slide.info.width, slide.info.height, 256)
     source = TiledSlide(slide, grid, np.empty((0, 2), np.int32))
     output = OutputSpec(path, path.with_suffix(".spool"), OverlaySettings(), jpeg)

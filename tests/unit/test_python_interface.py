@@ -15,6 +15,7 @@ import pytest
 import nuclei_segmentation
 from nuclei_segmentation import (
     ConfigError,
+    OutputError,
     OverlaySettings,
     Region,
     Segmenter,
@@ -48,6 +49,19 @@ def test_the_examples_of_the_page_run(sample_slide: Path, tmp_path: Path) -> Non
     assert "10 missing.svs" in done.stdout
     assert done.stderr == ""
     assert (tmp_path / "result" / "image.tif").is_file()
+
+
+def test_the_advice_for_a_result_without_summary_holds(sample_slide: Path, tmp_path: Path) -> None:
+    first = segment(sample_slide, tmp_path)
+    content = first.image.read_bytes()
+    (tmp_path / "summary.json").unlink()
+    with pytest.raises(OutputError, match=f"remove {re.escape(str(first.image))} to make the result again"):
+        segment(sample_slide, tmp_path)
+    assert first.image.read_bytes() == content
+    first.image.unlink()
+    again = segment(sample_slide, tmp_path)
+    assert (again.nuclei, again.already_done) == (first.nuclei, False)
+    assert first.image.read_bytes() == content
 
 
 def test_every_public_name_exists_and_nothing_else_is_public() -> None:
