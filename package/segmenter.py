@@ -12,11 +12,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
-from nuclei_segmentation.operators.filter.nuclei import NUCLEUS_LIMIT, Labels, instances
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.stage import load
+from nuclei_segmentation.operators.stitch.count import NucleusCount, find_pieces
+from nuclei_segmentation.operators.stitch.nuclei import NUCLEUS_LIMIT, Labels, instances
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
@@ -162,17 +162,18 @@ class Segmenter:
     def _segment(self, image: Pixels, engine: Engine, grid: TileGrid) -> Segmentation:
         positions = np.array(list(grid), np.int32)
         channels = engine.info.channels
-        count = NucleusCount(grid, positions, channels)
+        count = NucleusCount()
         maps = np.empty((grid.height, grid.width, len(channels)), np.uint8)
         with WorkerPool(self._settings.num_workers) as pool:
             tiles = load(ArraySlide(image), grid, positions, pool, engine.info.batch)
-            for batch in infer(tiles, engine, _NoStore(), pool, count):
+            for batch in infer(tiles, engine, _NoStore(), pool):
                 for tile_id, found in zip(batch.tile_ids.tolist(), batch.maps, strict=True):
                     row, column = positions[tile_id].tolist()
                     region, core = grid.region(row, column), grid.core(row, column)
                     top, left = core.y - region.y, core.x - region.x
                     part = found[top : top + core.height, left : left + core.width]
                     maps[core.y : core.bottom, core.x : core.right] = part
+                    count.add(row, column, find_pieces(part, channels))
         return Segmentation(maps, channels, instances(maps, channels), count.total)
 
     def _engine(self, tile_size: int) -> Engine:

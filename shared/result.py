@@ -46,8 +46,8 @@ class SegmentationResult:
         Number of filter processes that shared the tiles; 1 if none did.
     tissue_pixels : int or None
         Level-0 pixels of the tissue mask; None where every tile was inferred.
-    nuclei : int or None
-        Number of nuclei; None where filter did not count them.
+    nuclei : int
+        Number of nuclei.
     nuclear_pixels : int
         Level-0 pixels above the overlay's threshold.
     damaged : tuple of Region
@@ -78,7 +78,7 @@ class SegmentationResult:
     resumed: int
     shards: int
     tissue_pixels: int | None
-    nuclei: int | None
+    nuclei: int
     nuclear_pixels: int
     damaged: tuple[Region, ...]
     warnings: tuple[str, ...]
@@ -118,7 +118,7 @@ class SegmentationResult:
     @property
     def density(self) -> float | None:
         """Nuclei per mm² of tissue; None where either is not known, or there is no tissue."""
-        return self.nuclei / self.tissue_area if self.nuclei is not None and self.tissue_area else None
+        return self.nuclei / self.tissue_area if self.tissue_area else None
 
     def to_json(self) -> bytes:
         """Return the content of ``summary.json``; docs/summary.md describes it."""
@@ -184,7 +184,7 @@ class SegmentationResult:
             resumed=int(document["tiles"]["kept_from_earlier_run"]),
             shards=int(document["shards"]),
             tissue_pixels=_count(document["tissue_pixels"]),
-            nuclei=_count(document["nuclei"]),
+            nuclei=int(document["nuclei"]),
             nuclear_pixels=int(document["nuclear_pixels"]),
             damaged=tuple(Region(**region) for region in document["damaged"]),
             warnings=tuple(map(str, document["warnings"])),
@@ -221,9 +221,7 @@ class SegmentationResult:
 
     def _nuclei(self) -> str:
         share = self.nuclear_pixels / max(1, self.slide.width * self.slide.height)
-        twice = " (a nucleus on a border of shards counts twice)" if self.shards > 1 else ""
-        count = "" if self.nuclei is None else f"{self.nuclei:,}{twice}; "
-        text = f"{count}{self.nuclear_pixels:,} pixels ({share:.1%} of the slide)"
+        text = f"{self.nuclei:,}; {self.nuclear_pixels:,} pixels ({share:.1%} of the slide)"
         text += "" if self.nuclear_area is None else f", {self.nuclear_area:.3f} mm²"
         return text if self.density is None else f"{text}; {self.density:,.0f} per mm² of tissue"
 

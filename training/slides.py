@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
-from nuclei_segmentation.operators.filter.nuclei import NUCLEUS_LIMIT, instances, label_seeds
+from nuclei_segmentation.operators.stitch.nuclei import NUCLEUS_LIMIT, instances, label_seeds
 from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
-from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, ModelInfo, open_engine
-from nuclei_segmentation.operators.filter.stage import STAGE, infer
+from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.runtime.progress import Progress
@@ -51,7 +50,6 @@ class _Outcome:
 
     resumed: int
     damaged: int
-    nuclei: int
     timer: StageTimer
 
 
@@ -153,15 +151,10 @@ def _fill_store(
             human(manifest.arrays["masks"].bytes),
             "shared memory" if settings.store.shm else folder.path,
         )
-        # The count expects the tiles of all shards. Those of other shards never arrive, so a nucleus that their border
-        # cuts counts here too.
-        positions = reader.small("index")[: reader.manifest.n]
-        count = NucleusCount(manifest.grid, positions, engine.info.channels)
-        damaged = _infer_missing(reader, store, engine, pool, count)
+        damaged = _infer_missing(reader, store, engine, pool)
         reader.wait_until_complete()
-        nuclei = count.total
-        store.finish({"damaged": damaged, "nuclei": nuclei})
-    return _Outcome(resumed, damaged, nuclei, pool.timer)
+        store.finish({"damaged": damaged})
+    return _Outcome(resumed, damaged, pool.timer)
 
 
 class _StoredMaps:
@@ -179,20 +172,16 @@ class _StoredMaps:
         self._store.put([tile_id - self._first], maps[np.newaxis])
 
 
-def _infer_missing(
-    reader: StoreReader, store: StoreWriter, engine: Engine, pool: WorkerPool, count: NucleusCount
-) -> int:
-    """Infer the tiles that the store lacks, and count the nuclei of all. Return how many of its tiles are damaged."""
+def _infer_missing(reader: StoreReader, store: StoreWriter, engine: Engine, pool: WorkerPool) -> int:
+    """Infer the tiles that the store lacks. Return how many of its tiles are damaged."""
     n, first = store.manifest.n, _first_tile(store.manifest)
     stored = {item: entry.flags for item, entry in store.entries.items()}
-    for item, maps in pool.map(STAGE, lambda item: (item, store.get(item)), sorted(stored), ahead=2 * pool.workers):
-        count.add(first + item, maps)
     missing = np.array([first + item for item in range(n) if item not in stored], np.int64)
     damaged = sum(1 for flags in stored.values() if flags & DAMAGED)
     done = len(stored)
     with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
         batches = _read_tiles(reader, missing, engine.info.batch, pool)
-        for batch in infer(batches, engine, _StoredMaps(store), pool, count):
+        for batch in infer(batches, engine, _StoredMaps(store), pool):
             done += len(batch)
             places = np.flatnonzero(batch.tiles.damaged)
             if len(places):
@@ -234,7 +223,6 @@ def _summary(
             "shard": _shard_text(manifest),
             "tiles": f"{manifest.n} inferred by {model.name} ({model.engine})"
                      + (f", {resumed} of them kept from an earlier run" if resumed else ""),
-            "nuclei": f"{outcome.nuclei:,}",
             "damaged": f"{_tiles_text(damaged)} could not be read and {'was' if damaged == 1 else 'were'} not inferred"
                        if damaged else "",
         }),

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine
 from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -33,9 +32,7 @@ class SavedMaps(Protocol):
         """
 
 
-def infer(
-    batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: WorkerPool, count: NucleusCount | None = None
-) -> Iterator[MapBatch]:
+def infer(batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: WorkerPool) -> Iterator[MapBatch]:
     """Infer tiles.
 
     Parameters
@@ -48,8 +45,6 @@ def infer(
         Gives the maps of an earlier run and takes the new ones.
     pool : WorkerPool
         The workers.
-    count : NucleusCount or None, optional
-        Receives all maps except those of damaged tiles, in the threads that infer.
 
     Yields
     ------
@@ -72,14 +67,10 @@ def infer(
                 maps[missing] = engine.infer(batch.pixels[missing])
         for place in missing:
             saved.add(int(batch.tile_ids[place]), maps[place])
-        if count is not None:
-            for place in np.flatnonzero(~batch.damaged).tolist():
-                count.add(int(batch.tile_ids[place]), maps[place])
         return MapBatch(batch.tile_ids, maps, batch)
 
     if engine.in_flight is None:
-        # Two batches for each worker would be enough if all took the same time.
-        yield from pool.map(STAGE, work, batches, ahead=3 * pool.workers)
+        yield from pool.map(STAGE, work, batches, ahead=2 * pool.workers)
     else:
         senders = WorkerPool(engine.in_flight, pool.timer)
         try:

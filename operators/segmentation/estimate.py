@@ -24,8 +24,6 @@ BASE_MEMORY = 160 * MIB
 """Interpreter, libraries, model."""
 MASK_BYTES = 64
 """For each pixel of the thumbnail, while the tissue is looked for; it is given back before tiles are inferred."""
-COUNT_BYTES = 12
-"""For each pixel of a tile whose nuclei are counted: its pieces, numbered; measured."""
 JOURNAL_BYTES = 160
 """For each tile: where its maps lie, and the tables of the image."""
 
@@ -119,7 +117,7 @@ def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) ->
     channels, batch, workers = len(engine.info.channels), engine.info.batch, settings.num_workers
     calls = engine.in_flight or workers
     tile_bytes = grid.tile**2 * (3 + channels)
-    under_way = (2 * workers + (3 * workers if engine.in_flight is None else 2 * calls)) * batch * tile_bytes
+    under_way = (2 * workers + (2 * workers if engine.in_flight is None else 2 * calls)) * batch * tile_bytes
     mask = 0
     if settings.mask.method != "none":
         mask = MASK_BYTES * min(settings.mask_pixel_count_limit, grid.width * grid.height)
@@ -127,8 +125,7 @@ def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) ->
         slide.cache_bytes
         + under_way
         + engine.memory_needed(grid.tile, calls)
-        + calls * COUNT_BYTES * grid.tile**2
-        + stitch_memory(grid.width, grid.tile, workers, channels=channels)
+        + stitch_memory(grid.width, grid.tile, workers, channels=channels, batch=batch)
         + len(grid) * JOURNAL_BYTES
     )
     return BASE_MEMORY + max(mask, work)

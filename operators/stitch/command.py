@@ -37,7 +37,7 @@ from nuclei_segmentation.shared.store import (
     refuse_as_output,
     release_shared_memory,
 )
-from nuclei_segmentation.shared.store.manifest import completion, is_complete
+from nuclei_segmentation.shared.store.manifest import is_complete
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +109,10 @@ def run(settings: Settings) -> SegmentationResult | None:
                     image = _run(job, _Stores(first, second), masks.manifest, pool)
                     first.wait_until_complete()
                     second.wait_until_complete()
-                    counts = [completion(part.folder, part.manifest).get("nuclei") for part in masks.stores.values()]
-                    known = [count for count in counts if isinstance(count, int)]
                     result = job.publish(
                         image,
                         recorder,
                         pool.timer,
-                        nuclei=sum(known) if len(known) == len(counts) else None,
                         shards=masks.count,
                         waited=wait_limit.waited,
                     )
@@ -188,10 +185,10 @@ def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
 
 def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> StitchResult:
     grid, tiles = job.grid, stores.tiles.manifest
-    channels = masks.arrays["masks"].shape[-1]
+    channels = masks.arrays["masks"].channels
     needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, pool)
-    batch = 2 * pool.workers * BATCH_BYTES // 3 * (3 + channels)
-    drawing = memory_needed(grid.width, grid.tile, pool.workers, channels=channels)
+    batch = 2 * pool.workers * BATCH_BYTES // 3 * (3 + len(channels))
+    drawing = memory_needed(grid.width, grid.tile, pool.workers, channels=len(channels))
     memory = BASE_MEMORY + job.slide.cache_bytes + drawing + batch
     log.info(
         "%d tiles of %d, %d with maps: about %s with %d worker%s, at most %s of memory and %s of disk",
@@ -215,4 +212,4 @@ def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> S
         return f"{stores.masks.count} of {tiles.n} tiles with maps there"
 
     with Progress(lambda: share, details):
-        return job.write(stores.batches(pool), pool, written, needs.image)
+        return job.write(stores.batches(pool), channels, pool, written, needs.image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +145,12 @@ class ImageJob:
             )
 
     def write(
-        self, maps: Iterator[MapBatch], pool: WorkerPool, progress: Callable[[int, int], None], reserve_bytes: int
+        self,
+        maps: Iterator[MapBatch],
+        channels: Sequence[str],
+        pool: WorkerPool,
+        progress: Callable[[int, int], None],
+        reserve_bytes: int,
     ) -> StitchResult:
         """Write the image into the work folder.
 
@@ -153,6 +158,8 @@ class ImageJob:
         ----------
         maps : Iterator of MapBatch
             The maps of the foreground tiles.
+        channels : Sequence of str
+            Their names.
         pool : WorkerPool
             The workers.
         progress : callable
@@ -168,7 +175,8 @@ class ImageJob:
         source = TiledSlide(self.slide, self.grid, self.foreground)
         settings, folder = self.settings, self.folder.work
         output = OutputSpec(folder / IMAGE, folder / SPOOL, settings.overlay, settings.jpeg, reserve_bytes)
-        return stitch(source, maps, output, pool, progress, damage_limit=settings.damaged.limit)
+        limit = settings.damaged.limit
+        return stitch(source, maps, output, pool, progress, channels=channels, damage_limit=limit)
 
     def publish(
         self,
@@ -176,7 +184,6 @@ class ImageJob:
         recorder: Recorder,
         timer: StageTimer,
         *,
-        nuclei: int | None,
         resumed: int = 0,
         shards: int = 1,
         waited: float = 0.0,
@@ -191,8 +198,6 @@ class ImageJob:
             Of the run.
         timer : StageTimer
             Times by stage.
-        nuclei : int or None
-            Their number, if they were counted.
         resumed : int, optional
             Tiles that an earlier run had inferred.
         shards : int, optional
@@ -226,7 +231,7 @@ class ImageJob:
             resumed=resumed,
             shards=shards,
             tissue_pixels=None if self.tissue is None else round(self.tissue.mean() * self.grid.bounds.area),
-            nuclei=nuclei,
+            nuclei=image.nuclei,
             nuclear_pixels=image.nuclei_pixels,
             damaged=image.damaged,
             warnings=tuple(recorder.warnings),

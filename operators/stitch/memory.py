@@ -6,7 +6,9 @@ from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE, SPAN_TILES
 
 _BATCHES = 2
 _BATCH_TILES = 64
-"""Most tiles in a batch of maps."""
+"""Most tiles in a batch of maps, if the caller does not know."""
+_LABEL_BYTES = 12
+"""For each pixel of a tile whose nuclei are counted: its pieces, numbered; measured."""
 
 
 def spans_ahead(workers: int) -> int:
@@ -14,7 +16,14 @@ def spans_ahead(workers: int) -> int:
     return 2 * workers + 2
 
 
-def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, side: int = SIDE) -> int:
+def batches_ahead(workers: int) -> int:
+    """Return how many batches of maps are examined at once."""
+    return workers
+
+
+def memory_needed(
+    width: int, tile: int, workers: int, *, channels: int = 1, batch: int = _BATCH_TILES, side: int = SIDE
+) -> int:
     """Return the most bytes of anonymous memory that `stitch` takes, whatever the slide's height.
 
     Parameters
@@ -28,6 +37,8 @@ def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, sid
         Threads of the pool.
     channels : int, optional
         Channels of the maps.
+    batch : int, optional
+        Most tiles in a batch of maps.
     side : int, optional
         Side of the TIFF tiles in pixels.
     """
@@ -37,8 +48,9 @@ def memory_needed(width: int, tile: int, workers: int, *, channels: int = 1, sid
     # A row of tiles waits for the row below it, since an outline depends on the nuclei there.
     pixels = (width + 2 * SPAN_TILES * side) * tile * 3 if tile == side else 0
     nuclei = 3 * width * (tile + 8) // 8
-    batches = _BATCHES * min(_BATCH_TILES * tile * tile * (3 + channels), 16 << 20)
+    batches = (_BATCHES + batches_ahead(workers)) * min(batch * tile * tile * (3 + channels), 16 << 20)
+    pieces = workers * _LABEL_BYTES * tile * tile
     # Spans under way: waiting pixels, waiting halves and segments. Running tasks: pixels as read, joined and drawn.
     tasks = 2 * spans_ahead(workers) * span + workers * 3 * span
     tables = (width // side + 1) ** 2 * 96
-    return halves + pixels + nuclei + batches + tasks + tables
+    return halves + pixels + nuclei + batches + pieces + tasks + tables

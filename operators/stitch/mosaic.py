@@ -10,38 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.overlay import Mask, OverlayPainter
+from nuclei_segmentation.operators.stitch.arrived import ArrivedTile, Examiner
+from nuclei_segmentation.operators.stitch.count import NucleusCount
+from nuclei_segmentation.operators.stitch.memory import batches_ahead
+from nuclei_segmentation.operators.stitch.overlay import Mask
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.shared.batches import MapBatch, Pixels
 from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
-
-
-@dataclass(slots=True)
-class ArrivedTile:
-    """What is kept of a foreground tile.
-
-    Attributes
-    ----------
-    core : Region
-        The tile's core.
-    nuclei : numpy.ndarray or None
-        (core's height, ceil(core's width / 8)) uint8, one bit a pixel; None if there are no nuclei.
-    pixels : numpy.ndarray or None
-        (core's height, core's width, 3) uint8 RGB, a view into the tile's batch; None if they are read from the slide.
-    damaged : bool
-        Whether the tile could not be read.
-    """
-
-    core: Region
-    nuclei: Pixels | None
-    pixels: Pixels | None
-    damaged: bool
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +56,8 @@ class Mosaic:
         The grid of the tiles.
     foreground : numpy.ndarray
         (n, 2) int32, row and column of the tiles that maps arrive for, in row-major order.
-    maps : Iterator of MapBatch
-        Their maps, in the same order.
-    painter : OverlayPainter
-        Says which pixels are nucleus, and how wide a margin a span needs.
+    examine : Examiner
+        Makes of a batch what is kept of it.
     level : Level
         Level 0 of the output.
     damaged : DamagedTiles
@@ -88,28 +67,36 @@ class Mosaic:
     ----------
     nuclei_pixels : int
         Nucleus pixels so far.
+    nuclei : NucleusCount
+        Nuclei so far.
     """
 
     def __init__(
         self,
         grid: TileGrid,
         foreground: npt.NDArray[np.int32],
-        maps: Iterator[MapBatch],
-        painter: OverlayPainter,
+        examine: Examiner,
         level: Level,
         damaged: DamagedTiles,
     ) -> None:
-        self._grid, self._maps, self._painter, self._level, self._damaged = grid, maps, painter, level, damaged
-        self._foreground = foreground
+        self._grid, self._foreground, self._examine = grid, foreground, examine
+        self._level, self._damaged = level, damaged
+        self._margin = examine.painter.margin
         self._order = foreground[:, 0].astype(np.int64) * grid.columns + foreground[:, 1]
         self._arrived: dict[int, dict[int, ArrivedTile]] = {}  # by row and column
         self._received = 0
-        # If the TIFF tiles are the grid's tiles, the pixels that were inferred are those to write: none is read again.
-        self._same_tiles = grid.tile == level.side and grid.overlap == 0
         self.nuclei_pixels = 0
+        self.nuclei = NucleusCount()
 
-    def jobs(self) -> Iterator[SpanJob]:
-        """Yield the spans of level 0 in order; take maps from the stream only when the next span needs them.
+    def jobs(self, maps: Iterator[MapBatch], pool: WorkerPool) -> Iterator[SpanJob]:
+        """Yield the spans of level 0 in order; take maps from their stream only when the next span needs them.
+
+        Parameters
+        ----------
+        maps : Iterator of MapBatch
+            The maps of the foreground tiles, in their order.
+        pool : WorkerPool
+            Examines them.
 
         Raises
         ------
@@ -118,54 +105,53 @@ class Mosaic:
         TooMuchDamage
             More tiles are damaged than the limit allows.
         """
+        batches = pool.map("stitch", self._examine, self._checked(maps), ahead=batches_ahead(pool.workers))
         for row, span in self._level:
             region = self._level.region(row, span)
-            self._receive_for(region)
+            self._receive_for(region, batches)
             yield self._job(region, row, span)
             if span == self._level.spans - 1:
                 self._forget(region.bottom)
         # Asking for a batch after the last one lets the stream do what it does at its end.
-        if next(self._maps, None) is not None:
-            raise NucleiError("internal error: more maps arrived than there are foreground tiles")
+        if next(batches, None) is not None:
+            raise NucleiError("internal error: a batch without tiles arrived")
 
-    def _receive_for(self, region: Region) -> None:
-        """Receive the maps of all tiles under a region and its margin."""
-        grown = grow(region, self._painter.margin).intersect(self._grid.bounds)
+    def _checked(self, maps: Iterator[MapBatch]) -> Iterator[MapBatch]:
+        """Yield batches that are in order."""
+        first = 0
+        for batch in maps:
+            end = first + len(batch)
+            if end > len(self._order):
+                raise NucleiError("internal error: more maps arrived than there are foreground tiles")
+            if not np.array_equal(batch.tile_ids, np.arange(first, end)):
+                raise NucleiError(f"internal error: maps out of order, expected tile {first}, got {batch.tile_ids[:1]}")
+            first = end
+            yield batch
+
+    def _receive_for(self, region: Region, batches: Iterator[list[ArrivedTile]]) -> None:
+        """Receive all tiles under a region and its margin."""
+        grown = grow(region, self._margin).intersect(self._grid.bounds)
         row, column = self._grid.row_of(grown.bottom - 1), self._grid.column_of(grown.right - 1)
         needed = int(np.searchsorted(self._order, row * self._grid.columns + column, side="right"))
         while self._received < needed:
-            batch = next(self._maps, None)
-            if batch is None:
+            tiles = next(batches, None)
+            if tiles is None:
                 raise NucleiError(f"internal error: maps ended after {self._received} of {len(self._order)} tiles")
-            self._receive(batch)
+            for tile in tiles:
+                self._receive(tile)
 
-    def _receive(self, batch: MapBatch) -> None:
-        first, end = self._received, self._received + len(batch)
-        if end > len(self._order) or not np.array_equal(batch.tile_ids, np.arange(first, end)):
-            raise NucleiError(f"internal error: maps out of order, expected tile {first}, got {batch.tile_ids[:1]}")
-        self._received = end
-        positions = self._foreground[first:end]
-        self._damaged.add(positions[batch.tiles.damaged].tolist())
-        nuclei = self._painter.nuclei(first_channel(batch.maps))
-        for number, (row, column) in enumerate(positions.tolist()):
-            tile = self._arrived_tile(batch, nuclei[number], number, row, column)
-            self._arrived.setdefault(row, {})[column] = tile
-
-    def _arrived_tile(
-        self, batch: MapBatch, nuclei: npt.NDArray[np.bool_], number: int, row: int, column: int
-    ) -> ArrivedTile:
-        core, region = self._grid.core(row, column), self._grid.region(row, column)
-        inside = np.s_[core.y - region.y : core.bottom - region.y, core.x - region.x : core.right - region.x]
-        pixels = batch.tiles.pixels[number][inside] if self._same_tiles else None
-        if batch.tiles.damaged[number]:
-            return ArrivedTile(core, None, pixels, True)
-        nuclei = nuclei[inside]
-        count = int(np.count_nonzero(nuclei))
-        self.nuclei_pixels += count
-        return ArrivedTile(core, np.packbits(nuclei, axis=1) if count else None, pixels, False)
+    def _receive(self, tile: ArrivedTile) -> None:
+        row, column = self._foreground[self._received].tolist()
+        self._received += 1
+        if tile.damaged:
+            self._damaged.add([(row, column)])
+        self.nuclei_pixels += tile.nuclei_pixels
+        self.nuclei.add(row, column, tile.pieces)
+        tile.pieces = None  # counted
+        self._arrived.setdefault(row, {})[column] = tile
 
     def _job(self, region: Region, row: int, span: int) -> SpanJob:
-        grown = grow(region, self._painter.margin).intersect(self._grid.bounds)
+        grown = grow(region, self._margin).intersect(self._grid.bounds)
         tiles = [
             tile
             for tile_row, tile_column in self._grid.tiles_under(grown)
@@ -173,7 +159,7 @@ class Mosaic:
         ]
         first = region.x // self._level.side
         pixels: list[Pixels | None] = [None] * -(-region.width // self._level.side)
-        if self._same_tiles and row in self._arrived:
+        if self._examine.keeps_pixels and row in self._arrived:
             for number in range(len(pixels)):
                 tile = self._arrived[row].get(first + number)
                 if tile is not None:
@@ -188,16 +174,9 @@ class Mosaic:
 
     def _forget(self, bottom: int) -> None:
         """Drop the rows of tiles that no span below pixel row `bottom` needs."""
-        first = self._grid.row_of(max(0, bottom - self._painter.margin))
+        first = self._grid.row_of(max(0, bottom - self._margin))
         for row in [row for row in self._arrived if row < first]:
             del self._arrived[row]
-
-
-def first_channel(maps: Pixels) -> Pixels:
-    """Return the first channel of maps, (b, T, T, C) uint8, as contiguous (b, T, T)."""
-    rows = maps.reshape(-1, *maps.shape[2:])
-    # NumPy copies every C-th byte one by one; OpenCV separates interleaved channels with vector instructions.
-    return np.asarray(cv2.extractChannel(rows, 0), np.uint8).reshape(maps.shape[:3])
 
 
 def nuclei_under(tiles: list[ArrivedTile], region: Region, margin: int, bounds: Region) -> Mask:

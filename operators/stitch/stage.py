@@ -8,7 +8,7 @@ batches, nor on the order in which tasks finish.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nuclei_segmentation.operators.stitch.arrived import Examiner
 from nuclei_segmentation.operators.stitch.memory import spans_ahead
 from nuclei_segmentation.operators.stitch.mosaic import Mosaic, SpanJob
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
@@ -92,6 +93,8 @@ class StitchResult:
 
     Attributes
     ----------
+    nuclei : int
+        The nuclei in the maps.
     nuclei_pixels : int
         Level-0 pixels that are nucleus.
     damaged : tuple of Region
@@ -100,6 +103,7 @@ class StitchResult:
         Size of the file.
     """
 
+    nuclei: int
     nuclei_pixels: int
     damaged: tuple[Region, ...]
     bytes: int
@@ -112,6 +116,7 @@ def stitch(
     pool: WorkerPool,
     progress: Callable[[int, int], None],
     *,
+    channels: Sequence[str] = ("nucleus",),
     damage_limit: float = 1.0,
 ) -> StitchResult:
     """Write a slide, with its nuclei drawn in, as a pyramidal TIFF.
@@ -122,13 +127,15 @@ def stitch(
         The slide and its tiles.
     maps : Iterator of MapBatch
         The maps of the foreground tiles: batches whose `tile_ids` run from 0 to n - 1. They are taken in the calling
-        thread, no sooner than needed. The arrays of a batch must not be written to afterwards.
+        thread, a few batches before they are needed. The arrays of a batch must not be written to afterwards.
     output : OutputSpec
         The file to write.
     pool : WorkerPool
         The workers.
     progress : callable
         Called in the calling thread with the number of finished TIFF tiles of level 0, and of all.
+    channels : Sequence of str, optional
+        Names of the maps. They decide how touching nuclei are told apart; see `operators.stitch.nuclei`.
     damage_limit : float, optional
         Share of the grid's tiles that may be damaged, from 0 to 1.
 
@@ -156,7 +163,10 @@ def stitch(
     encode = output.encode or partial(encode_jpeg, jpeg=jpeg)
     painter = OverlayPainter(output.overlay)
     damaged = DamagedTiles(grid, damage_limit)
-    mosaic = Mosaic(grid, source.foreground, maps, painter, levels[0], damaged)
+    # If the TIFF tiles are the grid's tiles, the pixels that were inferred are those to write: none is read again.
+    same_tiles = grid.tile == output.side and grid.overlap == 0
+    examine = Examiner(grid, source.foreground, channels, painter, same_tiles)
+    mosaic = Mosaic(grid, source.foreground, examine, levels[0], damaged)
     render = SpanRenderer(slide, grid, painter, output.side, encode, coarsest=len(levels) == 1)
     reserve(output.path, output.reserve_bytes)
     with (
@@ -165,7 +175,7 @@ def stitch(
     ):
         pyramid = PyramidFile(file, levels, jpeg, slide.info.mpp, slide.info.icc, tables)
         reduced = ReducedLevels(levels, encode, spool, pool, spans_ahead(pool.workers))
-        jobs = mosaic.jobs()
+        jobs = mosaic.jobs(maps, pool)
         segments = _level_0(levels[0], jobs, render, reduced, pool, damaged, progress)
         try:
             pyramid.write(levels[0], segments)
@@ -179,7 +189,7 @@ def stitch(
         for level in levels[1:]:
             pyramid.write(level, spool.segments(level.number))
         size = file.truncate(file.tell())
-    return StitchResult(mosaic.nuclei_pixels, damaged.cores, size)
+    return StitchResult(mosaic.nuclei.total, mosaic.nuclei_pixels, damaged.cores, size)
 
 
 def _level_0(

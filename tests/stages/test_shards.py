@@ -82,6 +82,10 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != SUMMARY}
 
 
+def nuclei(folder: Path) -> int:
+    return int(json.loads((folder / SUMMARY).read_text())["nuclei"])
+
+
 @pytest.fixture
 def in_shards(do: Do, inputs: Path) -> Callable[[int], Path]:
     def make(count: int) -> Path:
@@ -114,6 +118,7 @@ def test_any_number_of_shards_gives_the_same_files(
 
     good(do("stitch", text=text))
     assert content(tmp_path / "out") == content(made / "out"), "image.tif and its two files"
+    assert nuclei(tmp_path / "out") == nuclei(made / "out") > 10, "a nucleus on a border of shards counts once"
     assert [path for path in arrays if path.exists() == shm] == [], "shared memory is given back, files are kept"
     for folder, files in zip(folders, before, strict=True):
         assert COMPLETE in files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -143,33 +142,3 @@ def test_the_render_settings_of_the_slide_reach_stitch_through_the_store(
     (slide / "config_render.json").unlink()
     do("load", slide, inputs / "tiles")
     assert not (inputs / "tiles" / "config_render.json").exists()
-
-
-@pytest.mark.parametrize("shm", [False, True])
-def test_a_resumed_filter_still_counts_the_nuclei_found_before_the_kill(
-    crop: np.ndarray, dark_config: Path, tmp_path: Path, alone: None, capsys: pytest.CaptureFixture[str], shm: bool
-) -> None:
-    slide, inputs, config = tmp_path / "slide", tmp_path / "in", tmp_path / "config"
-    for folder in (slide, inputs, config):
-        folder.mkdir()
-    tissue(crop, slide)
-    (inputs / "slide").symlink_to(slide)
-    common = (dark_config / "config.yaml").read_text()
-    (config / "config.yaml").write_text(f"{common}store: {{shm: {str(shm).lower()}}}\nmask: none\n")
-
-    def do(command: str, read: Path, write: Path) -> None:
-        options = ["--input-path", str(read), "--output-path", str(write), "--config-path", str(config)]
-        assert run([command, *options]) == 0, capsys.readouterr().err
-
-    do("load", slide, inputs / "tiles")
-    do("filter", inputs, inputs / "masks")
-    complete, ledger = (inputs / "masks" / name for name in ("COMPLETE", "ledger"))
-    nuclei = json.loads(complete.read_text())["nuclei"]
-    assert nuclei > 10
-    complete.unlink()
-    records = ledger.read_bytes()
-    ledger.write_bytes(records[: 32 + 20 * ((len(records) - 32) // 40)])  # as if killed half-way
-    do("filter", inputs, inputs / "masks")
-    assert json.loads(complete.read_text())["nuclei"] == nuclei
-    do("stitch", inputs, tmp_path / "out")
-    assert f"{nuclei:,}; " in capsys.readouterr().out

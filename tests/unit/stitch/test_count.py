@@ -1,15 +1,13 @@
-"""Counting tile by tile gives the number of the whole map, whatever the tiles, their order and the threads."""
+"""Counting tile by tile gives the number of the whole map, whatever the tiles."""
 
 from __future__ import annotations
-
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
-from nuclei_segmentation.operators.filter.count import NucleusCount
-from nuclei_segmentation.operators.filter.nuclei import SMALLEST_SEED, instances, label_seeds, seed_pixels
+from nuclei_segmentation.operators.stitch.count import NucleusCount, find_pieces
+from nuclei_segmentation.operators.stitch.nuclei import SMALLEST_SEED, instances, label_seeds, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
 
@@ -32,20 +30,14 @@ def count_in_whole(maps: Pixels) -> int:
     return int((sizes >= SMALLEST_SEED).sum())
 
 
-def count_in_tiles(maps: Pixels, tile: int, overlap: int, seed: int, threads: int) -> int:
+def count_in_tiles(maps: Pixels, tile: int, overlap: int = 0) -> int:
     height, width = maps.shape[:2]
     grid = TileGrid(width, height, tile, overlap)
-    tile_positions = np.array(list(grid), np.int32)
-    count = NucleusCount(grid, tile_positions, CHANNELS)
+    count = NucleusCount()
     padded = np.pad(maps, ((0, 2 * tile), (0, 2 * tile), (0, 0)), constant_values=255)
-
-    def add(tile_id: int) -> None:
-        region = grid.region(*tile_positions[tile_id].tolist())
-        count.add(tile_id, padded[region.y : region.bottom, region.x : region.right])
-
-    order = np.random.default_rng(seed).permutation(len(tile_positions)).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(add, order))
+    for row, column in grid:
+        core = grid.core(row, column)
+        count.add(row, column, find_pieces(padded[core.y : core.bottom, core.x : core.right], CHANNELS))
     return count.total
 
 
@@ -55,41 +47,51 @@ def test_tiles_count_as_the_whole_map(tile: int, overlap: int, seed: int) -> Non
     maps = whole_map(230, 310, seed)
     expected = count_in_whole(maps)
     assert expected > 100
-    assert count_in_tiles(maps, tile, overlap, seed, threads=1 + seed) == expected
+    assert count_in_tiles(maps, tile, overlap) == expected
     assert instances(maps, CHANNELS).max() == expected
 
 
 def test_a_nucleus_on_a_corner_of_four_tiles_is_one() -> None:
     maps = np.zeros((64, 64, 2), np.uint8)
     maps[28:37, 28:37] = 255
-    assert count_in_tiles(maps, 32, 0, 0, 1) == 1
+    assert count_in_tiles(maps, 32) == 1
 
 
 def test_a_piece_that_touches_another_only_at_a_corner_of_tiles() -> None:
     maps = np.zeros((64, 64, 2), np.uint8)
     maps[24:32, 24:32] = maps[32:40, 32:40] = 255
     maps[8:16, 32:40] = 255  # next to the border, and alone
-    assert count_in_tiles(maps, 32, 0, 0, 1) == count_in_whole(maps) == 2
+    assert count_in_tiles(maps, 32) == count_in_whole(maps) == 2
 
 
 def test_a_speck_at_a_border_counts_with_its_other_half() -> None:
     maps = np.zeros((32, 64, 2), np.uint8)
     maps[4, 30:34] = 255  # two pixels on either side
     maps[20, 31:33] = 255  # two in all
-    assert count_in_tiles(maps, 32, 0, 0, 1) == count_in_whole(maps) == 1
+    assert count_in_tiles(maps, 32) == count_in_whole(maps) == 1
 
 
 def test_tiles_that_never_arrive_divide() -> None:
     """Background and tiles that could not be read are not nuclei."""
-    grid = TileGrid(96, 32, 32)
-    maps = np.full((32, 32, 2), 255, np.uint8)
-    count = NucleusCount(grid, np.array([(0, 0), (0, 2)], np.int32), CHANNELS)
+    pieces = find_pieces(np.full((32, 32, 2), 255, np.uint8), CHANNELS)
+    count = NucleusCount()
     assert count.total == 0
-    count.add(1, maps)
+    count.add(0, 0, pieces)
     assert count.total == 1
-    count.add(0, maps)
+    count.add(0, 2, pieces)  # a tile between them is missing
     assert count.total == 2
+    count.add(0, 3, pieces)
+    assert count.total == 2
+    count.add(2, 2, pieces)  # a row between them is missing
+    assert count.total == 3
+    count.add(3, 1, pieces)  # touches at a corner
+    assert count.total == 3
+    count.add(4, 2, pieces)
+    assert count.total == 3
 
 
-def test_there_may_be_no_tile() -> None:
-    assert NucleusCount(TileGrid(96, 32, 32), np.zeros((0, 2), np.int32), CHANNELS).total == 0
+def test_maps_without_seeds_have_no_pieces() -> None:
+    maps = np.full((32, 32, 2), 255, np.uint8)
+    maps[..., 1] = 0
+    assert find_pieces(maps, CHANNELS) is None
+    assert find_pieces(maps, ("nucleus",)) is not None

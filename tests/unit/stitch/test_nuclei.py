@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nuclei_segmentation.operators.filter.nuclei import SMALLEST_SEED, instances, seed_pixels
+from nuclei_segmentation.operators.stitch.nuclei import SMALLEST_SEED, instances, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
 
 CENTRES = ((20, 16), (20, 31), (44, 60))

@@ -1,6 +1,6 @@
 """Nuclei as objects: from maps to seeds, one in each nucleus, and from seeds to instances.
 
-Only this module decides what one nucleus is. The count of a run (`operators.filter.count`) and the evaluation of a
+Only this module decides what one nucleus is. The count of a run (`operators.stitch.count`) and the evaluation of a
 model both use its seeds.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.measure import label
 
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.nucleus_pixels import is_nucleus, uint8_limit
@@ -43,18 +43,38 @@ def seed_pixels(maps: Pixels, channels: Sequence[str]) -> npt.NDArray[np.bool_]:
     numpy.ndarray
         (h, w) bool. Each nucleus has one connected piece; pixels are connected by edges or corners.
     """
-    nuclei = is_nucleus(maps[..., 0], NUCLEUS_LIMIT)
+    nuclei = is_nucleus(channel(maps, 0), NUCLEUS_LIMIT)
     if "distance" in channels:
-        return nuclei & (maps[..., channels.index("distance")] > DISTANCE_LIMIT)
-    if "boundary" in channels:
-        return nuclei & (maps[..., channels.index("boundary")] <= BOUNDARY_LIMIT)
+        nuclei &= channel(maps, channels.index("distance")) > DISTANCE_LIMIT
+    elif "boundary" in channels:
+        nuclei &= channel(maps, channels.index("boundary")) <= BOUNDARY_LIMIT
     return nuclei
 
 
+def channel(maps: Pixels, number: int) -> Pixels:
+    """Return one of the maps, contiguous.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        (h, w, C) uint8.
+    number : int
+        Which of the C maps.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w) uint8.
+    """
+    # NumPy reads every C-th byte one by one; OpenCV separates interleaved channels with vector instructions.
+    return np.asarray(cv2.extractChannel(maps, number), np.uint8)
+
+
 def label_seeds(seeds: npt.NDArray[np.bool_]) -> Labels:
-    """Return (h, w) int32: the connected pieces of (h, w) bool, numbered from 1, and 0 between them."""
-    labels: Labels = np.asarray(label(seeds, connectivity=2), np.int32)  # type: ignore[no-untyped-call] # no types
-    return labels
+    """Return (h, w) int32: the connected pieces of (h, w) bool, numbered from 1 row by row, and 0 between them."""
+    # Of OpenCV's algorithms, those that look at blocks of pixels are faster, but number the pieces in another order.
+    pixels = np.ascontiguousarray(seeds).view(np.uint8)
+    return np.asarray(cv2.connectedComponentsWithAlgorithm(pixels, 8, cv2.CV_32S, cv2.CCL_SAUF)[1], np.int32)
 
 
 def instances(maps: Pixels, channels: Sequence[str]) -> Labels:
