@@ -162,7 +162,7 @@ class Segmenter:
     def _segment(self, image: Pixels, engine: Engine, grid: TileGrid) -> Segmentation:
         positions = np.array(list(grid), np.int32)
         channels = engine.info.channels
-        count = NucleusCount()
+        count = NucleusCount(grid)
         maps = np.empty((grid.height, grid.width, len(channels)), np.uint8)
         with WorkerPool(self._settings.num_workers) as pool:
             tiles = load(ArraySlide(image), grid, positions, pool, engine.info.batch)

@@ -5,8 +5,8 @@ only its core, and the cores cover the slide once. Pieces that touch across the 
 number is therefore that of the whole map, whatever the tiles. Without overlap, a nucleus on a border of tiles also
 counts once, if both halves were found and their seeds touch there.
 
-The workers find the pieces of each core (`find_pieces`); one thread joins them, row by row (`NucleusCount`). Of a tile
-that has its neighbours below, only 8 bytes remain for each piece at its border.
+The workers find the pieces of each core (`find_pieces`); one thread joins them, row by row (`NucleusCount`). Once a row
+is joined to the next, 8 bytes remain of it for each piece at the border of a core.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.nuclei import SMALLEST_SEED, label_seeds, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import TileGrid
 
 Line = npt.NDArray[np.int32]
 """The numbers of the pieces along one side of a core; 0 where there is none."""
@@ -76,16 +77,25 @@ def find_pieces(maps: Pixels, channels: Sequence[str]) -> CorePieces | None:
 
 
 class NucleusCount:
-    """The number of nuclei in the tiles counted so far."""
+    """The number of nuclei in the tiles counted so far.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    grid : TileGrid
+        The grid of the tiles.
+    """
+
+    def __init__(self, grid: TileGrid) -> None:
+        self._grid = grid
         self._inner_nuclei = 0
-        # For each piece at a border: its parent in a union-find forest, and its pixels in its own core.
-        self._parents, self._sizes = array("i"), array("i")
+        # For each piece at a border: its parent in a union-find forest, and its pixels in its core. Piece 0 is none.
+        self._parents, self._sizes = array("i", [0]), array("i", [0])
         self._row = -1
-        # By column, the tiles of this row and of the row above: their pieces, and the number of the first of them.
-        self._here: dict[int, tuple[CorePieces, int]] = {}
-        self._above: dict[int, tuple[CorePieces, int]] = {}
+        # The pieces along the borders of the cores of this row: the horizontal ones as lines through the whole slide,
+        # which brings the corners of diagonal neighbours together, the vertical ones as a line for each tile.
+        self._above = np.zeros(grid.width, np.int32)
+        self._top, self._bottom = self._above.copy(), self._above.copy()
+        self._left = self._right = np.zeros((grid.columns, 0), np.int32)
 
     def add(self, row: int, column: int, pieces: CorePieces | None) -> None:
         """Count a tile. Tiles come in row-major order; those that are missing separate what lies on either side.
@@ -98,39 +108,48 @@ class NucleusCount:
             From `find_pieces`.
         """
         if row != self._row:
-            self._above, self._here = (self._here if row == self._row + 1 else {}), {}
-            self._row = row
+            self._start_row(row)
         if pieces is None:
             return
         self._inner_nuclei += pieces.inner
         if not len(pieces.sizes):
             return
-        first = len(self._parents)
-        self._parents.extend(range(first, first + len(pieces.sizes)))
+        core = self._grid.core(row, column)
+        before = len(self._parents) - 1
+        self._parents.extend(range(before + 1, before + 1 + len(pieces.sizes)))
         self._sizes.extend(pieces.sizes.tolist())
-        self._here[column] = pieces, first
-        if (found := self._here.get(column - 1)) is not None:
-            self._unite(_facing(pieces.left, found[0].right), first, found[1])
-        if (found := self._above.get(column)) is not None:
-            self._unite(_facing(pieces.top, found[0].bottom), first, found[1])
-        if (found := self._above.get(column - 1)) is not None:
-            self._unite(_facing(pieces.top[:1], found[0].bottom[-1:]), first, found[1])
-        if (found := self._above.get(column + 1)) is not None:
-            self._unite(_facing(pieces.top[-1:], found[0].bottom[:1]), first, found[1])
+        for side, line in (
+            (pieces.top, self._top[core.x : core.right]),
+            (pieces.bottom, self._bottom[core.x : core.right]),
+            (pieces.left, self._left[column]),
+            (pieces.right, self._right[column]),
+        ):
+            np.add(side, before, out=line, where=side > 0)
 
     @property
     def total(self) -> int:
         """The number of nuclei in all tiles that were added."""
+        self._join()
         roots = np.array(self._parents, np.int32)
         while (roots != roots[roots]).any():
             roots = roots[roots]
         sizes = np.bincount(roots, weights=self._sizes)
         return self._inner_nuclei + int(np.count_nonzero(sizes >= SMALLEST_SEED))
 
-    def _unite(self, pairs: Iterator[tuple[int, int]], first: int, other_first: int) -> None:
-        for piece, other in pairs:
-            low, high = sorted((self._root(first + piece - 1), self._root(other_first + other - 1)))
-            self._parents[high] = low
+    def _start_row(self, row: int) -> None:
+        self._join()
+        self._above = self._bottom if row == self._row + 1 else np.zeros_like(self._bottom)
+        self._top, self._bottom = np.zeros_like(self._top), np.zeros_like(self._bottom)
+        height = self._grid.core(row, 0).height
+        self._left, self._right = (np.zeros((self._grid.columns, height), np.int32) for _ in range(2))
+        self._row = row
+
+    def _join(self) -> None:
+        """Join the pieces of this row with each other and with those of the row above."""
+        for ours, theirs in ((self._top, self._above), (self._left[1:], self._right[:-1])):
+            for piece, other in _touching(ours, theirs):
+                low, high = sorted((self._root(piece), self._root(other)))
+                self._parents[high] = low
 
     def _root(self, piece: int) -> int:
         parents = self._parents
@@ -140,16 +159,15 @@ class NucleusCount:
         return piece
 
 
-def _facing(own: Line, other: Line) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of pieces on two facing sides that touch, by edges or corners. A pair may come several times."""
-    if not own.any() or not other.any():
-        return
+def _touching(ours: Line, theirs: Line) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of pieces on facing lines that touch, by edges or corners. A pair may come several times."""
+    length = ours.shape[-1]
     for shift in (-1, 0, 1):
-        own_part = own[max(0, -shift) : len(own) - max(0, shift)]
-        other_part = other[max(0, shift) : len(other) - max(0, -shift)]
-        both = np.flatnonzero((own_part != 0) & (other_part != 0))
-        own_numbers, other_numbers = own_part[both], other_part[both]
+        our_part = ours[..., max(0, -shift) : length - max(0, shift)]
+        their_part = theirs[..., max(0, shift) : length - max(0, -shift)]
+        both = (our_part != 0) & (their_part != 0)
+        pairs = np.stack((our_part[both], their_part[both]))
         # Neighbouring pixels mostly belong to the same pair.
-        new = np.ones(len(both), bool)
-        new[1:] = (own_numbers[1:] != own_numbers[:-1]) | (other_numbers[1:] != other_numbers[:-1])
-        yield from zip(own_numbers[new].tolist(), other_numbers[new].tolist(), strict=True)
+        new = np.ones(pairs.shape[1], bool)
+        new[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+        yield from zip(*pairs[:, new].tolist(), strict=True)

@@ -86,7 +86,7 @@ class Mosaic:
         self._arrived: dict[int, dict[int, ArrivedTile]] = {}  # by row and column
         self._received = 0
         self.nuclei_pixels = 0
-        self.nuclei = NucleusCount()
+        self.nuclei = NucleusCount(grid)
 
     def jobs(self, maps: Iterator[MapBatch], pool: WorkerPool) -> Iterator[SpanJob]:
         """Yield the spans of level 0 in order; take maps from their stream only when the next span needs them.

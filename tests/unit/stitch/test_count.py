@@ -33,7 +33,7 @@ def count_in_whole(maps: Pixels) -> int:
 def count_in_tiles(maps: Pixels, tile: int, overlap: int = 0) -> int:
     height, width = maps.shape[:2]
     grid = TileGrid(width, height, tile, overlap)
-    count = NucleusCount()
+    count = NucleusCount(grid)
     padded = np.pad(maps, ((0, 2 * tile), (0, 2 * tile), (0, 0)), constant_values=255)
     for row, column in grid:
         core = grid.core(row, column)
@@ -74,7 +74,7 @@ def test_a_speck_at_a_border_counts_with_its_other_half() -> None:
 def test_tiles_that_never_arrive_divide() -> None:
     """Background and tiles that could not be read are not nuclei."""
     pieces = find_pieces(np.full((32, 32, 2), 255, np.uint8), CHANNELS)
-    count = NucleusCount()
+    count = NucleusCount(TileGrid(128, 160, 32))
     assert count.total == 0
     count.add(0, 0, pieces)
     assert count.total == 1
