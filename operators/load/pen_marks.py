@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.morphology import remove_small_objects
+
+from nuclei_segmentation.operators.load.pieces import without_small_pieces
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -49,7 +50,7 @@ def pen_mark_mask(density: Floats, is_colour: bool) -> Mask:
         marks |= (least > 0.8) & (most - least < 0.25 * most)  # black
     if not marks.any():
         return marks
-    marks = remove_small_objects(marks, max_size=max(4, round(_SMALLEST_MARK * marks.size)))
+    marks = without_small_pieces(marks, max(4, round(_SMALLEST_MARK * marks.size)))
     if marks.any():
         marks |= _edges(density, marks)
     return marks

@@ -5,11 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage import filters
-from skimage.morphology import remove_small_holes
 
 from nuclei_segmentation.operators.load import background
 from nuclei_segmentation.operators.load.pen_marks import pen_mark_mask
+from nuclei_segmentation.operators.load.pieces import above_either, without_small_holes
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -96,7 +95,7 @@ def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
         tissue &= _opened(tissue) | ~_dilated(pen_marks, _PEN_SMEAR)
     if absorption.has_background:
         tissue = _without_debris(tissue, density, is_colour)
-        tissue = remove_small_holes(tissue, max_size=round(_LARGEST_HOLE * tissue.size))
+        tissue = without_small_holes(tissue, round(_LARGEST_HOLE * tissue.size))
         tissue = _eroded(_dilated(tissue, _CLOSED_GAP + _MARGIN), _CLOSED_GAP)
     else:
         tissue = _dilated(tissue, _MARGIN)
@@ -154,8 +153,7 @@ def _stained(density: Floats, background_pixels: Mask, is_colour: bool) -> Mask:
     else:
         noise = float(np.median(np.abs(darkness[background_pixels])))
         score = darkness / max(_GREYSCALE_DARKNESS, _NOISE * noise)
-    stained: Mask = filters.apply_hysteresis_threshold(score, _WEAK, 1.0)  # type: ignore[no-untyped-call]  # untyped in skimage
-    return stained
+    return above_either(score, _WEAK, 1.0)
 
 
 def _without_margin_ink(pen_marks: Mask, tissue: Mask) -> Mask:
