@@ -1,6 +1,7 @@
 """Runs the benchmarks and prints one table: ``python -m benchmarks``. See docs/benchmarks.md.
 
-Exit code 0: done; 1: an error, in one line on standard error; 2: wrong options, or the sample slide is missing.
+Exit code 0: done; 1: an error, or a gate that fails, in a line on standard error; 2: wrong options, or the sample slide
+is missing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.results import document
 from benchmarks.slides import SAMPLE
 from benchmarks.table import Row, render
 from nuclei_segmentation.shared.errors import NucleiError
@@ -49,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     names = list(MODULES)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument(
+        "--gate", action="store_true", help="compare ratios of CPU time with their bounds: three minutes"
+    )
+    parser.add_argument("--calibrate", type=int, metavar="RUNS", help="measure the bounds of the gate anew")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args(arguments)
     if not SAMPLE.is_file():
@@ -57,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.json:
             options.json.touch()  # an unwritable file is reported now, not after ten minutes
+        if options.gate or options.calibrate:
+            return _gate(options.calibrate)
         _run(options)
     except (NucleiError, OSError) as error:
         _say(f"python -m benchmarks: {error}")
@@ -76,13 +83,21 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{platform.machine()}, {usable_cpus()} processors, load {load:.1f} before the start\n")
     print(render(rows))
     if options.json:
-        document = {
-            "machine": platform.machine(),
-            "processors": usable_cpus(),
-            "load": load,
-            "rows": [{**asdict(row), "met": row.met} for row in rows],
-        }
-        options.json.write_text(json.dumps(document, indent=2) + "\n")
+        complete = options.only == list(MODULES) and not options.quick
+        options.json.write_text(json.dumps(document(rows, complete=complete) | {"load": load}, indent=2) + "\n")
+
+
+def _gate(calibrate: int | None) -> int:
+    """Check the bounds of the gate, or measure them; return the exit code."""
+    from benchmarks import gate  # needs the optional packages
+
+    if calibrate:
+        gate.calibrate(calibrate, _say)
+        return 0
+    failed = gate.gate(_say)
+    for line in failed:
+        _say(f"slower than it was: {line}")
+    return 1 if failed else 0
 
 
 def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:

@@ -33,7 +33,7 @@ def drawing_repository() -> Path:
     constant elsewhere, so that they compress like real maps.
     """
     repository = CACHE / "drawing"
-    _save(_constant(_nuclei()), repository)
+    _save(_constant(constant_nuclei()), repository)
     return repository
 
 
@@ -77,7 +77,7 @@ def _idle() -> onnx.ModelProto:
     )
 
 
-def _nuclei() -> Pixels:
+def constant_nuclei() -> Pixels:
     """Return (256, 256, 2) uint8: the darkness in red of each pixel of a tile of tissue, and of its surroundings."""
     red = pattern()[0][_TISSUE][..., 0].astype(np.float32)
     near, far = (1 / (1 + np.exp((cv2.GaussianBlur(red, (0, 0), sigma) - 110) / 10)) for sigma in (1, 3))

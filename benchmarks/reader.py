@@ -38,8 +38,8 @@ def _row(side: int, stored: int, count: int, rounds: int) -> Row:
     grid = TileGrid(slide.width, slide.height, TILE)
     best = alternate(
         {
-            "ours": lambda: used(partial(_ours, slide.path, grid, count)),
-            "openslide": lambda: used(partial(_openslide, slide.path, grid, count)),
+            "ours": lambda: used(partial(read_here, slide.path, grid, count)),
+            "openslide": lambda: used(partial(read_by_openslide, slide.path, grid, count)),
         },
         rounds,
     )
@@ -54,7 +54,18 @@ def _row(side: int, stored: int, count: int, rounds: int) -> Row:
     )
 
 
-def _ours(path: Path, grid: TileGrid, count: int) -> None:
+def read_here(path: Path, grid: TileGrid, count: int) -> None:
+    """Read tiles with this program's reader.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The slide.
+    grid : TileGrid
+        Its tiles.
+    count : int
+        How many rows of tiles to read.
+    """
     out = np.empty((TILE, TILE, 3), np.uint8)
     with open_slide(path) as slide:
         for row in range(count):
@@ -63,7 +74,18 @@ def _ours(path: Path, grid: TileGrid, count: int) -> None:
                     raise RuntimeError(f"{path} is damaged")
 
 
-def _openslide(path: Path, grid: TileGrid, count: int) -> None:
+def read_by_openslide(path: Path, grid: TileGrid, count: int) -> None:
+    """Read tiles with OpenSlide.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The slide.
+    grid : TileGrid
+        Its tiles.
+    count : int
+        How many rows of tiles to read.
+    """
     with openslide.OpenSlide(path) as slide:
         slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         for row in range(count):

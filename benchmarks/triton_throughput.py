@@ -70,6 +70,34 @@ def rows(*, quick: bool) -> list[Row]:
     if not is_installed():
         return [Row("Triton throughput", "no Triton server here: run `make triton`", "", None, None)]
     requests = 200 if quick else 400
+    best = measure(requests, rounds=3 if quick else 7)
+
+    def rate(name: str) -> str:
+        usage: Usage = best[name]
+        return f"{requests * BATCH / usage.wall:.0f} tiles/s ({usage.cpu / requests * 1e3:.2f} CPU ms a request)"
+
+    def row(text: str, ours: str, reference: str, target: float) -> Row:
+        return Row(text, rate(ours), f"{reference} {rate(reference)}", best[reference].wall / best[ours].wall, target)
+
+    return [
+        row("Triton throughput, HTTP bodies", "http", "baseline http", 0.9),
+        row("  tiles copied into shared memory", "slot", "baseline slot", 0.9),
+        row("  tiles of a store in shared memory", "store", "baseline store", 0.9),
+        row("  copied tiles, compared with HTTP bodies", "slot", "http", 1.5),
+        row("  tiles of a store, compared with HTTP bodies", "store", "http", 1.5),
+    ]
+
+
+def measure(requests: int, rounds: int) -> dict[str, Usage]:
+    """Return the best times of each way to send tiles, by its name.
+
+    Parameters
+    ----------
+    requests : int
+        How many batches to send in each round.
+    rounds : int
+        How often.
+    """
     with ExitStack() as stack:
         server = stack.enter_context(TritonServer(_repository(), CACHE / "triton.log"))
         stored = stack.enter_context(_store())
@@ -91,22 +119,7 @@ def rows(*, quick: bool) -> list[Row]:
                 raise RuntimeError("the server returned other maps than expected")
         for work in tasks.values():
             work()  # connections, registrations, page tables
-        best = alternate({name: partial(used, work) for name, work in tasks.items()}, rounds=3 if quick else 7)
-
-    def rate(name: str) -> str:
-        usage: Usage = best[name]
-        return f"{requests * BATCH / usage.wall:.0f} tiles/s ({usage.cpu / requests * 1e3:.2f} CPU ms a request)"
-
-    def row(text: str, ours: str, reference: str, target: float) -> Row:
-        return Row(text, rate(ours), f"{reference} {rate(reference)}", best[reference].wall / best[ours].wall, target)
-
-    return [
-        row("Triton throughput, HTTP bodies", "http", "baseline http", 0.9),
-        row("  tiles copied into shared memory", "slot", "baseline slot", 0.9),
-        row("  tiles of a store in shared memory", "store", "baseline store", 0.9),
-        row("  copied tiles, compared with HTTP bodies", "slot", "http", 1.5),
-        row("  tiles of a store, compared with HTTP bodies", "store", "http", 1.5),
-    ]
+        return alternate({name: partial(used, work) for name, work in tasks.items()}, rounds)
 
 
 def _repository() -> Path:
