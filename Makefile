@@ -12,6 +12,9 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 UV ?= uv
 TESTS ?=
 
+# Without bytecode, each of the many processes of a test run compiles its libraries anew, which takes a second.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run images images-table test test-fast check docs bench train evaluate triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
@@ -76,7 +79,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; a minute or two)"
-	@$(PIP) --require-hashes --no-compile -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/run.txt
 	@rm -f $(VENV)/.linked
 	@touch $@
 
