@@ -79,7 +79,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: requirements/run.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; a minute or two)"
-	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) --require-hashes --no-compile -r requirements/build.txt -r requirements/run.txt
 	@rm -f $(VENV)/.linked
 	@touch $@
 
@@ -92,7 +92,7 @@ $(VENV)/.linked: $(VENV)/.run FORCE
 FORCE:
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
-	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --require-hashes --no-compile -r requirements/dev.txt
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
