@@ -80,6 +80,18 @@ def test_configuration_fits_the_graph(config, model):
     assert config["max_batch_size"] >= 8
 
 
+def test_the_profile_for_gpus_differs_in_instances_and_queue_delay_only(name, config):
+    path = MODELS / name / "configs" / "gpu.pbtxt"
+    if name.endswith(INT8):
+        assert not path.exists(), "int8 is for CPUs"
+        assert config["instance_group"][0]["kind"] == "KIND_CPU"
+        return
+    profile = parse(path.read_text())
+    assert profile.pop("instance_group") == [{"count": 2, "kind": "KIND_GPU"}]
+    assert profile.pop("dynamic_batching") == {"max_queue_delay_microseconds": 500}
+    assert profile == {key: value for key, value in config.items() if key not in ("instance_group", "dynamic_batching")}
+
+
 def test_configuration_is_of_this_model(name, config):
     assert (MODELS / name / "config.pbtxt").read_text().splitlines()[0] == f'name: "{name}"'
     assert config["backend"] == "onnxruntime"

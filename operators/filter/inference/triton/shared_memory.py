@@ -43,6 +43,7 @@ _CLOSE_LIMIT = 0.5
 
 #: How often one request is sent while the server does not know its segments. Once for each restart is normal.
 _ATTEMPTS = 3
+_SINCE_26_04 = "from release 26.04 on, start the server with --allow-client-shm=true"
 
 #: The names of segments that are files with tiles begin with this; the file's inode follows.
 _TILES_PREFIX = "nuclei-store-"
@@ -321,7 +322,7 @@ class _ServerMemory:
         except Refused as error:
             if error.status in BUSY:
                 raise
-            raise _Unusable(str(error)) from error
+            raise _Unusable(f"{error} ({_SINCE_26_04})") from error
 
     def _span_in_file(self, connection: Connection, array: Array) -> SegmentSpan | None:
         """Return where the server finds an array that is in shared memory already; None if it does not find it."""
