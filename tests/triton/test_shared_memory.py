@@ -264,7 +264,10 @@ def without(path, _):
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (refuse, "shared memory is switched off"),
+        (
+            refuse,
+            "shared memory is switched off (from release 26.04 on, start the server with --allow-client-shm=true)",
+        ),
         (pretend, "the maps of a trial tile are wrong"),
         (old, "version is 2.49.0"),
         (without, "does not have the extension"),
