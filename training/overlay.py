@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import openslide
 
-from nuclei_segmentation.operators.stitch.nuclei import Labels
 from nuclei_segmentation.segmenter import Segmenter
+from nuclei_segmentation.shared.nuclei import Labels
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from training.command_line import EXPECTED, describe, integer_from
 from training.data import Image

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 from skimage.measure import regionprops
 
-from nuclei_segmentation.operators.stitch.nuclei import NUCLEUS_LIMIT, instances, label_seeds
 from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, instances, label_seeds
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from nuclei_segmentation.shared.slides import open_slide
 from training.augment import Floats, density, haematoxylin

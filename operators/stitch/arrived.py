@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.count import CorePieces, find_pieces
-from nuclei_segmentation.operators.stitch.nuclei import channel
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.shared.batches import MapBatch, Pixels
 from nuclei_segmentation.shared.geometry import Region, TileGrid
+from nuclei_segmentation.shared.nuclei import channel
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """Counts the nuclei of a slide as its maps arrive, tile by tile. Each nucleus counts once.
 
-A nucleus is a connected piece of seed (`operators.stitch.nuclei`) in the map of the whole slide. Each tile contributes
+A nucleus is a connected piece of seed (`shared.nuclei`) in the map of the whole slide. Each tile contributes
 only its core, and the cores cover the slide once. Pieces that touch across the border of two cores are one nucleus. The
 number is therefore that of the whole map, whatever the tiles. Without overlap, a nucleus on a border of tiles also
 counts once, if both halves were found and their seeds touch there.
@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.nuclei import SMALLEST_SEED, label_seeds, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, label_seeds, seed_pixels
 
 Line = npt.NDArray[np.int32]
 """The numbers of the pieces along one side of a core; 0 where there is none."""

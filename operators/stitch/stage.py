@@ -135,7 +135,7 @@ def stitch(
     progress : callable
         Called in the calling thread with the number of finished TIFF tiles of level 0, and of all.
     channels : Sequence of str, optional
-        Names of the maps. They decide how touching nuclei are told apart; see `operators.stitch.nuclei`.
+        Names of the maps. They decide how touching nuclei are told apart; see `shared.nuclei`.
     damage_limit : float, optional
         Share of the grid's tiles that may be damaged, from 0 to 1.
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nuclei_segmentation.operators.stitch.count import NucleusCount, find_pieces
-from nuclei_segmentation.operators.stitch.nuclei import SMALLEST_SEED, instances, label_seeds, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, instances, label_seeds, seed_pixels
 
 CHANNELS = ("nucleus", "distance")
 

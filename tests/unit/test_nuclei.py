@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nuclei_segmentation.operators.stitch.nuclei import SMALLEST_SEED, instances, seed_pixels
 from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, instances, seed_pixels
 
 CENTRES = ((20, 16), (20, 31), (44, 60))
 RADIUS = 9
