@@ -15,7 +15,7 @@ TESTS ?=
 # Without bytecode, each of the many processes of a test run compiles its libraries anew, which takes a second.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run images images-table test test-fast check docs bench train evaluate triton sample install install-dev lock clean
+.PHONY: help run images images-table test test-fast check docs bench gate train evaluate triton sample install install-dev lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -54,8 +54,12 @@ docs: .venv-docs/.installed  ## the documentation as a site, in .cache/site; a b
 	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
 
-bench: install-dev sample $(VENV)/.bench  ## measure speed and memory beside the peers; prints one table
-	$(VENV)/bin/python -m benchmarks
+bench: install-dev sample triton $(VENV)/.bench  ## measure speed and memory beside the peers; renews the tables in the docs
+	$(VENV)/bin/python -m benchmarks --json benchmarks/results.json
+	$(VENV)/bin/python -m benchmarks.results
+
+gate: install-dev sample triton  ## compare the CPU time of the main steps with their bounds: three minutes
+	$(VENV)/bin/python -m benchmarks --gate
 
 train: ## train the model on the folders DATA="a b" (SLIDES=folder); needs PyTorch (requirements/training.txt)
 	$(VENV)/bin/python -m training $(foreach folder,$(DATA),--data "$(folder)") \
