@@ -181,7 +181,7 @@ class _Opener:
         except BadJpeg as error:
             self._reason = self._reason or f"its JPEG tables are broken: {error}"
             return None
-        if forced or self._handle is None or slide.can_decode():
+        if forced or self._handle is None or slide.can_decode() or slide.contradicts_its_tag():
             return slide
         slide.close()
         return None
