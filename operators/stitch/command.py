@@ -25,9 +25,9 @@ from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import MaskSettings, Settings
 from nuclei_segmentation.shared.settings.run_key import stitch_key
-from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, open_slide, stat_of
+from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
-from nuclei_segmentation.shared.slides.inputs import find_input_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
 from nuclei_segmentation.shared.store import (
     Manifest,
     ShardedReader,
@@ -70,7 +70,7 @@ def run(settings: Settings) -> SegmentationResult | None:
         path = find_input_slide(settings)
         before = stat_of(path)
         wait_limit = WaitLimit(settings.wait.limit)
-        with open_slide(path) as slide:
+        with open_input_slide(path, settings) as slide:
             log_slide(slide.info)
             identity = fingerprint(path)
             with ResultFolder(settings.output_path) as folder:
