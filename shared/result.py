@@ -16,7 +16,7 @@ from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
 from nuclei_segmentation.shared.runtime.summary import named_lines, time_lines
 from nuclei_segmentation.shared.runtime.version import Program
-from nuclei_segmentation.shared.scale import can_count, describe_scale
+from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
 IMAGE = "image.tif"
 SUMMARY = "summary.json"
@@ -223,12 +223,9 @@ class SegmentationResult:
     def _nuclei(self) -> str:
         share = self.nuclear_pixels / max(1, self.slide.width * self.slide.height)
         twice = " (a nucleus on a border of shards counts twice)" if self.shards > 1 else ""
-        count = "" if self.nuclei is None else f"{self.nuclei:,}{twice}; "
-        if not can_count(self.slide.mpp):
-            count = (
-                f"{count}this means nothing: at {describe_scale(self.slide.mpp, None)} no nucleus can be told apart; "
-            )
+        count = "" if self.nuclei is None else f"{self.nuclei:,}{twice}{doubt(self.slide.mpp)}; "
         text = f"{count}{self.nuclear_pixels:,} pixels ({share:.1%} of the slide)"
+        text += doubt(self.slide.mpp) if self.nuclei is None else ""
         text += "" if self.nuclear_area is None else f", {self.nuclear_area:.3f} mm²"
         if self.density is None or not can_count(self.slide.mpp):
             return text

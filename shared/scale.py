@@ -21,6 +21,19 @@ def can_count(mpp: tuple[float, float] | None) -> bool:
     return mpp is None or all(SMALLEST_COUNTABLE <= side <= LARGEST_COUNTABLE for side in mpp)
 
 
+def doubt(mpp: tuple[float, float] | None) -> str:
+    """Return what stands behind a count of nuclei that means nothing; empty where it may mean something.
+
+    Parameters
+    ----------
+    mpp : tuple of float or None
+        Micrometres per pixel in x and y.
+    """
+    if can_count(mpp):
+        return ""
+    return f" (this means nothing: at {describe_scale(mpp, None)}, nuclei cannot be told apart)"
+
+
 def describe_scale(mpp: tuple[float, float] | None, objective: float | None) -> str:
     """Return pixel size and objective power for a summary, such as "0.25 µm per pixel, 40x".
 

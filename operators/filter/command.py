@@ -24,6 +24,7 @@ from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.summary import named_lines, print_summary, time_lines
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
+from nuclei_segmentation.shared.scale import doubt
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import filter_key
 from nuclei_segmentation.shared.store import (
@@ -234,7 +235,7 @@ def _summary(
             "shard": _shard_text(manifest),
             "tiles": f"{manifest.n} inferred by {model.name} ({model.engine})"
                      + (f", {resumed} of them kept from an earlier run" if resumed else ""),
-            "nuclei": f"{outcome.nuclei:,}",
+            "nuclei": f"{outcome.nuclei:,}{doubt(slide.mpp)}",
             "damaged": f"{_tiles_text(damaged)} could not be read and {'was' if damaged == 1 else 'were'} not inferred"
                        if damaged else "",
         }),

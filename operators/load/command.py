@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
     with open_input_slide(path, settings) as slide, StoreFolder(settings.output_path) as folder, MemoryPeak() as memory:
         info = slide.info
         log_slide(info)
-        slide_metadata = _slide_metadata(info, fingerprint(path))
+        slide_metadata = _slide_metadata(info, fingerprint(path), settings)
         key = load_key(slide_metadata.fingerprint, settings)
         log.debug("key of the tile store: %s", key)
         files = _files_to_copy(path)
@@ -150,8 +150,10 @@ def _damage(tiles: int) -> str:
     return f"{tiles} tiles could not be read; they are hatched" if tiles else ""
 
 
-def _slide_metadata(info: SlideInfo, identity: str) -> SlideMetadata:
-    return SlideMetadata(info.path.name, identity, info.width, info.height, info.mpp, info.objective)
+def _slide_metadata(info: SlideInfo, identity: str, settings: Settings) -> SlideMetadata:
+    return SlideMetadata(
+        info.path.name, identity, info.width, info.height, info.mpp, info.objective, settings.channel, settings.plane
+    )
 
 
 def _files_to_copy(slide: Path) -> dict[str, bytes]:

@@ -74,7 +74,9 @@ def run(settings: Settings) -> SegmentationResult | None:
             log_slide(slide.info)
             identity = fingerprint(path)
             with ResultFolder(settings.output_path) as folder:
-                at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
+                at, tiles = find_store(
+                    settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info, settings)
+                )
                 refuse_as_output(at, "tiles", settings.output_path)
                 masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
                 for store in masks.folders:
@@ -174,9 +176,17 @@ def _free(settings: Settings, *stores: Manifest) -> None:
         release_shared_memory(store, settings.fastio)
 
 
-def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
+def _of_slide(tiles: Manifest, identity: str, info: SlideInfo, settings: Settings) -> str:
     there = tiles.slide
     if (there.fingerprint, there.width, there.height) == (identity, info.width, info.height):
+        for name, made_with, here in (
+            ("channel", there.channel, settings.channel),
+            ("plane", there.plane, settings.plane),
+        ):
+            if made_with != here:
+                return (
+                    f"load made it with `{name}: {made_with}`, stitch has `{name}: {here}`; give both one config.yaml"
+                )
         return ""
     return f"it is of another slide, {there.name}, not of the {info.path.name} that is given here"
 

@@ -241,9 +241,14 @@ class _Opener:
             return None
         # Only in these formats is the first directory that of level 0.
         base = self._base() if self._vendor in _PLAIN else None
-        if base is not None and not forced and not (base is self._directories[0] and is_simple(base)):
+        if (
+            base is not None
+            and self._choice is not None
+            and not forced
+            and not (self._choice.alone and is_simple(base))
+        ):
             self._reason = why_samples_unsupported(base)
-            return None  # OpenSlide has the first page, and would take 16 bits or other samples for what they are not
+            return None  # OpenSlide would mix the levels of several pages, and darken samples of 16 bits
         slide = OpenSlideSlide(self._info("OpenSlide", base), self._handle)
         turned = base is not None and base.orientation != 1 and not why_unsupported(base)
         if forced or base is None or (not turned and _can_read(slide)):

@@ -96,6 +96,8 @@ class Choice:
     ----------
     levels : tuple of Directory
         Level 0 and the reduced levels, largest first.
+    alone : bool
+        Whether the file holds no other channel or plane, so that any reader finds the same image.
     notes : tuple of str
         Which channel is used, and that three were put together, for the log.
     warnings : tuple of str
@@ -103,6 +105,7 @@ class Choice:
     """
 
     levels: tuple[Directory, ...]
+    alone: bool
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -163,7 +166,7 @@ def choose(
     ]  # fmt: skip
     if others:
         warnings += (f"page{'s' if len(others) > 1 else ''} {_numbers(others)} of the same size is not used",)
-    return Choice(tuple(levels), notes, warnings)
+    return Choice(tuple(levels), len(stack.places) == 1, notes, warnings)
 
 
 def refuse_choice(channel: str | int | None, plane: str | int | None) -> None:
