@@ -265,7 +265,8 @@ class _Opener:
             return None  # the first directory of another vendor's format is not level 0
         levels = self._choice.levels
         try:
-            return TiffTiles(self._info("stored TIFF tiles, decoded directly", levels[0]), levels)
+            info = self._info("stored TIFF tiles, decoded directly", levels[0])
+            return TiffTiles(info, levels, dark=self._choice.dark)
         except UnreadableSlide as error:
             self._reason = str(error)
             return None

@@ -98,6 +98,8 @@ class Choice:
         Level 0 and the reduced levels, largest first.
     alone : bool
         Whether the file holds no other channel or plane, so that any reader finds the same image.
+    dark : bool
+        Whether it is one of several stains, whose background is black.
     notes : tuple of str
         Which channel is used, and that three were put together, for the log.
     warnings : tuple of str
@@ -106,6 +108,7 @@ class Choice:
 
     levels: tuple[Directory, ...]
     alone: bool
+    dark: bool
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -166,7 +169,8 @@ def choose(
     ]  # fmt: skip
     if others:
         warnings += (f"page{'s' if len(others) > 1 else ''} {_numbers(others)} of the same size is not used",)
-    return Choice(tuple(levels), len(stack.places) == 1, notes, warnings)
+    dark = stack.grey and len(stack.channels) > 1 and len(channels) == 1
+    return Choice(tuple(levels), len(stack.places) == 1, dark, notes, warnings)
 
 
 def refuse_choice(channel: str | int | None, plane: str | int | None) -> None:
@@ -296,7 +300,8 @@ def _from_imagej(directories: Sequence[Directory]) -> _Layout | None:
     sizes = {axis: _whole(lines.get(key), 1) for axis, key in keys.items()}
     if not _is_grey(base):
         sizes["C"] = 1  # the channels of an RGB page are its samples
-    _check({**sizes, "images": images})
+    _check(sizes)
+    _check({"images": images})
     # What it does not explain may be channels, if nothing else is said; else it must be depths.
     rest = images // math.prod(sizes.values())
     sizes["C" if rest == images and _is_grey(base) else "Z"] *= max(1, rest)

@@ -145,6 +145,8 @@ class TiffTiles(StoredTiles):
         The directories of level 0 and of the reduced levels, largest first. Unsupported reduced levels are left out.
     cache : int or None, optional
         Most bytes of decoded tiles to keep; see `cache_capacity`.
+    dark : bool, optional
+        Whether tiles that the writer left out are black, as in a fluorescence channel, and not white.
 
     Raises
     ------
@@ -152,7 +154,10 @@ class TiffTiles(StoredTiles):
         Level 0 is not supported. The message says why, and how to convert the file.
     """
 
-    def __init__(self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None) -> None:
+    def __init__(
+        self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None, *, dark: bool = False
+    ) -> None:
+        self._dark = dark
         reason = why_unsupported(levels[0])
         if reason:
             raise UnreadableSlide(reason)
@@ -186,7 +191,7 @@ class TiffTiles(StoredTiles):
         if samples is None:
             return None
         if isinstance(samples, _Blank):
-            return np.broadcast_to(np.uint8(255), (level.tile_height, level.tile_width, 3))
+            return np.broadcast_to(np.uint8(0 if self._dark else 255), (level.tile_height, level.tile_width, 3))
         if level.bits == 16:
             shifts = np.full(samples.shape[2], self.bits - 8)
             if level.alpha in (1, 2):
@@ -196,24 +201,21 @@ class TiffTiles(StoredTiles):
 
     def _samples_of(self, level: Directory, number: int) -> _Samples | _Blank | None:
         """Return the samples of a tile or strip; None if they cannot be read."""
-        segment = self._segment(level, number)
-        if segment is None:
-            return None
-        if not segment:
+        count = 1
+        if level.planar == 2:
+            count = min(level.samples, _COLOURS[level.photometric] + (level.alpha in (1, 2)))
+        segments = [self._segment(level, number + plane * level.rows * level.columns) for plane in range(count)]
+        if segments == [b""] * count:
             return _Blank()
+        if not all(segments):
+            return None  # one that cannot be read, or one of several that was left out
         rows = level.tile_height
         if not level.tiled:
             rows = min(rows, level.height - number * rows)  # the last strip ends with the image
         try:
             if level.planar == 1:
-                return _samples(level, segment, rows, level.samples)
-            planes = []
-            for plane in range(min(level.samples, _COLOURS[level.photometric] + (level.alpha in (1, 2)))):
-                segment = self._segment(level, number + plane * level.rows * level.columns)
-                if not segment:
-                    return None
-                planes.append(_samples(level, segment, rows, 1))
-            return np.concatenate(planes, axis=2)
+                return _samples(level, segments[0] or b"", rows, level.samples)
+            return np.concatenate([_samples(level, segment or b"", rows, 1) for segment in segments], axis=2)
         except (BadJpeg, ValueError, RuntimeError, struct.error):  # RuntimeError: the base of imagecodecs' errors
             return None
 

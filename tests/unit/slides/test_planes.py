@@ -14,7 +14,7 @@ import tifffile
 
 from nuclei_segmentation.shared.errors import ConfigError, UnreadableSlide
 from nuclei_segmentation.shared.slides import Slide, open_slide
-from tests.helpers.slides import read_all, tissue_like
+from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
 RGB = tissue_like(200, 150)
 STAINS = np.stack([tissue_like(200, 150, seed)[..., 1] for seed in range(5)])
@@ -384,6 +384,33 @@ def test_a_channel_or_plane_of_a_plain_slide_is_refused(make_tiff, reader):
     with pytest.raises(ConfigError, match="no plane 2; it has 1 plane"):
         open_slide(path, plane=2)
     open_slide(path, plane=1).close()
+
+
+def leave_out(path: Path, pages: list[int], number: int) -> None:
+    """Remove a tile of some pages, as a writer of sparse files does."""
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for page in pages:
+            tag = tiff.pages[page].tags["TileByteCounts"]
+            tag.overwrite([0 if i == number else count for i, count in enumerate(tag.value)])
+
+
+def test_a_tile_that_was_left_out_is_black_in_a_stain_and_white_in_an_rgb_image(tmp_path, grey, opened):
+    stained = ome(tmp_path / "x.ome.tif", STAINS[:2], Channel={"Name": NAMES[:2]})
+    leave_out(stained, [0], 0)
+    expected = STAINS[0].copy()
+    expected[:64, :64] = 0
+    assert np.array_equal(grey(stained, channel=1), expected)
+    together = ome(tmp_path / "y.ome.tif", np.moveaxis(RGB, 2, 0), Channel={"Name": ["R", "G", "B"]})
+    leave_out(together, [0, 1, 2], 0)
+    assert (read_all(opened(together), 64)[:64, :64] == 255).all()
+    leave_out(together, [1], 1)  # of this one red and blue are still there
+    assert damaged_tiles(opened(together), 64) == {(0, 1)}
+
+
+def test_a_long_stack(tmp_path, grey):
+    stack = np.zeros((900, 16, 16), np.uint8) + np.arange(900, dtype=np.uint8)[:, None, None]
+    path = write(tmp_path / "x.tif", stack, imagej=True, metadata={"axes": "TYX"})
+    assert (grey(path, plane=600) == stack[599]).all()
 
 
 def test_names_that_stand_twice(tmp_path, grey):
