@@ -16,6 +16,7 @@ from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
 from nuclei_segmentation.shared.runtime.summary import named_lines, time_lines
 from nuclei_segmentation.shared.runtime.version import Program
+from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
 IMAGE = "image.tif"
 SUMMARY = "summary.json"
@@ -201,11 +202,11 @@ class SegmentationResult:
         """Return the summary as a run prints it."""
         slide, rest = self.slide, self.tiles - self.foreground
         kept = f", {self.resumed} of them kept from an earlier run" if self.resumed else ""
-        damaged = len(self.damaged)
+        damaged, scale = len(self.damaged), describe_scale(slide.mpp, slide.objective)
         places = f"{damaged} place{'' if damaged == 1 else 's'} could not be read and {_is(damaged)} hatched"
         return [
             *named_lines({
-                "slide": f"{slide.name}  ({slide.format}, {slide.width} x {slide.height} pixels, {self._scale()})",
+                "slide": f"{slide.name}  ({slide.format}, {slide.width} x {slide.height} pixels, {scale})",
                 "tiles": f"{self.tiles}: {self.foreground} with tissue{kept}, {rest} background, not inferred",
                 "tissue": "" if self.tissue_area is None else f"{self.tissue_area:.3g} mm²",
                 "nuclei": self._nuclei(),
@@ -221,15 +222,11 @@ class SegmentationResult:
 
     def _nuclei(self) -> str:
         share = self.nuclear_pixels / max(1, self.slide.width * self.slide.height)
-        text = f"{self.nuclei:,}; {self.nuclear_pixels:,} pixels ({share:.1%} of the slide)"
+        text = f"{self.nuclei:,}{doubt(self.slide.mpp)}; {self.nuclear_pixels:,} pixels ({share:.1%} of the slide)"
         text += "" if self.nuclear_area is None else f", {self.nuclear_area:.3f} mm²"
-        return text if self.density is None else f"{text}; {self.density:,.0f} per mm² of tissue"
-
-    def _scale(self) -> str:
-        if self.slide.mpp is None:
-            return "pixel size unknown"
-        power = f", {self.slide.objective:g}x" if self.slide.objective else ""
-        return f"{self.slide.mpp[0]:.3g} µm per pixel{power}"
+        if self.density is None or not can_count(self.slide.mpp):
+            return text
+        return f"{text}; {self.density:,.0f} per mm² of tissue"
 
     def _area(self, pixels: int) -> float | None:
         """Return an area in mm²."""

@@ -21,11 +21,12 @@ from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import named_lines, print_summary, time_lines
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
+from nuclei_segmentation.shared.scale import describe_scale
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import load_key
-from nuclei_segmentation.shared.slides import Slide, SlideInfo, fingerprint, open_slide, stat_of
-from nuclei_segmentation.shared.slides.describe import describe_scale, log_slide
-from nuclei_segmentation.shared.slides.inputs import find_input_slide
+from nuclei_segmentation.shared.slides import Slide, SlideInfo, fingerprint, stat_of
+from nuclei_segmentation.shared.slides.describe import log_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
 from nuclei_segmentation.shared.store import ArrayMetadata, Manifest, SlideMetadata, StoreFolder, StoreWriter
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 
@@ -46,10 +47,10 @@ def run(settings: Settings) -> None:
     start = time.perf_counter()
     path = find_input_slide(settings)
     before = stat_of(path)
-    with open_slide(path) as slide, StoreFolder(settings.output_path) as folder, MemoryPeak() as memory:
+    with open_input_slide(path, settings) as slide, StoreFolder(settings.output_path) as folder, MemoryPeak() as memory:
         info = slide.info
         log_slide(info)
-        slide_metadata = _slide_metadata(info, fingerprint(path))
+        slide_metadata = _slide_metadata(info, fingerprint(path), settings)
         key = load_key(slide_metadata.fingerprint, settings)
         log.debug("key of the tile store: %s", key)
         files = _files_to_copy(path)
@@ -149,8 +150,10 @@ def _damage(tiles: int) -> str:
     return f"{tiles} tiles could not be read; they are hatched" if tiles else ""
 
 
-def _slide_metadata(info: SlideInfo, identity: str) -> SlideMetadata:
-    return SlideMetadata(info.path.name, identity, info.width, info.height, info.mpp, info.objective)
+def _slide_metadata(info: SlideInfo, identity: str, settings: Settings) -> SlideMetadata:
+    return SlideMetadata(
+        info.path.name, identity, info.width, info.height, info.mpp, info.objective, settings.channel, settings.plane
+    )
 
 
 def _files_to_copy(slide: Path) -> dict[str, bytes]:

@@ -27,9 +27,9 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
-from nuclei_segmentation.shared.slides import fingerprint, open_slide, stat_of
+from nuclei_segmentation.shared.slides import fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
-from nuclei_segmentation.shared.slides.inputs import find_input_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def segment(settings: Settings) -> SegmentationResult | None:
     with Recorder() as recorder:
         path = find_input_slide(settings)
         before = stat_of(path)
-        with open_slide(path) as slide:
+        with open_input_slide(path, settings) as slide:
             log_slide(slide.info)
             with ResultFolder(settings.output_path) as folder:
                 with open_engine(settings) as engine, writing(folder.path):

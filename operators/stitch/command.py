@@ -25,9 +25,9 @@ from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import MaskSettings, Settings
 from nuclei_segmentation.shared.settings.run_key import stitch_key
-from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, open_slide, stat_of
+from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
-from nuclei_segmentation.shared.slides.inputs import find_input_slide
+from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
 from nuclei_segmentation.shared.store import (
     Manifest,
     ShardedReader,
@@ -70,11 +70,13 @@ def run(settings: Settings) -> SegmentationResult | None:
         path = find_input_slide(settings)
         before = stat_of(path)
         wait_limit = WaitLimit(settings.wait.limit)
-        with open_slide(path) as slide:
+        with open_input_slide(path, settings) as slide:
             log_slide(slide.info)
             identity = fingerprint(path)
             with ResultFolder(settings.output_path) as folder:
-                at, tiles = find_store(settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info))
+                at, tiles = find_store(
+                    settings, "tiles", wait_limit, lambda it: _of_slide(it, identity, slide.info, settings)
+                )
                 refuse_as_output(at, "tiles", settings.output_path)
                 masks = ShardSet(settings, wait_limit, lambda it: _of_tiles(it, tiles))
                 for store in masks.folders:
@@ -171,9 +173,17 @@ def _free(settings: Settings, *stores: Manifest) -> None:
         release_shared_memory(store, settings.fastio)
 
 
-def _of_slide(tiles: Manifest, identity: str, info: SlideInfo) -> str:
+def _of_slide(tiles: Manifest, identity: str, info: SlideInfo, settings: Settings) -> str:
     there = tiles.slide
     if (there.fingerprint, there.width, there.height) == (identity, info.width, info.height):
+        for name, made_with, here in (
+            ("channel", there.channel, settings.channel),
+            ("plane", there.plane, settings.plane),
+        ):
+            if made_with != here:
+                return (
+                    f"load made it with `{name}: {made_with}`, stitch has `{name}: {here}`; give both one config.yaml"
+                )
         return ""
     return f"it is of another slide, {there.name}, not of the {info.path.name} that is given here"
 

@@ -179,6 +179,41 @@ def folder() -> Accepts:
     )
 
 
+def name_or_number() -> Accepts:
+    """Accept a name, or a whole number from 1."""
+
+    def take(value: Any) -> str | int | None:  # noqa: ANN401 - YAML gives anything
+        if isinstance(value, str):
+            return value if 0 < len(value.strip()) <= 200 and value.isprintable() else None
+        return whole_number(1, 10**9).take(value)  # type: ignore[no-any-return]  # it takes an int
+
+    return Accepts("a name, or a number from 1", take)
+
+
+def pixel_size(low: float, high: float) -> Accepts:
+    """Accept micrometres per pixel: one number, or one for x and one for y.
+
+    Parameters
+    ----------
+    low, high : float
+        The smallest and the largest.
+
+    Returns
+    -------
+    Accepts
+        It takes a tuple of two floats.
+    """
+    side = number(low, high).take
+
+    def take(value: Any) -> tuple[float, float] | None:  # noqa: ANN401 - YAML gives anything
+        sides = list(value) if isinstance(value, list | tuple) else [value, value]
+        if len(sides) != 2 or any(side(part) is None for part in sides):
+            return None
+        return float(sides[0]), float(sides[1])
+
+    return Accepts(f"a number from {low:g} to {high:g}, or [x, y]", take)
+
+
 def shard() -> Accepts:
     """Accept a shard as ``I/N``."""
 

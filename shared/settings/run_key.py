@@ -30,12 +30,12 @@ def load_key(fingerprint: str, settings: Settings) -> str:
     fingerprint : str
         Of the slide's content (`shared.slides.fingerprint`).
     settings : Settings
-        Of these count: tile, overlap, and how tissue is found.
+        Of these count: tile, overlap, how tissue is found, and what of the slide is used.
     """
     mask: object = "none"
     if settings.mask.method != "none":
         mask = {"method": settings.mask.method, "pixel_limit": settings.mask_pixel_count_limit}
-    return _key(_LOAD, fingerprint, settings.tile_size, settings.overlap, mask)
+    return _key(_LOAD, fingerprint, settings.tile_size, settings.overlap, mask, *_view(settings))
 
 
 def filter_key(tiles: str, name: str, engine: str, identity: str, settings: Settings) -> str:
@@ -62,9 +62,16 @@ def stitch_key(masks: str, settings: Settings) -> str:
     masks : str
         Key of the maps.
     settings : Settings
-        Of these count overlay and JPEG.
+        Of these count overlay, JPEG, and what of the slide is used: stitch reads it again.
     """
-    return _key(_STITCH, masks, asdict(settings.overlay), asdict(settings.jpeg))
+    return _key(_STITCH, masks, asdict(settings.overlay), asdict(settings.jpeg), *_view(settings))
+
+
+def _view(settings: Settings) -> list[dict[str, object]]:
+    """Return what of the slide is used, as facts for a key: none where nothing is set, so that older keys stay."""
+    found = {name: getattr(settings, name) for name in ("channel", "plane", "mpp")}
+    named = {name: value for name, value in found.items() if value is not None}
+    return [named] if named else []
 
 
 def _key(libraries: Iterable[str], *facts: object) -> str:

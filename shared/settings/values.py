@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
+from nuclei_segmentation.shared.scale import LARGEST_MPP, SMALLEST_MPP
 from nuclei_segmentation.shared.settings import declaration as kind
 from nuclei_segmentation.shared.settings.declaration import setting
 from nuclei_segmentation.shared.settings.environment import SHARD
@@ -143,6 +144,8 @@ class Settings:
         The sections of ``config.yaml``.
     overwrite, shard : bool, Shard or None
         As in ``config.yaml``.
+    channel, plane, mpp : str, int, tuple of float or None
+        As in ``config.yaml``: what of the slide is used, and the size of its pixels.
     triton_servers : tuple of str
         ``host:port`` of each Triton server; empty for the embedded engine.
     triton_variable : str
@@ -182,6 +185,21 @@ class Settings:
         None,
         kind.shard(),
         f"Which share of the tiles filter infers; all of them without it. The variable {SHARD} wins over it.",
+    )
+    channel: str | int | None = setting(
+        None,
+        kind.name_or_number(),
+        "Which channel of a slide with several is used, by its name or number; `rgb` puts three together.",
+    )
+    plane: str | int | None = setting(
+        None,
+        kind.name_or_number(),
+        "Which plane of a slide with several depths or times is used; the first without it.",
+    )
+    mpp: tuple[float, float] | None = setting(
+        None,
+        kind.pixel_size(SMALLEST_MPP, LARGEST_MPP),
+        "Micrometres per pixel, for a slide that states none or a wrong one. It wins over the slide's own.",
     )
     triton_servers: tuple[str, ...] = ()
     triton_variable: str = ""

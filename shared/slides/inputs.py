@@ -8,7 +8,7 @@ from pathlib import Path
 from nuclei_segmentation.shared.errors import InputError, OutputError
 from nuclei_segmentation.shared.result import IMAGE
 from nuclei_segmentation.shared.settings import Settings
-from nuclei_segmentation.shared.slides import find_slide
+from nuclei_segmentation.shared.slides import Slide, find_slide, open_slide
 
 
 def find_input_slide(settings: Settings) -> Path:
@@ -42,6 +42,26 @@ def find_input_slide(settings: Settings) -> Path:
         return path
     assert first_error is not None
     raise first_error
+
+
+def open_input_slide(path: Path, settings: Settings) -> Slide:
+    """Open the slide of a run, and of it the image that the settings name.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        As `find_input_slide` returns it.
+    settings : Settings
+        Of these count: channel, plane, mpp.
+
+    Raises
+    ------
+    UnreadableSlide
+        No reader can open it, or it has several channels and none is named.
+    ConfigError
+        There is no such channel or plane.
+    """
+    return open_slide(path, channel=settings.channel, plane=settings.plane, mpp=settings.mpp)
 
 
 def _refuse_input_as_output(folder: Path, slide: Path, output_path: Path) -> None:

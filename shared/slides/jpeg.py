@@ -1,18 +1,23 @@
 """Decodes stored JPEG tiles of a TIFF file to RGB pixels.
 
-A TIFF file keeps the quantisation and Huffman tables that all tiles share outside the tiles. A TIFF tag tells whether
-the three components are RGB or YCbCr, regardless of the markers inside the JPEG data. Here both are inserted into the
-header of a tile, so that a plain JPEG decoder can read it: libjpeg-turbo, through simplejpeg. Unlike other bindings,
-simplejpeg reports the warnings that libjpeg prints and ignores. Often a warning is the only sign of a flipped bit or
-of missing data, while the pixels still look like an image. OpenSlide treats warnings as errors for the same reason.
+A TIFF file keeps the quantisation and Huffman tables that all tiles share outside the tiles. Here they are inserted
+into the header of a tile, so that a plain JPEG decoder can read it: libjpeg-turbo, through simplejpeg. Unlike other
+bindings, simplejpeg reports the warnings that libjpeg prints and ignores. Often a warning is the only sign of a flipped
+bit or of missing data, while the pixels still look like an image. OpenSlide treats warnings as errors for the same
+reason.
 
-The pixels equal those of OpenSlide, byte for byte: the same library, with the slow integer transform and fancy
-upsampling.
+Whether three components are RGB or YCbCr, a TIFF tag says, and often the JPEG data say it too. Where the two disagree,
+the JPEG data are right: the tag is copied from one file to the next by programs that never decode a tile. The evidence,
+strongest first: a JFIF or Adobe marker in the tile; one in the shared tables; components that are named R, G and B;
+chroma of a lower resolution, which RGB never has; and last the tag.
+
+Where the tag is right, the pixels equal those of OpenSlide, byte for byte: the same library, with the slow integer
+transform and fancy upsampling. (OpenSlide believes the tag alone.)
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]  # it has no stubs
@@ -24,6 +29,7 @@ MOST_SCANS: Final = 100  # in a progressive JPEG; each takes a pass over the til
 
 _PROGRESSIVE: Final = 0xC2
 _EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xFE
+_JFIF, _ADOBE = 0xE0, 0xEE  # application markers 0 and 14
 _FRAMES: Final = frozenset({0xC0, 0xC1, _PROGRESSIVE})  # with baseline and extended: all kinds that are decoded here
 _COLOUR: Final = {  # Adobe's marker; its last byte tells whether the colours are transformed
     GREY: b"",
@@ -36,6 +42,20 @@ class BadJpeg(Exception):
     """A tile cannot be decoded correctly. Does not leave this package."""
 
 
+class _Header(NamedTuple):
+    """The header of a JPEG image, or of the tables that several share."""
+
+    parts: list[bytes]
+    """The marker segments that decoding needs, in order. Application markers and comments are omitted, since some of
+    them would set the colour space."""
+    frame: bytes | None
+    """The frame header, which is one of the parts."""
+    scan: int | None
+    """Where in the data the first scan starts."""
+    colours: int | None
+    """`RGB` or `YCBCR`, as an application marker says, if there is one."""
+
+
 class JpegDecoder:
     """Decodes the tiles of one TIFF directory. Several threads may use it at the same time.
 
@@ -44,7 +64,7 @@ class JpegDecoder:
     tables : bytes or None
         The JPEG tables that all tiles of the directory share, or None.
     photometric : int
-        `RGB` or `YCBCR` for three stored components, `GREY` for one.
+        `RGB` or `YCBCR` for three stored components, `GREY` for one. Of the first two, the JPEG data may know better.
     width, height : int
         Size of a tile in pixels. A JPEG of another size is an error.
 
@@ -55,11 +75,12 @@ class JpegDecoder:
     """
 
     def __init__(self, tables: bytes | None, photometric: int, width: int, height: int) -> None:
-        self._head = b"\xff\xd8" + _COLOUR[photometric]
+        self._photometric, self._tables, self._colours = photometric, b"", None
         if tables:
-            parts, _, _ = _parts(tables)
+            header = _header(tables)
             # A restart interval applies to one image only: libjpeg resets it at the start of the tile's own data.
-            self._head += b"".join(part for part in parts if part[1] in (_DHT, _DQT))
+            self._tables = b"".join(part for part in header.parts if part[1] in (_DHT, _DQT))
+            self._colours = header.colours
         self._width, self._height = width, height
         self._last_header = b"", b""
         # The frame header from the size on, up to the number of components. Their sampling, which follows, may vary.
@@ -129,43 +150,60 @@ class JpegDecoder:
             raise BadJpeg(f"it was decoded to the shape {pixels.shape}")
         return pixels
 
+    def colours(self, segment: bytes) -> int:
+        """Return what the components of a tile are: `GREY`, `RGB` or `YCBCR`.
+
+        Parameters
+        ----------
+        segment : bytes
+            The stored bytes of the tile.
+
+        Raises
+        ------
+        BadJpeg
+            The header of the tile is broken.
+        """
+        return self._colours_of(_header(segment))
+
+    def _colours_of(self, header: _Header) -> int:
+        if self._photometric == GREY:
+            return GREY
+        stated = header.colours or self._colours
+        if stated is not None or header.frame is None:
+            return stated or self._photometric
+        components = header.frame[10:]  # three bytes each: name, sampling, quantisation table
+        if components[0::3] == b"RGB":
+            return RGB
+        return YCBCR if len(set(components[1::3])) > 1 else self._photometric
+
     def _standalone(self, segment: bytes) -> bytes:
         """Return the tile as a complete JPEG image."""
         stored, checked = self._last_header
         if stored and segment.startswith(stored) and segment[len(stored) : len(stored) + 2] == b"\xff\xda":
             return checked + segment[len(stored) :]
-        parts, frame, scan = _parts(segment)
+        header = _header(segment)
+        frame, scan = header.frame, header.scan
         if frame is None or scan is None:
             raise BadJpeg("it contains no image")
         if frame[5:10] != self._frame:
             size = (int.from_bytes(frame[7:9], "big"), int.from_bytes(frame[5:7], "big"))
             raise BadJpeg(f"an image of {size[0]} × {size[1]} pixels in a tile of {self._width} × {self._height}")
+        head = b"".join((b"\xff\xd8", _COLOUR[self._colours_of(header)], self._tables, *header.parts))
         if frame[1] == _PROGRESSIVE:
             if segment.count(b"\xff\xda", scan) > MOST_SCANS:
                 raise BadJpeg(f"it has more than {MOST_SCANS} scans")
         else:
             # The next tile usually has the same header. The tuple is replaced in one step, which is safe among threads.
-            self._last_header = segment[:scan], b"".join((self._head, *parts))
-        return b"".join((self._head, *parts, segment[scan:]))
+            self._last_header = segment[:scan], head
+        return head + segment[scan:]
 
 
-def _parts(data: bytes) -> tuple[list[bytes], bytes | None, int | None]:
-    """Split a JPEG header.
-
-    Returns
-    -------
-    parts : list of bytes
-        The marker segments that decoding needs, in order. Application markers and comments are omitted, since some
-        of them would set the colour space.
-    frame : bytes or None
-        The frame header, which is one of the parts.
-    scan : int or None
-        Where in the data the first scan starts.
-    """
+def _header(data: bytes) -> _Header:
+    """Split a JPEG header."""
     if data[:2] != b"\xff\xd8":
         raise BadJpeg("it is not a JPEG image")
     parts: list[bytes] = []
-    frame = None
+    frame = jfif = adobe = None
     at, end = 2, len(data)
     while at + 4 <= end:
         if data[at] != 0xFF:
@@ -175,12 +213,13 @@ def _parts(data: bytes) -> tuple[list[bytes], bytes | None, int | None]:
             at += 1
             continue
         if marker == _SOS:
-            return parts, frame, at
+            return _Header(parts, frame, at, jfif or adobe)  # where both are there, libjpeg believes JFIF, as we do
         if marker == _EOI:
             break
         after = at + 2 + (data[at + 2] << 8 | data[at + 3])
         if after > end:
             raise BadJpeg("its header is incomplete")
+        content = data[at + 4 : after]
         if marker in _FRAMES:
             frame = data[at:after]
             if len(frame) < 10 or frame[4] != 8:
@@ -188,7 +227,11 @@ def _parts(data: bytes) -> tuple[list[bytes], bytes | None, int | None]:
             parts.append(frame)
         elif marker in (_DHT, _DQT, _DRI):
             parts.append(data[at:after])
+        elif marker == _JFIF and content.startswith(b"JFIF\0"):
+            jfif = YCBCR
+        elif marker == _ADOBE and content.startswith(b"Adobe") and len(content) >= 12:
+            adobe = YCBCR if content[11] else RGB
         elif not (0xE0 <= marker <= 0xEF or marker == _COM):
             raise BadJpeg(f"the marker {marker:#x} is not supported")
         at = after
-    return parts, frame, None
+    return _Header(parts, frame, None, jfif or adobe)

@@ -72,9 +72,23 @@ class JpegTiles(StoredTiles):
 
         If not, either all are damaged, or they are of a kind that the decoder does not support.
         """
+        sample = self._sample()
+        return not sample or any(self._tile(number) is not None for number in sample)
+
+    def contradicts_its_tag(self) -> bool:
+        """Tell whether any of a few tiles has other colours than the TIFF tag says, so that OpenSlide misreads it."""
+        for number in self._sample():
+            try:
+                segment = self._segment(self._levels[0], number)
+                if segment and self._decoders[0].colours(segment) != self._levels[0].photometric:
+                    return True
+            except BadJpeg:
+                continue
+        return False
+
+    def _sample(self) -> list[int]:
         stored = np.flatnonzero(self._levels[0].counts)
-        sample = stored[np.linspace(0, len(stored) - 1, min(_SAMPLES, len(stored))).astype(int)]
-        return not len(sample) or any(self._tile(int(number)) is not None for number in sample)
+        return [int(stored[i]) for i in np.linspace(0, len(stored) - 1, min(_SAMPLES, len(stored))).astype(int)]
 
     def _tile(self, number: int) -> Pixels | None:
         segment = self._segment(self._levels[0], number)

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-import html
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from nuclei_segmentation.shared.scale import LARGEST_MPP, SMALLEST_MPP
+from nuclei_segmentation.shared.slides.imagej import read_imagej
+from nuclei_segmentation.shared.slides.ome import first_attributes
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 
-SMALLEST_MPP: Final = 0.01  # µm; smaller pixels are those of an electron microscope
-LARGEST_MPP: Final = 100.0  # µm; larger pixels are those of a macro photograph
 _TOLERANCE: Final = 0.05  # relative difference up to which two sizes count as equal
 
 _UNITS: Final = {1: None, 2: 25_400.0, 3: 10_000.0}  # µm in TIFF's resolution units: none, inch, centimetre
-_OME_UNITS: Final = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4}
+_OME_UNITS: Final = {  # µm
+    "m": 1e6, "dm": 1e5, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4,
+    "in": 25_400.0, "thou": 25.4, "li": 25_400.0 / 12, "pt": 25_400.0 / 72, "ft": 304_800.0,
+}  # fmt: skip
+_IMAGEJ_UNITS: Final = _OME_UNITS | {
+    "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometers": 1.0, "micrometre": 1.0, "\\u00b5m": 1.0,
+    "inch": 25_400.0, "inches": 25_400.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6,
+}  # fmt: skip
 _PIXELS: Final = re.compile(r"<(?:\w{1,20}:)?Pixels\s([^<>]{1,20000})>")
 _OBJECTIVE: Final = re.compile(r"<(?:\w{1,20}:)?Objective\s([^<>]{1,20000})>")
-_ATTRIBUTE: Final = re.compile(r"""\b(\w{1,60})\s*=\s*(?:"([^"]{0,200})"|'([^']{0,200})')""")
 _APERIO: Final = re.compile(r"\|\s*(MPP|AppMag)\s*=\s*([^|]{1,40})")
+_NUMBER: Final = r"""["']?([0-9.eE+-]{1,30})"""
+_MPP: Final = re.compile(rf"""(?:^|[|;,{{\s"'])mpp["']?\s{{0,9}}[=:]\s{{0,9}}{_NUMBER}""", re.IGNORECASE)
+_PHILIPS: Final = re.compile(  # millimetres between rows and between columns
+    r"""DICOM_PIXEL_SPACING[^<>]{0,300}>\s*(?:&quot;|")([0-9.eE+-]{1,30})(?:&quot;|")\s+(?:&quot;|")([0-9.eE+-]{1,30})"""
+)
+_LOOKED_AT: Final = 1 << 20  # characters of a description
+_COLOUR_MODELS: Final = frozenset(
+    {b"GRAY", b"CMYK", b"CMY ", b"Lab ", b"XYZ ", b"Luv ", b"YCbr", b"Yxy ", b"HSV ", b"HLS "}
+    | {f"{count:X}CLR".encode() for count in range(2, 16)}
+)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +112,32 @@ def pixel_sizes(properties: Mapping[str, str], directory: Directory | None) -> l
         sizes.append(PixelSize("OpenSlide", *_both(x, y)))
     if directory is None:
         return sizes
-    if not sizes and (mpp := _number(_aperio(directory).get("MPP"))) is not None:
-        sizes.append(PixelSize("Aperio", mpp, mpp))
+    text = directory.description[:_LOOKED_AT]
+    if not sizes and (spacing := _PHILIPS.search(text)):
+        y, x = (_number(side) for side in spacing.groups())
+        if x is not None and y is not None:
+            sizes.append(PixelSize("Philips", 1e3 * x, 1e3 * y))
+    if not sizes and (stated := _MPP.search(text)) and (mpp := _number(stated[1])) is not None:
+        sizes.append(PixelSize("Aperio" if text.startswith("Aperio") else "description", mpp, mpp))
     if (unit := _UNITS.get(directory.unit)) and directory.resolution and any(directory.resolution):
         sizes.append(PixelSize("TIFF resolution", *(unit / value if value else 0.0 for value in directory.resolution)))
-    attributes = _ome(directory, _PIXELS)
+    # These two come first, since the TIFF tags of such files often hold a printer's default or have another unit.
+    sizes = _imagej(directory) + sizes
+    attributes = first_attributes(directory, _PIXELS)
     x, y = (_length(attributes, f"PhysicalSize{axis}") for axis in "XY")
     if x is not None or y is not None:
-        # First, since the TIFF tags of an OME-TIFF file often hold a printer's default.
         sizes.insert(0, PixelSize("OME", *_both(x, y)))
     return sizes
+
+
+def _imagej(directory: Directory) -> list[PixelSize]:
+    """Return the pixel size of ImageJ: the TIFF resolution in the unit that its description names."""
+    lines = read_imagej(directory)
+    unit = _IMAGEJ_UNITS.get(lines.get("unit", "").lower())
+    unit_y = _IMAGEJ_UNITS.get(lines["yunit"].lower()) if "yunit" in lines else unit
+    if unit is None or unit_y is None or directory.resolution is None or not all(directory.resolution):
+        return []
+    return [PixelSize("ImageJ", unit / directory.resolution[0], unit_y / directory.resolution[1])]
 
 
 def objective_power(properties: Mapping[str, str], directory: Directory | None) -> float | None:
@@ -118,27 +153,24 @@ def objective_power(properties: Mapping[str, str], directory: Directory | None) 
     power = _number(properties.get("openslide.objective-power"))
     if power is None and directory is not None:
         power = _number(_aperio(directory).get("AppMag")) or _number(
-            _ome(directory, _OBJECTIVE).get("NominalMagnification")
+            first_attributes(directory, _OBJECTIVE).get("NominalMagnification")
         )
     return power if power is not None and 0 < power <= 1000 else None
 
 
-def is_ome(directory: Directory) -> bool:
-    """Tell whether the description of a directory is OME-XML that is safe to read.
+def rgb_profile(icc: bytes | None) -> bytes | None:
+    """Return an ICC colour profile if it may stand on an RGB image; None for one of grey, CMYK or another colour model.
 
-    The XML is never parsed; two elements are found with regular expressions. Entities that expand or refer to files
-    need a document type declaration, which OME-XML never has. A description with one is ignored.
+    Parameters
+    ----------
+    icc : bytes or None
+        The profile, unchecked, or None.
     """
-    text = directory.description
-    return "<OME" in text[:4000] and "<!DOCTYPE" not in text and "<!ENTITY" not in text
-
-
-def _ome(directory: Directory, element: re.Pattern[str]) -> dict[str, str]:
-    """Return the attributes of the first such element of an OME description, empty if there is none."""
-    match = element.search(directory.description) if is_ome(directory) else None
-    if match is None:
-        return {}
-    return {name: html.unescape(double or single) for name, double, single in _ATTRIBUTE.findall(match[1])}
+    model = b"" if icc is None else icc[16:20]
+    if model != b"RGB " and (model in _COLOUR_MODELS or (icc is not None and icc[36:40] == b"acsp")):
+        log.info("the colour profile (%s) is not of RGB and is dropped", model.decode("latin-1").strip())
+        return None
+    return icc
 
 
 def _aperio(directory: Directory) -> dict[str, str]:

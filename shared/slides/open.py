@@ -4,36 +4,61 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.files import open_regular
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
-from nuclei_segmentation.shared.slides.metadata import choose_mpp, is_ome, objective_power, pixel_sizes
+from nuclei_segmentation.shared.slides.metadata import (
+    PixelSize,
+    choose_mpp,
+    objective_power,
+    pixel_sizes,
+    rgb_profile,
+)
+from nuclei_segmentation.shared.slides.ome import is_ome
 from nuclei_segmentation.shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
+from nuclei_segmentation.shared.slides.planes import Choice, choose, refuse_choice
 from nuclei_segmentation.shared.slides.slide import Slide, SlideInfo
 from nuclei_segmentation.shared.slides.tiff_index import Directory, is_tiff, read_directories
-from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, why_unsupported
+from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, is_simple, why_samples_unsupported, why_unsupported
 
 log = logging.getLogger(__name__)
 
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
 _SAMPLES: Final = 3  # regions that are read to see whether OpenSlide can read a slide
-_REDUCED: Final = 1  # bit of NewSubfileType
 
 
-def open_slide(path: str | os.PathLike[str], *, reader: str | None = None) -> Slide:
+class View(NamedTuple):
+    """What of a slide is wanted, where it holds more than one image, and what it does not say of itself."""
+
+    channel: str | int | None
+    plane: str | int | None
+    mpp: tuple[float, float] | None
+
+
+def open_slide(
+    path: str | os.PathLike[str],
+    *,
+    channel: str | int | None = None,
+    plane: str | int | None = None,
+    mpp: tuple[float, float] | None = None,
+    reader: str | None = None,
+) -> Slide:
     """Open a slide with the fastest reader that gives the same pixels as OpenSlide.
 
     Parameters
     ----------
     path : str or os.PathLike
         The slide's file, as `find_slide` returns it.
+    channel, plane : str, int or None, optional
+        Name or number, from 1, of the channel and of the plane to use, for a slide that has several.
+    mpp : tuple of float or None, optional
+        Micrometres per pixel in x and y, instead of what the file says.
     reader : str or None, optional
         One of `READERS`, to use that one or fail; for tests and benchmarks.
 
@@ -45,12 +70,14 @@ def open_slide(path: str | os.PathLike[str], *, reader: str | None = None) -> Sl
     Raises
     ------
     UnreadableSlide
-        No reader can open it; the message says why.
+        No reader can open it, or it has several channels and none is named; the message says why.
+    ConfigError
+        There is no such channel or plane.
     """
     path = Path(path)
     head = _head(path)
     try:
-        return _Opener(path, head).open(reader)
+        return _Opener(path, head, View(channel, plane, mpp)).open(reader)
     except UnreadableSlide as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error}") from None
     except OSError as error:
@@ -79,8 +106,8 @@ def _head(path: Path) -> bytes:
 class _Opener:
     """Chooses the reader for one file."""
 
-    def __init__(self, path: Path, head: bytes) -> None:
-        self._path = path
+    def __init__(self, path: Path, head: bytes, view: View) -> None:
+        self._path, self._view = path, view
         self._directories: tuple[Directory, ...] = ()  # empty if the file is not TIFF
         # Hamamatsu's NDPI files are not valid TIFF: their offsets are wider than their type says. OpenSlide reads them.
         if is_tiff(head) and path.suffix.lower() != ".ndpi":
@@ -90,6 +117,11 @@ class _Opener:
             finally:
                 os.close(descriptor)
         self._vendor = detect_vendor(path)
+        self._choice: Choice | None = None
+        if self._directories and self._vendor in (None, *_PLAIN):
+            self._choice = choose(self._directories, view.channel, view.plane)
+        else:
+            refuse_choice(view.channel, view.plane)
         self._handle: Handle | None = None
         self._reason = ""  # why the readers tried so far cannot read the file
         try:
@@ -127,14 +159,30 @@ class _Opener:
                 self._handle.close()
         if slide is None:
             raise UnreadableSlide(self._reason)
+        self._log_choice(slide)
         return slide
+
+    def _log_choice(self, slide: Slide) -> None:
+        for note in self._choice.notes if self._choice else ():
+            log.info("%s: %s", self._path.name, note)
+        for warning in self._choice.warnings if self._choice else ():
+            log.warning("%s: %s", self._path.name, warning)
+        if isinstance(slide, TiffTiles) and 8 < slide.bits < 16:
+            log.warning(
+                "%s: 16-bit samples, of which %d bits hold data; these are scaled to 8 bits",
+                self._path.name,
+                slide.bits,
+            )
 
     def _info(self, reader: str, base: Directory | None) -> SlideInfo:
         properties = {} if self._handle is None else self._handle.properties
         levels = () if self._handle is None else self._handle.levels
-        mpp, note = choose_mpp(pixel_sizes(properties, base))
+        sizes = pixel_sizes(properties, self._directories[0] if base is not None else None)
+        if self._view.mpp is not None:
+            sizes.insert(0, PixelSize("`mpp` in config.yaml", *self._view.mpp))
+        mpp, note = choose_mpp(sizes)
         if self._vendor is None and base is not None:
-            kind = "ome-tiff" if is_ome(base) else "tiff"
+            kind = "ome-tiff" if is_ome(self._directories[0]) else "tiff"
         else:
             kind = self._vendor or "unknown"
         width, height = levels[0] if levels else (0, 0)
@@ -152,16 +200,18 @@ class _Opener:
             levels=levels or ((width, height),),
             mpp=mpp,
             mpp_note=note,
-            objective=objective_power(properties, base),
-            icc=icc,
+            objective=objective_power(properties, self._directories[0] if base is not None else None),
+            icc=rgb_profile(icc),
         )
 
     def _base(self) -> Directory | None:
+        if self._choice is not None:
+            return self._choice.levels[0]
         return self._directories[0] if self._directories else None
 
     def _larger(self, base: Directory) -> Directory | None:
         """Return the largest image of a plain TIFF file if that is not level 0, which is the first."""
-        if self._vendor not in (None, *_PLAIN):
+        if self._choice is None:
             return None
         largest = max(self._directories, key=lambda directory: directory.width * directory.height)
         return largest if largest.width * largest.height > base.width * base.height else None
@@ -171,17 +221,17 @@ class _Opener:
         if base is None or not is_plain_jpeg(base):
             self._reason = self._reason or "it is not a TIFF file with JPEG tiles"
             return None
-        if self._vendor not in (None, *_PLAIN):
+        if self._choice is None:
             return None
         if self._handle is not None and self._handle.levels[0] != (base.width, base.height):
             return None
-        levels = (base, *_reduced_levels(self._directories, _is_decodable))
+        levels = (base, *filter(_is_decodable, self._choice.levels[1:]))
         try:
             slide = JpegTiles(self._info("stored JPEG tiles, decoded directly", base), levels)
         except BadJpeg as error:
             self._reason = self._reason or f"its JPEG tables are broken: {error}"
             return None
-        if forced or self._handle is None or slide.can_decode():
+        if forced or self._handle is None or slide.can_decode() or slide.contradicts_its_tag():
             return slide
         slide.close()
         return None
@@ -191,6 +241,14 @@ class _Opener:
             return None
         # Only in these formats is the first directory that of level 0.
         base = self._base() if self._vendor in _PLAIN else None
+        if (
+            base is not None
+            and self._choice is not None
+            and not forced
+            and not (self._choice.alone and is_simple(base))
+        ):
+            self._reason = why_samples_unsupported(base)
+            return None  # OpenSlide would mix the levels of several pages, and darken samples of 16 bits
         slide = OpenSlideSlide(self._info("OpenSlide", base), self._handle)
         turned = base is not None and base.orientation != 1 and not why_unsupported(base)
         if forced or base is None or (not turned and _can_read(slide)):
@@ -203,12 +261,12 @@ class _Opener:
         return None
 
     def _tiff(self) -> Slide | None:
-        base = self._base()
-        if base is None or self._vendor not in (None, *_PLAIN):
+        if self._choice is None:
             return None  # the first directory of another vendor's format is not level 0
-        levels = (base, *_reduced_levels(self._directories, lambda level: not why_unsupported(level)))
+        levels = self._choice.levels
         try:
-            return TiffTiles(self._info("stored TIFF tiles, decoded directly", base), levels)
+            info = self._info("stored TIFF tiles, decoded directly", levels[0])
+            return TiffTiles(info, levels, dark=self._choice.dark)
         except UnreadableSlide as error:
             self._reason = str(error)
             return None
@@ -231,16 +289,3 @@ def _can_read(slide: Slide) -> bool:
         if not slide.read(Region(x, y, width, height)).damaged:
             return True
     return False
-
-
-def _reduced_levels(directories: tuple[Directory, ...], is_readable: Callable[[Directory], bool]) -> list[Directory]:
-    """Return the readable reduced levels of the image in the first directory, largest first."""
-    base = directories[0]
-    candidates = [d for d in directories[1:] if d.subfile_type & _REDUCED or base.description.startswith("Aperio")]
-    levels = []
-    for directory in (*candidates, *base.subdirectories):
-        downsample = base.width / directory.width
-        same_shape = abs(base.height / downsample - directory.height) <= 1 + directory.height / 100
-        if downsample > 1 and same_shape and directory.tiled and is_readable(directory):
-            levels.append(directory)
-    return sorted(levels, key=lambda d: -d.width)

@@ -167,8 +167,9 @@ class StoredTiles(Slide):
         offset, count = int(level.offsets[number]), int(level.counts[number])
         if count == 0:
             return b""
+        pixels = level.tile_width * level.tile_height
         # No compression in use more than doubles the size of the pixels. A larger segment is an attack on the memory.
-        if offset + count > self._size or count > 2 * level.tile_width * level.tile_height * level.samples + 65536:
+        if offset + count > self._size or count > 2 * pixels * level.samples * max(8, level.bits) // 8 + 65536:
             return None
         try:
             segment = os.pread(self._descriptor, count, offset)

@@ -39,6 +39,8 @@ _DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_CO
 _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _UNIT, _PREDICTOR = 282, 283, 284, 296, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _SUBDIRECTORIES = 322, 323, 324, 325, 330
 _EXTRA, _SAMPLE_FORMAT, _TABLES, _SUBSAMPLING, _ICC, _DEPTH = 338, 339, 347, 530, 34675, 32997
+_PAGE_NAME, _IMAGEJ_COUNTS, _IMAGEJ = 285, 50838, 50839
+_MOST_IMAGEJ_PARTS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,15 +57,22 @@ class Directory:
         1 to display as stored; 2 to 8 to rotate or mirror for display.
     tiled : bool
         False for an image stored in strips.
+    byte_order : str
+        Of samples with more than one byte: ``<`` little-endian, ``>`` big-endian.
     bits : int
         Bits per sample, or 0 if the samples differ.
-    samples, sample_format, planar, photometric, compression, predictor, subfile_type : int
+    sample_format : int
+        1 unsigned integers, 2 signed integers, 3 floating-point numbers, 4 undefined; 0 if the samples differ.
+    samples, planar, photometric, compression, predictor, subfile_type : int
         The TIFF tags of these names.
     subsampling : tuple of int
         Chroma subsampling in x and y.
     alpha : int
         The first sample after the colours: 0 unknown, 1 alpha with which the colours are already multiplied, 2 alpha
         with which they are not.
+    picked : tuple of int
+        Numbers of the samples to use as grey or as red, green and blue, where a channel was chosen from several that a
+        pixel has; empty in a file: all in their order.
     resolution : tuple of float or None
         Pixels per `unit` in x and y, or None.
     unit : int
@@ -74,8 +83,10 @@ class Directory:
         The JPEG tables that the tiles share, or None.
     icc : bytes or None
         The ICC colour profile, or None.
-    description : str
-        The description; empty if there is none.
+    description, page_name : str
+        The TIFF tags of these names; empty if there is none.
+    imagej : tuple of bytes
+        ImageJ's own metadata: a header, and the parts that it lists; empty if there is none.
     subdirectories : tuple of Directory
         The directories below this one (SubIFDs).
     """
@@ -104,6 +115,10 @@ class Directory:
     icc: bytes | None
     description: str
     subdirectories: tuple[Directory, ...] = ()
+    byte_order: Literal["<", ">"] = "<"
+    picked: tuple[int, ...] = ()
+    page_name: str = ""
+    imagej: tuple[bytes, ...] = ()
 
     @property
     def columns(self) -> int:
@@ -250,8 +265,12 @@ class _Parser:
         if integer(_DEPTH, 1) != 1:
             raise UnreadableSlide("a TIFF image is three-dimensional, which is not supported")
         samples, planar = integer(_SAMPLES, 1), integer(_PLANAR, 1)
-        bits_of = self._numbers(entries, _BITS, 16)
-        bits = 1 if bits_of is None else int(bits_of[0]) if len(set(bits_of.tolist())) == 1 else 0
+
+        def of_all_samples(tag: int, default: int) -> int:
+            values = self._numbers(entries, tag, 4096)
+            return default if values is None else int(values[0]) if (values == values[0]).all() else 0
+
+        bits = of_all_samples(_BITS, 1)
         if not 0 < samples <= 4096 or not 0 <= bits <= 64:
             raise UnreadableSlide(f"a TIFF image has {samples} samples of {bits} bits per pixel")
         decoded = width * height * samples * max(1, bits) // 8
@@ -287,7 +306,7 @@ class _Parser:
             tiled=tiled,
             bits=bits,
             samples=samples,
-            sample_format=integer(_SAMPLE_FORMAT, 1),
+            sample_format=of_all_samples(_SAMPLE_FORMAT, 1),
             planar=planar,
             photometric=integer(_PHOTOMETRIC, 0),
             compression=integer(_COMPRESSION, 1),
@@ -306,6 +325,9 @@ class _Parser:
             description=_text(self._bytes(entries, _DESCRIPTION)),
             # The levels of a pyramid are at most one step below their image.
             subdirectories=() if is_sub else self._subdirectories(entries),
+            byte_order=self.order,
+            page_name=self._page_name(entries),
+            imagej=self._imagej(entries),
         )
 
     def _numbers(self, entries: dict[int, _Entry], tag: int, most: int) -> npt.NDArray[np.int64] | None:
@@ -340,6 +362,23 @@ class _Parser:
         if entry.count > MOST_TEXT:
             raise UnreadableSlide(f"the TIFF tag {tag} has {entry.count} bytes; at most {MOST_TEXT} are allowed")
         return self._read(entry.at, entry.count)
+
+    def _page_name(self, entries: dict[int, _Entry]) -> str:
+        try:
+            return _text(self._bytes(entries, _PAGE_NAME))
+        except UnreadableSlide:
+            return ""  # the image can be read without
+
+    def _imagej(self, entries: dict[int, _Entry]) -> tuple[bytes, ...]:
+        try:
+            counts = self._numbers(entries, _IMAGEJ_COUNTS, _MOST_IMAGEJ_PARTS)
+            data = self._bytes(entries, _IMAGEJ) if counts is not None else None
+        except UnreadableSlide:
+            return ()  # it only names channels; the image can be read without
+        if counts is None or data is None:
+            return ()
+        ends = np.cumsum(counts)
+        return tuple(data[int(end - count) : int(end)] for count, end in zip(counts, ends, strict=True))
 
     def _resolution(self, entries: dict[int, _Entry]) -> tuple[float, float] | None:
         resolution: list[float] = []

@@ -84,6 +84,8 @@ class SlideMetadata:
         Micrometres per level-0 pixel in x and y; None if the slide does not say.
     objective : float or None
         Magnification of the objective; None if the slide does not say.
+    channel, plane : str, int or None
+        Which channel and plane of several the pixels are of, as the settings named them.
     """
 
     name: str
@@ -92,6 +94,8 @@ class SlideMetadata:
     height: int
     mpp: tuple[float, float] | None
     objective: float | None
+    channel: str | int | None = None
+    plane: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,9 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the file's content."""
         document = {"format": FORMAT, "version": ".".join(map(str, VERSION)), **asdict(self)}
+        for name in _CHOICES:  # version 1.0 had none
+            if document["slide"][name] is None:
+                del document["slide"][name]
         document["crc32"] = _checksum(document)
         return (json.dumps(document, indent=2) + "\n").encode()
 
@@ -313,6 +320,9 @@ def completion(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return content
 
 
+_CHOICES = ("channel", "plane")
+
+
 class _Invalid(Exception):
     """A value is missing or invalid."""
 
@@ -361,6 +371,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
             height=_integer(slide, "height", 1),
             mpp=None if mpp is None else (float(mpp[0]), float(mpp[1])),
             objective=objective,
+            **{name: _take(slide, name, (str, int)) for name in _CHOICES if name in slide},
         ),
         tile=tile,
         overlap=_integer(document, "overlap", 0, tile - 1),

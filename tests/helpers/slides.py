@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import tifffile
 
@@ -54,3 +55,44 @@ def tissue(crop: np.ndarray, folder: Path) -> None:
 
 def glass(crop: np.ndarray, folder: Path) -> None:
     tiff(folder / "slide.tif", np.full((500, 700, 3), 243, np.uint8))
+
+
+def marked_jpeg(
+    image: Pixels, colours: str, marks: str, *, ids: bytes = b"\x01\x02\x03", subsampling: str = "444"
+) -> bytes:
+    """Return a JPEG image whose components and whose signs of them are chosen apart.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    colours : str
+        What is stored: ``rgb`` or ``ycbcr``.
+    marks : str
+        The application markers, in their order: any of ``jfif``, ``adobe0``, ``adobe1``, separated by ``+``.
+    ids : bytes, optional
+        Names of the three components.
+    subsampling : str, optional
+        Of the second and third component: ``444``, ``422`` or ``420``.
+    """
+    options = {"outcolorspace": colours, "subsampling": subsampling}
+    data = imagecodecs.jpeg8_encode(image, 92, **options)
+    at, parts = 2, [b"\xff\xd8"]
+    known = {
+        "jfif": b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00",
+        "adobe0": b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00",
+        "adobe1": b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01",
+    }
+    parts += [known[mark] for mark in marks.split("+") if mark]
+    while True:
+        marker, after = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        part = bytearray(data[at:after])
+        if marker == 0xC0:
+            part[10::3] = ids
+        if marker == 0xDA:
+            part[5:11:2] = ids
+        if not 0xE0 <= marker <= 0xEF:
+            parts.append(bytes(part))
+        at = after
+        if marker == 0xDA:
+            return b"".join(parts) + data[at:]

@@ -48,6 +48,7 @@ def test_every_key_reaches_the_settings() -> None:
         "models.input_scale": 0.5, "models.output": "logit", "inference.precision": "fp32", "inference.batch": 3,
         "inference.deadline": 2, "inference.retries": 1, "inference.in_flight": 2, "inference.shared_memory": False,
         "store.shm": True, "wait.limit": 5, "damaged.limit": 0.5, "overwrite": True, "shard": "1/3",
+        "channel": "DAPI", "plane": 2, "mpp": 0.25,
     }  # fmt: skip
     assert set(other) == {key.path for key in config.KEYS}
     for path, value in other.items():
@@ -114,3 +115,29 @@ VALUES = st.recursive(
 def test_any_document_gives_settings_or_a_config_error(document: dict[str, object]) -> None:
     with contextlib.suppress(ConfigError):
         assert isinstance(config.apply(document, Settings()), Settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("channel: DAPI", "channel", "DAPI"),
+        ("channel: 3", "channel", 3),
+        ('channel: "3"', "channel", "3"),
+        ("plane: 12", "plane", 12),
+        ("mpp: 0.25", "mpp", (0.25, 0.25)),
+        ("mpp: [0.25, 0.5]", "mpp", (0.25, 0.5)),
+    ],
+)
+def test_what_of_a_slide_is_used(text: str, name: str, value: object, tmp_path: Path) -> None:
+    settings = read(tmp_path, text)
+    assert getattr(settings, name) == value
+    assert config.check(settings) == settings
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["channel: 0", "channel: -1", "channel: true", 'channel: ""', 'channel: "a\\nb"', "plane: 1.5", "mpp: 0",
+     "mpp: -0.5", "mpp: .nan", "mpp: 1000", "mpp: [0.5]", "mpp: [0.5, 0.5, 0.5]", "mpp: a", "channel: [1, 2]"],
+)  # fmt: skip
+def test_what_no_slide_can_have_is_refused(text: str, tmp_path: Path) -> None:
+    assert text.split(":")[0] in problems(tmp_path, text)[0]

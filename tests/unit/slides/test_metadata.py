@@ -8,6 +8,8 @@ import time
 import pytest
 import tifffile
 
+from nuclei_segmentation.shared.slides import open_slide
+from nuclei_segmentation.shared.slides.describe import log_slide
 from nuclei_segmentation.shared.slides.metadata import PixelSize, choose_mpp
 from tests.helpers.slides import tissue_like
 
@@ -96,6 +98,10 @@ def test_aperio_with_and_without_openslide(make_tiff, opened, damaged):
         ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="250" PhysicalSizeYUnit="nm"', 0.25),
         ('PhysicalSizeX="0.00025" PhysicalSizeXUnit="mm"', 0.25),
         ("PhysicalSizeX='0.5' PhysicalSizeXUnit='&#181;m'", 0.5),
+        ('PhysicalSizeX="0.25" PhysicalSizeXUnit="micron"', None),
+        ('PhysicalSizeX="2.5" PhysicalSizeXUnit="&#197;"', None),
+        ('PhysicalSizeX="2500" PhysicalSizeXUnit="&#197;"', 0.25),
+        ('PhysicalSizeX="0.00000984251968503937" PhysicalSizeXUnit="in"', 0.25),
         ('PhysicalSizeX="2" PhysicalSizeXUnit="pixel"', None),
         ('PhysicalSizeX="NaN"', None),
         ('PhysicalSizeX="a lot"', None),
@@ -132,8 +138,122 @@ def test_hostile_xml_is_ignored_at_once(make_tiff, opened, text):
     assert info.mpp is None
 
 
+def profile(model: bytes) -> bytes:
+    """Return a colour profile, as far as anybody looks into it."""
+    head = bytearray(128)
+    head[12:16], head[16:20], head[36:40] = b"mntr", model, b"acsp"
+    return bytes(head) + bytes(range(256))
+
+
 @pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
 def test_colour_profile_is_kept(make_tiff, opened, reader):
-    profile = bytes(range(256)) * 3
-    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile)
-    assert opened(path, reader).info.icc == profile
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile(b"RGB "))
+    assert opened(path, reader).info.icc == profile(b"RGB ")
+
+
+@pytest.mark.parametrize("model", [b"GRAY", b"CMYK", b"Lab ", b"6CLR", b"XYZ "])
+@pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
+def test_the_profile_of_another_colour_model_is_dropped(make_tiff, opened, reader, model):
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile(model))
+    assert opened(path, reader).info.icc is None
+
+
+@pytest.mark.parametrize("tile", [(64, 64), None])
+def test_a_grey_slide_loses_its_grey_profile(make_tiff, opened, tile):
+    image = tissue_like(64, 64)[..., 0]
+    path = make_tiff(image, photometric="minisblack", tile=tile, iccprofile=profile(b"GRAY"))
+    assert opened(path).info.icc is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "resolution", "mpp"),
+    [
+        ("unit=micron", (2, 4), (0.5, 0.25)),
+        ("unit=um", (2, 2), (0.5, 0.5)),
+        ("unit=µm", (2, 2), (0.5, 0.5)),
+        ("unit=\\u00B5m", (2, 2), (0.5, 0.5)),
+        ("unit=mm", (2000, 2000), (0.5, 0.5)),
+        ("unit=cm", (20000, 20000), (0.5, 0.5)),
+        ("unit=nm", (0.002, 0.002), (500e-3, 500e-3)),
+        ("unit=inch", (50800, 50800), (0.5, 0.5)),
+        ("unit=micron\nyunit=mm", (2, 2000), (0.5, 0.5)),
+        ("unit=pixel", (2, 2), None),
+        ("unit=", (2, 2), None),
+        ("", (2, 2), None),
+        ("unit=micron", (0, 0), None),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reader", ["openslide", "tiff"])
+def test_the_pixel_size_of_imagej(make_tiff, opened, lines, resolution, mpp, reader):
+    path = make_tiff(
+        tissue_like(64, 64), resolution=resolution, resolutionunit="NONE", compression="deflate", tile=(64, 64),
+        description=f"ImageJ=1.53t\nimages=1\n{lines}".encode(),
+    )  # fmt: skip
+    info = opened(path, reader).info
+    assert info.mpp == (None if mpp is None else pytest.approx(mpp))
+
+
+def test_imagej_may_state_its_pixels_in_centimetres_and_speak_of_micrometres(make_tiff, opened):
+    """The unit that makes sense counts."""
+    path = make_tiff(
+        tissue_like(64, 64), resolution=(20000, 20000), resolutionunit="CENTIMETER",
+        description=b"ImageJ=1.53t\nunit=micron",
+    )  # fmt: skip
+    assert opened(path).info.mpp == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "mpp"),
+    [
+        ('<DataObject><Attribute Name="DICOM_PIXEL_SPACING" Group="0x0028" Element="0x0030" PMSVR="IDoubleArray">'
+         '"0.00025" "0.0005"</Attribute></DataObject>', (0.5, 0.25)),
+        ('<A Name="DICOM_PIXEL_SPACING">&quot;0.00025&quot; &quot;0.00025&quot;</A>', (0.25, 0.25)),
+        ("Converted from X|AppMag = 40|MPP = 0.2500|Left = 1", (0.25, 0.25)),
+        ('{"objective": 40, "mpp": 0.25}', (0.25, 0.25)),
+        ("MPP=0.25", (0.25, 0.25)),
+        ("compressed with mpp lossless: 0.25", None),
+        ("|MPP = .|", None),
+    ],
+    ids=["philips", "escaped", "as Aperio", "json", "plain", "words", "dot"],
+)  # fmt: skip
+def test_pixel_sizes_in_descriptions(make_tiff, opened, text, mpp):
+    info = opened(make_tiff(tissue_like(64, 64), tile=None, description=text)).info
+    assert info.mpp == (None if mpp is None else pytest.approx(mpp))
+
+
+@pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({}, ""),
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, ""),
+        ({"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}, ""),
+        ({"resolution": (350, 350), "resolutionunit": "CENTIMETER"}, "`mpp` in config.yaml says 0.25 µm, "),
+    ],
+    ids=["none", "nonsense", "the same", "another"],
+)
+def test_the_setting_wins_over_the_file(make_tiff, options, note, reader):
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", **options)
+    with open_slide(path, mpp=(0.25, 0.25), reader=reader) as slide:
+        assert slide.info.mpp == (0.25, 0.25)
+        assert slide.info.mpp_note.startswith(note)
+        assert bool(slide.info.mpp_note) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "pixel size: not given in the file; `mpp` in config.yaml states the right one"),
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, "is ignored; `mpp` in config.yaml states the right one"),
+        ({"resolution": (345, 345), "resolutionunit": "CENTIMETER"},
+         "at 29 µm per pixel nuclei cannot be told apart; if it is wrong, `mpp` in config.yaml"),
+        ({"resolution": (40000, 40000), "resolutionunit": "CENTIMETER"}, None),
+    ],
+    ids=["none", "nonsense", "absurd", "sound"],
+)  # fmt: skip
+def test_a_warning_on_the_pixel_size_names_the_setting(make_tiff, opened, caplog, options, said):
+    log_slide(opened(make_tiff(tissue_like(64, 64), compression="jpeg", **options)).info)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]
