@@ -20,7 +20,8 @@ import xxhash
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.file_system import sync_file
+from nuclei_segmentation.shared.runtime.files import read_at, write_all
 from nuclei_segmentation.shared.store.array import Array
 from nuclei_segmentation.shared.store.files import open_store_file
 
@@ -90,7 +91,7 @@ class LedgerWriter(Closing):
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
                 self._end = HEADER
                 write_all(self._file, MAGIC + bytes.fromhex(generation), 0)
-                os.fdatasync(self._file)
+                sync_file(self._file, data_only=True)
             return
         with LedgerReader(path, generation, items) as reader:
             reader.poll()
@@ -104,7 +105,7 @@ class LedgerWriter(Closing):
         data = b"".join(_RECORD.pack(*entry, zlib.crc32(_CHECKED.pack(*entry))) for entry in entries)
         with writing(self._path):
             write_all(self._file, data, self._end)
-            os.fdatasync(self._file)
+            sync_file(self._file, data_only=True)
         self._end += len(data)
 
     def close(self) -> None:
@@ -189,7 +190,7 @@ class LedgerReader(Closing):
 
     def _read(self, length: int, offset: int) -> bytes:
         try:
-            return os.pread(self._file, max(0, length), offset)
+            return read_at(self._file, max(0, length), offset)
         except OSError as error:
             raise StoreError(f"{self._path} cannot be read: {error.strerror}; make the store again") from error
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.file_system import reserve_space
 
 _BUFFER = 1 << 20
 
@@ -32,7 +32,7 @@ def reserve(path: Path, size: int) -> None:
     with writing(path, size), path.open("wb") as file:
         if size:
             try:
-                os.posix_fallocate(file.fileno(), 0, size)
+                reserve_space(file.fileno(), size, path.parent)
             except OSError:
                 path.unlink()
                 raise
