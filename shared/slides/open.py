@@ -10,7 +10,7 @@ from typing import Final
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.runtime.files import open_regular
+from nuclei_segmentation.shared.runtime.files import open_regular, read_at
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
 from nuclei_segmentation.shared.slides.metadata import choose_mpp, is_ome, objective_power, pixel_sizes
@@ -66,7 +66,7 @@ def _head(path: Path) -> bytes:
     if descriptor is None:
         raise UnreadableSlide(f"{path.name} is {'a folder' if path.is_dir() else 'no regular file'}, not a slide")
     try:
-        head = os.pread(descriptor, 8, 0)
+        head = read_at(descriptor, 8, 0)
     except OSError as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error.strerror}") from None
     finally:
