@@ -18,6 +18,7 @@ from typing import NoReturn
 from nuclei_segmentation.shared.errors import ConfigError, Interrupted, NucleiError
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.recorder import LOGGER
+from nuclei_segmentation.shared.runtime.threads import start
 from nuclei_segmentation.shared.settings.command_line import parser, settings_from
 from nuclei_segmentation.shared.settings.values import Settings
 
@@ -122,7 +123,7 @@ def _signals_end_the_run() -> Iterator[None]:
                 os._exit(128 + heard[0])
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
-    watcher.start()
+    start(watcher)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.file_system import lock_file
 from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.threads import start
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class FolderLock(Closing):
         self._file = self._acquire()
         self._ended = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
-        self._beat.start()
+        start(self._beat)
 
     def close(self) -> None:
         """Release the lock; the file stays."""
