@@ -24,6 +24,7 @@ from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.file_system import lock_file
 from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.outside import parse_json
 from nuclei_segmentation.shared.runtime.threads import start
 
 log = logging.getLogger(__name__)
@@ -222,7 +223,7 @@ def _boot() -> str | None:
 
 def _read(file: int) -> dict[str, object]:
     try:
-        content = json.loads(os.pread(file, 1000, 0))
+        content = parse_json(os.pread(file, 1000, 0))
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

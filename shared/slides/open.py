@@ -11,6 +11,7 @@ from typing import Final
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.files import open_regular, read_at
+from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
 from nuclei_segmentation.shared.slides.metadata import choose_mpp, is_ome, objective_power, pixel_sizes
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
 _SAMPLES: Final = 3  # regions that are read to see whether OpenSlide can read a slide
+MOST_PROFILE: Final = 8 * MIB
+"""Most bytes of a colour profile; those of scanners have less than one MiB."""
 _REDUCED: Final = 1  # bit of NewSubfileType
 
 
@@ -143,6 +146,10 @@ class _Opener:
         icc = base.icc if base is not None and base.icc else None
         if icc is None and self._handle is not None:
             icc = self._handle.icc()
+        if icc is not None and len(icc) > MOST_PROFILE:  # every page of the image holds it
+            raise UnreadableSlide(
+                f"its colour profile has {human(len(icc))}, at most {human(MOST_PROFILE)} are allowed"
+            )
         return SlideInfo(
             path=self._path,
             format=kind,

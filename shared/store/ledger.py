@@ -34,6 +34,8 @@ MISSING = 2
 """Flag: the item is to be made again; its bytes were found to be corrupt."""
 
 _RECORD = struct.Struct("<IIQI")
+_READ = 65536 * _RECORD.size  # bytes at a time
+_RECORDS_PER_ITEM, _RECORDS_BESIDES = 100, 10_000  # an item gets one more each time that it is made again
 _CHECKED = struct.Struct("<IIQ")
 
 
@@ -160,19 +162,27 @@ class LedgerReader(Closing):
         Raises
         ------
         StoreError
-            A record names an item that the store does not have, or the file cannot be read.
+            A record names an item that the store does not have, there are too many records, or the file cannot be read.
         """
-        data = self._read(os.fstat(self._file).st_size - self.end, self.end)
-        found = parse(data)
-        for entry in found:
-            if entry.item >= self._items:
-                raise StoreError(f"{self._path} names tile {entry.item} of {self._items}; make the store again")
-            if entry.flags & MISSING:
-                self.entries.pop(entry.item, None)
-            else:
-                self.entries[entry.item] = entry
-        self.end += len(found) * _RECORD.size
-        return len(found)
+        size, before = os.fstat(self._file).st_size, self.end
+        if size > HEADER + _RECORD.size * (_RECORDS_BESIDES + _RECORDS_PER_ITEM * self._items):
+            raise StoreError(
+                f"{self._path} has {size} bytes, too many for the records of {self._items} tiles; make the store again"
+            )
+        while self.end < size:
+            data = self._read(min(size - self.end, _READ), self.end)
+            found = parse(data)
+            for entry in found:
+                if entry.item >= self._items:
+                    raise StoreError(f"{self._path} names tile {entry.item} of {self._items}; make the store again")
+                if entry.flags & MISSING:
+                    self.entries.pop(entry.item, None)
+                else:
+                    self.entries[entry.item] = entry
+            self.end += len(found) * _RECORD.size
+            if len(found) * _RECORD.size < _READ:
+                break
+        return (self.end - before) // _RECORD.size
 
     def why_incomplete(self) -> str:
         """Return why the ledger does not name all items; an empty text if it does."""

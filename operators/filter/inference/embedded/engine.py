@@ -31,6 +31,8 @@ from nuclei_segmentation.operators.filter.inference.tensor_plan import Array, Te
 from nuclei_segmentation.operators.filter.inference.trial import fit_model
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import ModelError, NucleiError
+from nuclei_segmentation.shared.runtime.memory import memory_there
+from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ class EmbeddedEngine(Engine):
         self._input = inputs[0].name if inputs else ""
         self._outputs = [spec.name for spec in outputs]
         metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._check_memory(settings.tile_size)
         self._plan, channels = fit_model(settings, inputs, outputs, metadata, self._call, small=_TRIAL_SIDE)
         batch = self._plan.limit(settings.inference.batch or self._default_batch(settings.tile_size))
         usual = np.zeros((batch, settings.tile_size, settings.tile_size, 3), np.uint8)
@@ -121,6 +124,15 @@ class EmbeddedEngine(Engine):
 
     def close(self) -> None:
         """Do nothing: the session goes with the engine, and calls under way may finish."""
+
+    def _check_memory(self, tile: int) -> None:
+        """Refuse a model of which not even one tile can be inferred here: the system would kill this process."""
+        needed, there = bytes_per_call(self._graph, tile, 1), memory_there()
+        if needed > there:
+            raise ModelError(
+                f"{self._path} needs {human(needed)} of memory to infer a tile of {tile} pixels, and there are "
+                f"{human(there)}; use smaller tiles (-t), another model, or raise the limit"
+            )
 
     def _default_batch(self, tile: int) -> int:
         return max(1, min(_CALL_TILES, _CALL_BYTES // bytes_per_call(self._graph, tile, 1)))
