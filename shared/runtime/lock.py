@@ -81,12 +81,29 @@ class FolderLock(Closing):
     def remove(self) -> None:
         """Remove the file, and the work folder if nothing else is in it; then release the lock."""
         self._path.unlink(missing_ok=True)
+        gone = self._remove_folder()
+        self.close()
+        end = time.monotonic() + TRY_SECONDS
+        while not gone and self._holds_removed_files() and time.monotonic() < end:
+            time.sleep(0.01)
+            gone = self._remove_folder()
+
+    def _remove_folder(self) -> bool:
+        """Remove the work folder if nothing is in it; return whether it is gone."""
         try:
             self._folder.rmdir()
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # another run has just begun
                 raise
-        self.close()
+            return error.errno == errno.ENOENT
+        return True
+
+    def _holds_removed_files(self) -> bool:
+        """Tell whether only removed files are in the work folder, which NFS and FUSE keep until they are closed."""
+        try:
+            return all(entry.name.startswith((".nfs", ".fuse_hidden")) for entry in self._folder.iterdir())
+        except FileNotFoundError:
+            return False
 
     def _acquire(self) -> int:
         while True:

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { READ = 1, WRITE = 2, SYNC = 4, SYNC_FOLDER = 8, LOCK = 16, RESERVE = 32, TRUNCATE = 64, OPEN = 128, NAME = 256 };
+enum { READ = 1, WRITE = 2, SYNC = 4, SYNC_FOLDER = 8, LOCK = 16, RESERVE = 32, TRUNCATE = 64, OPEN = 128, NAME = 256, THREAD = 512 };
 enum { EVERY = -1, SECOND = -2, SHORT = -3 };
 
 static char folder[PATH_MAX];
@@ -189,6 +190,11 @@ int mkdirat(int at, const char *path, mode_t mode) {
     char whole[PATH_MAX];
     REAL(int, "mkdirat", int, const char *, mode_t);
     return fails(NAME, joined(at, path, whole)) ? -1 : real(at, path, mode);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *given) {
+    REAL(int, "pthread_create", pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return calls & THREAD && fails(THREAD, folder) ? error : real(thread, how, run, given);
 }
 
 int rename(const char *from, const char *to) {

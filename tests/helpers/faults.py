@@ -41,6 +41,7 @@ class Calls(IntFlag):
     TRUNCATE = 64
     OPEN = 128
     NAME = 256
+    THREAD = 512
 
 
 CHANGES = Calls.WRITE | Calls.SYNC | Calls.SYNC_FOLDER | Calls.RESERVE | Calls.TRUNCATE | Calls.NAME

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -71,5 +72,7 @@ class _ReservedFile(io.FileIO):
             return super().write(data)  # type: ignore[arg-type] # what BufferedRandom passes is a buffer
 
     def truncate(self, size: int | None = None) -> int:
+        length = self.tell() if size is None else size
         with writing(self._path, self._size):
-            return super().truncate(size)
+            os.ftruncate(self.fileno(), length)  # unlike the base class, it goes on after an interruption
+        return length
