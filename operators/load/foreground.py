@@ -21,7 +21,15 @@ MASK_BYTES = 64
 
 
 def mask_memory(grid: TileGrid, settings: Settings) -> int:
-    """Return the bytes of memory that `find_foreground` takes while it looks for tissue."""
+    """Return the bytes of memory that `find_foreground` takes while it looks for tissue.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The slide's tiles.
+    settings : Settings
+        Says whether to look for tissue, and the largest size of the thumbnail.
+    """
     if settings.mask.method == "none":
         return 0
     return MASK_BYTES * min(settings.mask_pixel_count_limit, grid.width * grid.height)

@@ -8,6 +8,7 @@ import time
 import pytest
 import tifffile
 
+from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.slides.metadata import PixelSize, choose_mpp
 from tests.helpers.slides import tissue_like
 
@@ -137,3 +138,12 @@ def test_colour_profile_is_kept(make_tiff, opened, reader):
     profile = bytes(range(256)) * 3
     path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile)
     assert opened(path, reader).info.icc == profile
+
+
+@pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
+def test_a_colour_profile_that_every_page_would_hold_is_bounded(make_tiff, opened, reader):
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=bytes(15 << 20))
+    with pytest.raises(UnreadableSlide, match=r"colour profile has 15 MiB, at most 8\.0 MiB are allowed"):
+        opened(path, reader)
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=bytes(2 << 20))
+    assert len(opened(path, reader).info.icc) == 2 << 20
