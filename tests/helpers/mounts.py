@@ -75,7 +75,7 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
     try:
         yield at
     finally:
-        end = time.monotonic() + 10  # a process that has just ended may still have a file open
+        end = time.monotonic() + 60  # a process that has just ended may still have a file open
         while subprocess.run(["fusermount3", "-u", at], capture_output=True, check=False).returncode:
             if time.monotonic() > end:
                 subprocess.run(["fusermount3", "-uz", at], check=True)
