@@ -16,7 +16,7 @@ def main() -> int:
             stream = open(os.devnull, "r" if number == 0 else "w")  # noqa: PTH123, SIM115 - stays open to the end
             setattr(sys, name, stream)
     # NumPy's BLAS would start a thread for each processor, and where a limit forbids that it sends this process SIGINT.
-    # Nothing here multiplies matrices that would need them.
+    # The matrices here are small, and no result depends on it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nuclei_segmentation.operators.commands import run  # the streams must be there first
 
