@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nuclei_segmentation.shared.clara.driver import run_stage
 from nuclei_segmentation.shared.runtime import cli
+from nuclei_segmentation.shared.runtime.memory import INFERENCE, LIBRARIES, check_memory
 from nuclei_segmentation.shared.runtime.summary import print_summary
 from nuclei_segmentation.shared.runtime.version import program
 from nuclei_segmentation.shared.settings import Settings
@@ -36,32 +37,36 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _segmentation(settings: Callable[[], Settings]) -> None:
+    started = _started(settings())
     from nuclei_segmentation.operators.segmentation.run import segment
 
-    run_stage(_started(settings()), lambda given: _print(segment(given)))
+    run_stage(started, lambda given: _print(segment(given)))
 
 
 def _load(settings: Callable[[], Settings]) -> None:
+    started = _whole(_started(settings(), infers=False), "load reads all tiles")
     from nuclei_segmentation.operators.load.command import run
 
-    run_stage(_whole(_started(settings(), infers=False), "load reads all tiles"), run)
+    run_stage(started, run)
 
 
 def _filter(settings: Callable[[], Settings]) -> None:
+    started = _started(settings())
     from nuclei_segmentation.operators.filter.command import run
 
-    run_stage(_started(settings()), run)
+    run_stage(started, run)
 
 
 def _stitch(settings: Callable[[], Settings]) -> None:
+    started = _whole(_started(settings(), infers=False), "stitch draws all shards")
     from nuclei_segmentation.operators.stitch.command import run
 
-    settings_here = _whole(_started(settings(), infers=False), "stitch draws all shards")
-    run_stage(settings_here, lambda given: _print(run(given)))
+    run_stage(started, lambda given: _print(run(given)))
 
 
 def _started(settings: Settings, *, infers: bool = True) -> Settings:
-    """Log what runs here, as the first line, and return the settings."""
+    """Log what runs here, as the first line, and return the settings. The libraries are imported after this."""
+    check_memory(lambda _: LIBRARIES + INFERENCE if infers else LIBRARIES, 1)
     log.info("%s; %s%s", program(), f"model {model_in_words(settings)}; " if infers else "", program().environment)
     return settings
 

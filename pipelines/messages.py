@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from nuclei_segmentation.pipelines.language.findings import DefinitionError, harmless
+from nuclei_segmentation.pipelines.language.findings import DefinitionError
 from nuclei_segmentation.shared.errors import NucleiError
+from nuclei_segmentation.shared.runtime.outside import harmless
 
 
 def show(text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance
 from nuclei_segmentation.shared.runtime.files import read_regular
+from nuclei_segmentation.shared.runtime.outside import parse_json
 from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
 from nuclei_segmentation.shared.runtime.summary import named_lines, time_lines
@@ -237,8 +238,8 @@ class SegmentationResult:
 def read_document(folder: Path) -> dict[str, Any] | None:
     """Return the summary in an output folder as it stands; None where there is none that can be read."""
     try:
-        document = json.loads(read_regular(folder / SUMMARY, LARGEST) or b"")
-    except (OSError, ValueError, RecursionError):
+        document = parse_json(read_regular(folder / SUMMARY, LARGEST) or b"")
+    except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -17,6 +17,7 @@ from nuclei_segmentation.operators.filter.inference import Engine, ModelInfo, op
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.runtime.memory import INFERENCE, LIBRARIES, check_memory
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
@@ -86,6 +87,7 @@ def run(settings: Settings) -> None:
         ):
             log.info("already done: %s holds the maps for these tiles, model and settings", folder.path)
             return
+        check_memory(lambda workers: _memory_needed(engine, tiles.tile, workers), settings.num_workers)
         if manifest.shard is not None:
             log.info("shard %s", _shard_text(manifest))
         with StoreReader(source, tiles, wait_limit, settings.fastio) as reader:
@@ -123,6 +125,14 @@ def _manifest(tiles: Manifest, model: ModelInfo, settings: Settings) -> Manifest
         model=ModelMetadata(model.name, model.engine, model.identity),
         arrays={"masks": ArrayMetadata("", shape, "uint8", model.channels)},
     )
+
+
+def _memory_needed(engine: Engine, tile: int, workers: int) -> int:
+    """Return the bytes of anonymous memory that the stage certainly takes; see docs/memory.md."""
+    calls = engine.in_flight or workers
+    under_way = 2 * workers + (3 * workers if engine.in_flight is None else 2 * calls)
+    batches = under_way * engine.info.batch * tile**2 * (3 + len(engine.info.channels))
+    return LIBRARIES + INFERENCE + batches + engine.memory_needed(tile, calls)
 
 
 def _fill_store(

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.load.foreground import find_foreground
+from nuclei_segmentation.operators.load.foreground import find_foreground, mask_memory
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.shared.batches import TileBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config, take_over
 from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.memory import LIBRARIES, check_memory
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import named_lines, print_summary, time_lines
@@ -58,6 +59,7 @@ def run(settings: Settings) -> None:
             log.info("already done: %s holds the tiles of this slide with the same settings", folder.path)
             return
         grid = TileGrid(info.width, info.height, settings.tile_size, settings.overlap)
+        check_memory(lambda workers: _memory_needed(slide, grid, settings, workers), settings.num_workers)
         with Progress(lambda: 0.0, lambda: "looking for tissue"):
             foreground, tissue = find_foreground(slide, grid, settings)
         n, shape = len(foreground), (max(1, len(foreground)), grid.tile, grid.tile, 3)
@@ -115,6 +117,13 @@ def run(settings: Settings) -> None:
         *named_lines({"result": f"{folder.path}  ({human(shape[0] * grid.tile**2 * 3)})",
                    "next": "run filter with this folder as its input (numpy.load opens the arrays)"}),
     ])  # fmt: skip
+
+
+def _memory_needed(slide: Slide, grid: TileGrid, settings: Settings, workers: int) -> int:
+    """Return the bytes of anonymous memory that the stage certainly takes; see docs/memory.md."""
+    return LIBRARIES + max(
+        mask_memory(grid, settings), slide.cache_bytes + 3 * workers * max(BATCH_BYTES, grid.tile**2 * 3)
+    )
 
 
 def _fill(

@@ -16,6 +16,25 @@ from nuclei_segmentation.shared.slides import Slide
 log = logging.getLogger(__name__)
 
 
+MASK_BYTES = 64
+"""For each pixel of the thumbnail, while the tissue is looked for; it is given back before tiles are read."""
+
+
+def mask_memory(grid: TileGrid, settings: Settings) -> int:
+    """Return the bytes of memory that `find_foreground` takes while it looks for tissue.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The slide's tiles.
+    settings : Settings
+        Says whether to look for tissue, and the largest size of the thumbnail.
+    """
+    if settings.mask.method == "none":
+        return 0
+    return MASK_BYTES * min(settings.mask_pixel_count_limit, grid.width * grid.height)
+
+
 def find_foreground(
     slide: Slide, grid: TileGrid, settings: Settings
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:

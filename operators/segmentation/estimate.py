@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.filter.inference import Engine
+from nuclei_segmentation.operators.load.foreground import mask_memory
 from nuclei_segmentation.operators.load.stage import read_tile
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch import memory_needed as stitch_memory
@@ -22,8 +23,6 @@ from nuclei_segmentation.shared.slides import Slide
 
 BASE_MEMORY = 160 * MIB
 """Interpreter, libraries, model."""
-MASK_BYTES = 64
-"""For each pixel of the thumbnail, while the tissue is looked for; it is given back before tiles are inferred."""
 JOURNAL_BYTES = 160
 """For each tile: where its maps lie, and the tables of the image."""
 
@@ -104,7 +103,7 @@ def estimate(
     work = (n - len(journal)) * infer_seconds / (engine.in_flight or settings.num_workers)
     return Estimate(
         seconds=work + len(grid) * writing.tile_seconds / settings.num_workers,
-        memory=_memory(slide, grid, engine, settings),
+        memory=memory_needed(slide, grid, engine, settings),
         image=writing.image,
         scratch=writing.spool + maps,
         infer_seconds=infer_seconds,
@@ -112,15 +111,24 @@ def estimate(
     )
 
 
-def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) -> int:
-    """Return the bytes of anonymous memory that a run may need: the formula of docs/memory.md."""
+def memory_needed(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) -> int:
+    """Return the most bytes of anonymous memory that a run takes: the formula of docs/memory.md.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    grid : TileGrid
+        Its tiles.
+    engine : Engine
+        What infers.
+    settings : Settings
+        Of the run.
+    """
     channels, batch, workers = len(engine.info.channels), engine.info.batch, settings.num_workers
     calls = engine.in_flight or workers
     tile_bytes = grid.tile**2 * (3 + channels)
     under_way = (2 * workers + (2 * workers if engine.in_flight is None else 2 * calls)) * batch * tile_bytes
-    mask = 0
-    if settings.mask.method != "none":
-        mask = MASK_BYTES * min(settings.mask_pixel_count_limit, grid.width * grid.height)
     work = (
         slide.cache_bytes
         + under_way
@@ -128,7 +136,7 @@ def _memory(slide: Slide, grid: TileGrid, engine: Engine, settings: Settings) ->
         + stitch_memory(grid.width, grid.tile, workers, channels=channels, batch=batch)
         + len(grid) * JOURNAL_BYTES
     )
-    return BASE_MEMORY + max(mask, work)
+    return BASE_MEMORY + max(mask_memory(grid, settings), work)
 
 
 def _infer_one(

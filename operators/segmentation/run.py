@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.foreground import find_foreground
 from nuclei_segmentation.operators.load.stage import load
-from nuclei_segmentation.operators.segmentation.estimate import estimate
+from nuclei_segmentation.operators.segmentation.estimate import estimate, memory_needed
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
@@ -21,6 +21,7 @@ from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.provenance import ModelProvenance
 from nuclei_segmentation.shared.result import SegmentationResult, read_result
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.memory import check_memory
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -84,6 +85,10 @@ def segment(settings: Settings) -> SegmentationResult | None:
                         folder.finish()
                         return read_result(folder.path, key)
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
+                    check_memory(
+                        lambda workers: memory_needed(slide, grid, engine, replace(settings, num_workers=workers)),
+                        settings.num_workers,
+                    )
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
                         foreground, tissue = find_foreground(slide, grid, settings)
                     job = ImageJob(slide, grid, foreground, tissue, settings, folder, key, provenance, before)

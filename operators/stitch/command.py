@@ -18,6 +18,7 @@ from nuclei_segmentation.shared.batches import MapBatch, TileBatch
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance
 from nuclei_segmentation.shared.result import SegmentationResult, read_result
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.memory import check_memory
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.resources import MIB, human
@@ -196,10 +197,14 @@ def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
 def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> StitchResult:
     grid, tiles = job.grid, stores.tiles.manifest
     channels = masks.arrays["masks"].channels
+
+    def memory(workers: int) -> int:
+        batch = 2 * workers * BATCH_BYTES // 3 * (3 + len(channels))
+        drawing = memory_needed(grid.width, grid.tile, workers, channels=len(channels))
+        return BASE_MEMORY + job.slide.cache_bytes + drawing + batch
+
+    check_memory(memory, pool.workers)
     needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, pool)
-    batch = 2 * pool.workers * BATCH_BYTES // 3 * (3 + len(channels))
-    drawing = memory_needed(grid.width, grid.tile, pool.workers, channels=len(channels))
-    memory = BASE_MEMORY + job.slide.cache_bytes + drawing + batch
     log.info(
         "%d tiles of %d, %d with maps: about %s with %d worker%s, at most %s of memory and %s of disk",
         len(grid),
@@ -208,7 +213,7 @@ def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> S
         duration(len(grid) * needs.tile_seconds / pool.workers),
         pool.workers,
         "s" if pool.workers > 1 else "",
-        human(memory),
+        human(memory(pool.workers)),
         human(needs.image + needs.spool),
     )
     job.check_space(needs.image + needs.spool)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import encode_jpeg
+from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
 from nuclei_segmentation.operators.stitch.pyramid.spans import pad_tile
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import MIB
@@ -72,8 +73,9 @@ def estimate_image(
     encoded = n * mean([size for _, size in front or back]) + rest * mean([size for _, size in back or front])
     # where tiles overlap, more pixels are read than written
     shrink = (grid.stride / grid.tile) ** 2
-    # all reduced levels together are a third of level 0; the rest is for tables: offsets, sizes, tags
-    image = int(encoded * shrink * 4 / 3 * MARGIN) + 64 * len(grid) + MIB
+    # all reduced levels together are a third of level 0; the rest is for colour profiles, offsets, sizes, tags
+    pages = len(levels_of(grid.width, grid.height)) * len(slide.info.icc or b"")
+    image = int(encoded * shrink * 4 / 3 * MARGIN) + pages + 64 * len(grid) + MIB
     return ImageEstimate(mean([seconds for seconds, _ in front + back]), image)
 
 

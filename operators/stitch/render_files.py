@@ -9,7 +9,8 @@ from nuclei_segmentation.shared.clara.render_config import DEFAULT, RENDER, take
 from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.result import IMAGE, SUMMARY
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import sync, write_file
+from nuclei_segmentation.shared.runtime.file_system import sync
+from nuclei_segmentation.shared.runtime.files import write_file
 
 
 def publish(

@@ -16,13 +16,14 @@ from nuclei_segmentation.pipelines.argo.export_options import ExportOptions
 from nuclei_segmentation.pipelines.argo.exported_parameters import export_parameters
 from nuclei_segmentation.pipelines.argo.workflow import remarks, workflow
 from nuclei_segmentation.pipelines.language.check import ERRORS, USAGE
-from nuclei_segmentation.pipelines.language.findings import DefinitionError, harmless
+from nuclei_segmentation.pipelines.language.findings import DefinitionError
 from nuclei_segmentation.pipelines.language.reader import Definition
 from nuclei_segmentation.pipelines.messages import show, show_error
 from nuclei_segmentation.pipelines.triton_service import with_triton_service
 from nuclei_segmentation.shared.errors import NucleiError, OutputError
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
+from nuclei_segmentation.shared.runtime.outside import harmless
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9 ./:=_-]{2,}")
 """Strings that every YAML reader reads as strings without quotes, unless they are words of YAML itself."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nuclei_segmentation.shared.errors import UsageError
+from nuclei_segmentation.shared.runtime.outside import harmless
 
 MAX_FINDINGS = 1000
 """Findings of one check that are kept. A file with more is something other than a definition with mistakes."""
@@ -139,12 +140,3 @@ def shown(text: str, limit: int = 60) -> str:
         The most characters to show.
     """
     return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
-
-
-def harmless(text: str) -> str:
-    """Return a text on one line, with characters that control a terminal written as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nuclei_segmentation.pipelines.runner.schedule import Result
-from nuclei_segmentation.shared.runtime.files import write_file
+from nuclei_segmentation.shared.runtime.files import read_regular, write_file
+from nuclei_segmentation.shared.runtime.outside import parse_json
 
 FILE = "state.json"
+_LIMIT = 16 << 20  # bytes; a run of a thousand operators has a hundred thousand
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class State:
 def load(job: Path) -> State | None:
     """Return the state in a job's folder; None if there is none that can be read."""
     try:
-        stored = json.loads((job / FILE).read_text(encoding="utf-8"))
+        stored = parse_json(read_regular(job / FILE, _LIMIT) or b"")
         placed = [str(path) for path in stored["placed"]]
         return State(str(stored["key"]), {str(name) for name in stored["done"]}, placed, stored["whole"] is True)
     except (OSError, ValueError, KeyError, TypeError):

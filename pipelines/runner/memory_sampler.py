@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from nuclei_segmentation.shared.runtime.resources import memory_groups
+from nuclei_segmentation.shared.runtime.threads import start
 
 INTERVAL_SECONDS = 0.25
 
@@ -32,7 +33,7 @@ class MemorySampler:
         self._inspect = (engine, "inspect", "--format", "{{.State.Pid}} {{.Id}}", container)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name=f"memory of {container}", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def stop(self) -> None:
         """Stop sampling."""

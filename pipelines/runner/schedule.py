@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from nuclei_segmentation.pipelines.runner.launch import ExitStatus, Running
 from nuclei_segmentation.pipelines.runner.step import Step
+from nuclei_segmentation.shared.runtime.threads import start
 
 GRACE_SECONDS = 10.0
 """A step that has not ended so long after it was asked to is killed."""
@@ -183,7 +184,7 @@ class Schedule:
             self._waiting.remove(step)
             running = _RunningStep(step, self._launch(step), time.monotonic())
             self._running[step.name] = running
-            threading.Thread(target=self._wait, args=(running,), name=f"wait for {step.name}", daemon=True).start()
+            start(threading.Thread(target=self._wait, args=(running,), name=f"wait for {step.name}", daemon=True))
         return waits
 
     def _wait(self, running: _RunningStep) -> None:

@@ -18,6 +18,7 @@ from nuclei_segmentation.pipelines.runner.schedule import GRACE_SECONDS
 from nuclei_segmentation.pipelines.runner.step import PORT, Service, Step
 from nuclei_segmentation.shared.errors import InferenceUnavailable
 from nuclei_segmentation.shared.runtime.progress import duration
+from nuclei_segmentation.shared.runtime.threads import start
 
 POLL_SECONDS = 0.25
 _LISTENS = "0A"
@@ -144,8 +145,8 @@ class _RunningService:
         self._code: int | None = None
         self._wait_thread = threading.Thread(target=self._wait, name=f"wait for {service.name}", daemon=True)
         self._probe_thread = threading.Thread(target=self._probe, name=f"probe {service.name}", daemon=True)
-        self._wait_thread.start()
-        self._probe_thread.start()
+        start(self._wait_thread)
+        start(self._probe_thread)
 
     def starting(self) -> bool:
         """Return whether its container does not run yet, but may do so soon."""

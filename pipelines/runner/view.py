@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from nuclei_segmentation.pipelines.language.findings import harmless
+from nuclei_segmentation.shared.runtime.outside import harmless
 from nuclei_segmentation.shared.runtime.progress import duration
 
 DRAW_SECONDS = 0.5

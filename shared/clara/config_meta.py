@@ -14,6 +14,7 @@ from pathlib import Path
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.result import IMAGE
 from nuclei_segmentation.shared.runtime.files import read_regular
+from nuclei_segmentation.shared.runtime.outside import parse_json
 
 META = "config.meta"
 LIMIT = 1 << 20
@@ -54,7 +55,7 @@ def read_config_meta(path: Path) -> dict[str, object] | None:
     if content is None or len(content) > LIMIT:
         return {}
     try:
-        document = json.loads(content.decode())
-    except (ValueError, RecursionError):
+        document = parse_json(content)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

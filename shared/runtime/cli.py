@@ -16,8 +16,10 @@ from types import FrameType
 from typing import NoReturn
 
 from nuclei_segmentation.shared.errors import ConfigError, Interrupted, NucleiError
+from nuclei_segmentation.shared.runtime.outside import HarmlessFormatter
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.recorder import LOGGER
+from nuclei_segmentation.shared.runtime.threads import start
 from nuclei_segmentation.shared.settings.command_line import parser, settings_from
 from nuclei_segmentation.shared.settings.values import Settings
 
@@ -62,7 +64,9 @@ def main(arguments: Sequence[str], commands: Mapping[str, tuple[str, Command]], 
     command = version if version is not None and wants_version else commands[parsed.command][1]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # µ and × must not fail on a terminal that knows ASCII only
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    shown = logging.StreamHandler()
+    shown.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[shown], force=True)
     logging.getLogger(LOGGER).setLevel(parsed.debug_level)
     Progress.bars = True
     try:
@@ -122,7 +126,7 @@ def _signals_end_the_run() -> Iterator[None]:
                 os._exit(128 + heard[0])
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
-    watcher.start()
+    start(watcher)
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,15 @@ from pathlib import Path
 from nuclei_segmentation.shared.errors import NoSpace, NucleiError, OutputError
 from nuclei_segmentation.shared.runtime.resources import free_bytes, human
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ELSEWHERE = "use another output folder"
+_ADVICE = {
+    errno.EACCES: f"check its permissions or {_ELSEWHERE}",
+    errno.EPERM: f"check its permissions or {_ELSEWHERE}",
+    errno.EIO: f"its disk, or the way to it, may be failing; {_ELSEWHERE}",
+    errno.EMFILE: "too many files are open in this process; raise the limit (ulimit -n) or use fewer workers (-w)",
+    errno.ENFILE: "too many files are open on this machine; run the same command again later",
+}
+"""What to do about an error of writing, where it is not just to use another folder."""
 
 
 def explain(error: OSError, path: Path, needed: int = 0) -> NucleiError:
@@ -29,19 +38,34 @@ def explain(error: OSError, path: Path, needed: int = 0) -> NucleiError:
     Returns
     -------
     NucleiError
-        `NoSpace` if the disk or the quota is full, else `OutputError`.
+        `NoSpace` if the disk or the quota is full, or a file may not become so large; else `OutputError`.
     """
-    if error.errno in _FULL:
-        wanted = f"{human(needed)} needed, " if needed else ""
+    wanted = f"{human(needed)} needed, " if needed else ""
+    if error.errno == errno.ENOSPC:
         return NoSpace(
-            f"no space left for {path}: {wanted}{_free(path)} free; "
-            "make room and run the same command again, or use another output folder"
+            f"no space left for {path}: {wanted}{_free(path)} free; make room and run the same command again, or "
+            f"{_ELSEWHERE}"
         )
+    if error.errno == errno.EDQUOT:  # what is free on the disk says nothing then
+        return NoSpace(
+            f"the disk quota is used up at {path}{f': {human(needed)} needed' if needed else ''}; remove files of this "
+            f"user or raise the quota, and run the same command again, or {_ELSEWHERE}"
+        )
+    if error.errno == errno.EFBIG:
+        return NoSpace(f"{path} would be larger than {_largest_file()}: {wanted}raise that limit or {_ELSEWHERE}")
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         obstacle = error.filename or path
-        return OutputError(f"cannot write {path}: {obstacle} is in the way; remove it or use another output folder")
+        return OutputError(f"cannot write {path}: {obstacle} is in the way; remove it or {_ELSEWHERE}")
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return OutputError(f"cannot write {path}: {reason}; check its permissions or use another output folder")
+    return OutputError(f"cannot write {path}: {reason}; {_ADVICE.get(error.errno or 0, _ELSEWHERE)}")
+
+
+def _largest_file() -> str:
+    """Return whose limit a file has reached that may not become larger."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return "a file may be on this file system"
+    return f"a file of this process may be, {human(limit)} (ulimit -f)"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.file_system import sync, sync_file
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int | None:
@@ -64,6 +65,29 @@ def read_regular(path: Path, most: int) -> bytes | None:
         return file.read(most)
 
 
+def read_at(file: int, length: int, offset: int) -> bytes:
+    """Return bytes of an open file; fewer only where the file ends, although one call may read less.
+
+    Parameters
+    ----------
+    file : int
+        A file descriptor.
+    length : int
+        How many bytes to read.
+    offset : int
+        Where in the file they begin, in bytes.
+    """
+    data = os.pread(file, length, offset)
+    if len(data) in (0, length):  # nearly always
+        return data
+    parts = [data]
+    while data:
+        length, offset = length - len(data), offset + len(data)
+        data = os.pread(file, length, offset) if length else b""
+        parts.append(data)
+    return b"".join(parts)
+
+
 def write_all(file: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data`, although one call may write less: on a disk that is nearly full, or more than 2 GiB.
 
@@ -110,7 +134,7 @@ def write_file(path: Path, content: bytes, unfinished: Path) -> None:
             file = os.open(unfinished, flags, 0o666)
             try:
                 write_all(file, content, 0)
-                os.fsync(file)
+                sync_file(file)
             finally:
                 os.close(file)
             unfinished.rename(path)
@@ -119,12 +143,3 @@ def write_file(path: Path, content: bytes, unfinished: Path) -> None:
                 unfinished.unlink(missing_ok=True)
             raise
         sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Force the content of a file, or the names in a folder, to the disk."""
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -3,7 +3,7 @@
 The kernel locks a file for its holder, and drops the lock when the holder's process ends, however it ends. Other
 containers on the machine see that lock, but on some network file systems other machines do not. So the holder also
 writes its name into the file and touches the file now and then. A file that another machine has touched recently is in
-use, whatever the kernel says.
+use, whatever the kernel says. Where a file system has no locks at all, that is all there is, also on one machine.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import socket
 import stat
 import threading
 import time
+import uuid
 from pathlib import Path
 
 from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.file_system import lock_file
 from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.outside import parse_json
+from nuclei_segmentation.shared.runtime.threads import start
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ BEAT_SECONDS = 10.0
 """How often the holder touches the file."""
 STALE_SECONDS = 60.0
 """A lock of another machine that was not touched for this long counts as abandoned."""
+SETTLE_SECONDS = 1.0
+"""Without the kernel's locks: how long to wait, after writing its name, for others that began at the same time."""
 TRY_SECONDS = 1.0
 """How long to try for the kernel's lock: `held`, which only looks, has it for an instant."""
 
@@ -60,7 +66,7 @@ class FolderLock(Closing):
         self._file = self._acquire()
         self._ended = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="lock", daemon=True)
-        self._beat.start()
+        start(self._beat)
 
     def close(self) -> None:
         """Release the lock; the file stays."""
@@ -75,12 +81,29 @@ class FolderLock(Closing):
     def remove(self) -> None:
         """Remove the file, and the work folder if nothing else is in it; then release the lock."""
         self._path.unlink(missing_ok=True)
+        gone = self._remove_folder()
+        self.close()
+        end = time.monotonic() + TRY_SECONDS
+        while not gone and self._holds_removed_files() and time.monotonic() < end:
+            time.sleep(0.01)
+            gone = self._remove_folder()
+
+    def _remove_folder(self) -> bool:
+        """Remove the work folder if nothing is in it; return whether it is gone."""
         try:
             self._folder.rmdir()
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # another run has just begun
                 raise
-        self.close()
+            return error.errno == errno.ENOENT
+        return True
+
+    def _holds_removed_files(self) -> bool:
+        """Tell whether only removed files are in the work folder, which NFS and FUSE keep until they are closed."""
+        try:
+            return all(entry.name.startswith((".nfs", ".fuse_hidden")) for entry in self._folder.iterdir())
+        except FileNotFoundError:
+            return False
 
     def _acquire(self) -> int:
         while True:
@@ -100,8 +123,7 @@ class FolderLock(Closing):
                 self._take(file)
                 # The previous holder may have removed the file after it was opened here, and before it was locked.
                 if os.path.samestat(os.fstat(file), self._path.stat()):
-                    os.ftruncate(file, 0)
-                    write_all(file, _this_process(), 0)
+                    self._sign(file)
                     return file
             except FileNotFoundError:
                 pass
@@ -114,7 +136,7 @@ class FolderLock(Closing):
         end = time.monotonic() + TRY_SECONDS
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._kernel_locks = lock_file(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -125,16 +147,28 @@ class FolderLock(Closing):
         holder = _read(file)
         if not holder:
             return
-        if holder.get("boot") in (None, _boot()):  # of this machine, where the kernel's lock is reliable
+        # of this machine, where the kernel's lock is reliable
+        if holder.get("boot") in (None, _boot()) if self._kernel_locks else _has_ended(holder):
             log.debug("%s: %s has ended; its lock is taken over", self._path, _describe(holder))
             return
         age = self._now() - os.fstat(file).st_mtime
         if age < STALE_SECONDS:
+            where = ", another machine or this one before a restart" if self._kernel_locks else ""
             raise self._in_use(
-                f"{_describe(holder)}, another machine or this one before a restart, last active {max(0, age):.0f} s "
-                f"ago; after {STALE_SECONDS:.0f} s without activity the lock is free"
+                f"{_describe(holder)}{where}, last active {max(0, age):.0f} s ago; after {STALE_SECONDS:.0f} s without "
+                "activity the lock is free"
             )
         log.warning("%s: %s was inactive for %.0f s; its lock is taken over", self._path, _describe(holder), age)
+
+    def _sign(self, file: int) -> None:
+        """Write this process's name into the file. Without the kernel's locks, the last of several that do so wins."""
+        name = _this_process()
+        os.ftruncate(file, 0)
+        write_all(file, name, 0)
+        if not self._kernel_locks:
+            time.sleep(SETTLE_SECONDS)
+            if os.pread(file, len(name), 0) != name:
+                raise self._in_use(_describe(_read(file)) or "starting up")
 
     def _now(self) -> float:
         """Return the time by the file system's clock, which may be another machine's."""
@@ -167,16 +201,34 @@ def held(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if lock_file(file, fcntl.LOCK_SH | fcntl.LOCK_NB):
+            return False
+        holder = _read(file)
+        return bool(holder) and not _has_ended(holder) and time.time() - os.fstat(file).st_mtime < STALE_SECONDS
     except OSError:
         return True
     finally:
         os.close(file)
-    return False
 
 
 def _this_process() -> bytes:
-    return json.dumps({"process": os.getpid(), "host": socket.gethostname(), "boot": _boot()}).encode()
+    name = {"process": os.getpid(), "host": socket.gethostname(), "boot": _boot(), "namespace": _namespace()}
+    return json.dumps(name | {"token": uuid.uuid4().hex}).encode()
+
+
+def _has_ended(holder: dict[str, object]) -> bool:
+    """Tell whether a holder is known to have ended: it was a process of this machine and container."""
+    here = holder.get("boot") == _boot() and holder.get("namespace") == _namespace() is not None
+    process = holder.get("process")
+    return here and isinstance(process, int) and not Path(f"/proc/{process}").exists()
+
+
+def _namespace() -> str | None:
+    """Return the name of this container's numbering of processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path, but a name: pid:[4026531836]
+    except OSError:  # this kernel does not tell
+        return None
 
 
 def _boot() -> str | None:
@@ -188,7 +240,7 @@ def _boot() -> str | None:
 
 def _read(file: int) -> dict[str, object]:
     try:
-        content = json.loads(os.pread(file, 1000, 0))
+        content = parse_json(os.pread(file, 1000, 0))
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

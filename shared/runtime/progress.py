@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar, Self, TextIO
 
+from nuclei_segmentation.shared.runtime.threads import start
+
 log = logging.getLogger(__name__)
 
 BAR_SECONDS = 0.2
@@ -45,7 +47,7 @@ class Progress:
     def __enter__(self) -> Self:
         self._before = self._fraction()
         if log.isEnabledFor(logging.INFO):
-            self._thread.start()
+            start(self._thread)
         return self
 
     def __exit__(

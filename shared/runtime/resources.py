@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from nuclei_segmentation.shared.runtime.threads import start
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -53,7 +55,7 @@ class MemoryPeak:
         self._thread = threading.Thread(target=self._sample, name="memory", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        start(self._thread)
         return self
 
     def __exit__(

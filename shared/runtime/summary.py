@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from nuclei_segmentation.shared.runtime.outside import harmless
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
@@ -64,7 +65,7 @@ def time_lines(
 def print_summary(lines: Sequence[str]) -> None:
     """Print a summary. The result is complete, whether or not anybody reads this."""
     try:
-        print("\n".join(["", *lines]), flush=True)  # noqa: T201 - the command's output
+        print("\n".join(["", *map(harmless, lines)]), flush=True)  # noqa: T201 - the command's output
     except OSError as error:
         log.debug("the summary cannot be printed: %s", error)
         # else the interpreter would try to write it again at its end, and fail

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from nuclei_segmentation.shared.runtime.outside import parse_json
 
 PROGRAM = "nuclei-segmentation-operators"
 COMMIT = "NUCLEI_COMMIT"
@@ -86,7 +87,7 @@ def _installed_commit() -> str:
     from importlib import metadata
 
     try:
-        recorded = json.loads(metadata.distribution(PROGRAM).read_text("direct_url.json") or "{}")
+        recorded = parse_json(metadata.distribution(PROGRAM).read_text("direct_url.json") or "{}")
         return str(recorded.get("vcs_info", {}).get("commit_id", ""))
     except (ValueError, AttributeError):
         return ""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
+from nuclei_segmentation.shared.runtime.threads import starting_threads
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -51,8 +52,14 @@ class WorkerPool(Closing):
         -------
         Future of B
             Its result.
+
+        Raises
+        ------
+        NucleiError
+            The system allows no more threads.
         """
-        return self._threads.submit(self._timed, stage, work, item)
+        with starting_threads():
+            return self._threads.submit(self._timed, stage, work, item)
 
     def map(self, stage: str, work: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
         """Yield ``work(item)`` for each item, in order, computed by the workers.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.runtime.files import read_at
 from nuclei_segmentation.shared.slides.find import files_of
 
 _END: Final = 1 << 20  # bytes that are hashed at each end of a file
@@ -59,7 +60,7 @@ def _add(digest: hashlib._Hash, file: Path) -> None:
             blocks = [(_END + between * i // (_BLOCKS - 1), _BLOCK) for i in range(_BLOCKS)]
             samples = [(0, _END), *blocks, (size - _END, _END)]
         for start, length in samples:
-            digest.update(os.pread(descriptor, length, start))
+            digest.update(read_at(descriptor, length, start))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.runtime.files import open_regular
+from nuclei_segmentation.shared.runtime.files import open_regular, read_at
+from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
 from nuclei_segmentation.shared.slides.metadata import (
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
 _SAMPLES: Final = 3  # regions that are read to see whether OpenSlide can read a slide
+MOST_PROFILE: Final = 8 * MIB
+"""Most bytes of a colour profile; those of scanners have less than one MiB."""
 
 
 class View(NamedTuple):
@@ -93,7 +96,7 @@ def _head(path: Path) -> bytes:
     if descriptor is None:
         raise UnreadableSlide(f"{path.name} is {'a folder' if path.is_dir() else 'no regular file'}, not a slide")
     try:
-        head = os.pread(descriptor, 8, 0)
+        head = read_at(descriptor, 8, 0)
     except OSError as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error.strerror}") from None
     finally:
@@ -191,6 +194,11 @@ class _Opener:
         icc = base.icc if base is not None and base.icc else None
         if icc is None and self._handle is not None:
             icc = self._handle.icc()
+        icc = rgb_profile(icc)
+        if icc is not None and len(icc) > MOST_PROFILE:  # every page of the image holds it
+            raise UnreadableSlide(
+                f"its colour profile has {human(len(icc))}, at most {human(MOST_PROFILE)} are allowed"
+            )
         return SlideInfo(
             path=self._path,
             format=kind,
@@ -201,7 +209,7 @@ class _Opener:
             mpp=mpp,
             mpp_note=note,
             objective=objective_power(properties, self._directories[0] if base is not None else None),
-            icc=rgb_profile(icc),
+            icc=icc,
         )
 
     def _base(self) -> Directory | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.runtime.files import read_at
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
@@ -172,7 +173,7 @@ class StoredTiles(Slide):
         if offset + count > self._size or count > 2 * pixels * level.samples * max(8, level.bits) // 8 + 65536:
             return None
         try:
-            segment = os.pread(self._descriptor, count, offset)
+            segment = read_at(self._descriptor, count, offset)
         except OSError:
             return None  # a bad sector of the disk is damage, too
         return segment if len(segment) == count else None

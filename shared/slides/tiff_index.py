@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
+from nuclei_segmentation.shared.runtime.files import read_at
 
 MOST_DIRECTORIES: Final = 1000
 MOST_TAGS: Final = 500
@@ -178,7 +179,7 @@ class _Parser:
 
     def directories(self) -> tuple[Directory, ...]:
         self.size = os.fstat(self.descriptor).st_size
-        head = os.pread(self.descriptor, 16, 0)
+        head = read_at(self.descriptor, 16, 0)
         if len(head) < 8 or not is_tiff(head):
             raise UnreadableSlide("it is not a TIFF file")
         self.order = "<" if head[:1] == b"I" else ">"
@@ -209,7 +210,7 @@ class _Parser:
         self.read += count
         if self.read > MOST_READ:
             raise UnreadableSlide(f"the TIFF directories have more than {MOST_READ} bytes in all")
-        data = os.pread(self.descriptor, count, offset)
+        data = read_at(self.descriptor, count, offset)
         if len(data) != count:
             raise UnreadableSlide("the file became shorter while it was read")
         return data

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.file_system import reserve_space, sync_file
+from nuclei_segmentation.shared.runtime.files import read_at, write_all
 from nuclei_segmentation.shared.store.files import open_store_file
 
 SHARED = Path("/dev/shm")  # noqa: S108 - POSIX shared memory; the files there are named for their store
@@ -116,9 +117,12 @@ class ArrayWriter(Closing):
             return
         with writing(path, self.bytes):
             # Never truncate an old file: a server that has it mapped would be killed by SIGBUS.
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            mapped = path.parent == SHARED
+            # Everybody on the machine sees shared memory, so only this user may open what lies there.
+            flags, mode = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if mapped else 0o666
+            self._file = os.open(path, flags, mode)
             try:
-                os.posix_fallocate(self._file, 0, self.bytes)
+                reserve_space(self._file, self.bytes, path.parent, mapped=mapped)
                 write_all(self._file, header, 0)
             except BaseException:
                 os.close(self._file)
@@ -133,7 +137,7 @@ class ArrayWriter(Closing):
     def sync(self) -> None:
         """See `WritableArray.sync`."""
         with writing(self.path):
-            os.fdatasync(self._file)
+            sync_file(self._file, data_only=True)
 
     def seal(self) -> None:
         """See `WritableArray.seal`. Other stages could read the file all along."""
@@ -205,7 +209,7 @@ class ArrayReader(Closing):
     def _check(self) -> int:
         """Return where the items begin; raise `StoreError` unless the file is the array that it should be."""
         try:
-            head = os.pread(self._file, _HEADER_LIMIT, 0)
+            head = read_at(self._file, _HEADER_LIMIT, 0)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error.strerror}; make the store again") from error
         shape, dtype, offset = _parse(head)

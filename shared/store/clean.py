@@ -16,7 +16,8 @@ from nuclei_segmentation.shared.clara.fastio import FASTIO, Context, release_all
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import NucleiError, OutputError, StoreError
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import sync, write_file
+from nuclei_segmentation.shared.runtime.file_system import sync
+from nuclei_segmentation.shared.runtime.files import read_at, write_file
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import SHARED
 from nuclei_segmentation.shared.store.files import open_store_file, read_store_file
@@ -193,7 +194,7 @@ def _named_by_ledger(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError, StoreError):
         return []
     try:
-        header = os.pread(file, ledger.HEADER, 0)
+        header = read_at(file, ledger.HEADER, 0)
     finally:
         os.close(file)
     if len(header) < ledger.HEADER or not header.startswith(ledger.MAGIC):

@@ -39,7 +39,8 @@ def open_store_file(path: Path, flags: int = os.O_RDONLY) -> int:
     except OSError as error:
         link = error.errno == errno.ELOOP and path.is_symlink()
         reason = "it is a link, and a store has regular files only" if link else error.strerror
-        raise StoreError(f"{path} cannot be opened: {reason}; make the store again") from error
+        advice = "run all stages as one user" if error.errno == errno.EACCES else "make the store again"
+        raise StoreError(f"{path} cannot be opened: {reason}; {advice}") from error
     if file is None:
         raise StoreError(f"{path} is not a regular file; make the store again")
     return file

@@ -11,7 +11,8 @@ from pathlib import Path
 from nuclei_segmentation.shared.clara.fastio import FASTIO, Context
 from nuclei_segmentation.shared.errors import OutputError, StoreError
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import sync, write_file
+from nuclei_segmentation.shared.runtime.file_system import sync
+from nuclei_segmentation.shared.runtime.files import write_file
 from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, OutputFolder
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.settings.shard import Shard

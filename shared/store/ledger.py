@@ -20,7 +20,8 @@ import xxhash
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.file_system import sync_file
+from nuclei_segmentation.shared.runtime.files import read_at, write_all
 from nuclei_segmentation.shared.store.array import Array
 from nuclei_segmentation.shared.store.files import open_store_file
 
@@ -33,6 +34,8 @@ MISSING = 2
 """Flag: the item is to be made again; its bytes were found to be corrupt."""
 
 _RECORD = struct.Struct("<IIQI")
+_READ = 65536 * _RECORD.size  # bytes at a time
+_RECORDS_PER_ITEM, _RECORDS_BESIDES = 100, 10_000  # an item gets one more each time that it is made again
 _CHECKED = struct.Struct("<IIQ")
 
 
@@ -90,7 +93,7 @@ class LedgerWriter(Closing):
                 self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
                 self._end = HEADER
                 write_all(self._file, MAGIC + bytes.fromhex(generation), 0)
-                os.fdatasync(self._file)
+                sync_file(self._file, data_only=True)
             return
         with LedgerReader(path, generation, items) as reader:
             reader.poll()
@@ -104,7 +107,7 @@ class LedgerWriter(Closing):
         data = b"".join(_RECORD.pack(*entry, zlib.crc32(_CHECKED.pack(*entry))) for entry in entries)
         with writing(self._path):
             write_all(self._file, data, self._end)
-            os.fdatasync(self._file)
+            sync_file(self._file, data_only=True)
         self._end += len(data)
 
     def close(self) -> None:
@@ -159,19 +162,27 @@ class LedgerReader(Closing):
         Raises
         ------
         StoreError
-            A record names an item that the store does not have, or the file cannot be read.
+            A record names an item that the store does not have, there are too many records, or the file cannot be read.
         """
-        data = self._read(os.fstat(self._file).st_size - self.end, self.end)
-        found = parse(data)
-        for entry in found:
-            if entry.item >= self._items:
-                raise StoreError(f"{self._path} names tile {entry.item} of {self._items}; make the store again")
-            if entry.flags & MISSING:
-                self.entries.pop(entry.item, None)
-            else:
-                self.entries[entry.item] = entry
-        self.end += len(found) * _RECORD.size
-        return len(found)
+        size, before = os.fstat(self._file).st_size, self.end
+        if size > HEADER + _RECORD.size * (_RECORDS_BESIDES + _RECORDS_PER_ITEM * self._items):
+            raise StoreError(
+                f"{self._path} has {size} bytes, too many for the records of {self._items} tiles; make the store again"
+            )
+        while self.end < size:
+            data = self._read(min(size - self.end, _READ), self.end)
+            found = parse(data)
+            for entry in found:
+                if entry.item >= self._items:
+                    raise StoreError(f"{self._path} names tile {entry.item} of {self._items}; make the store again")
+                if entry.flags & MISSING:
+                    self.entries.pop(entry.item, None)
+                else:
+                    self.entries[entry.item] = entry
+            self.end += len(found) * _RECORD.size
+            if len(found) * _RECORD.size < _READ:
+                break
+        return (self.end - before) // _RECORD.size
 
     def why_incomplete(self) -> str:
         """Return why the ledger does not name all items; an empty text if it does."""
@@ -189,7 +200,7 @@ class LedgerReader(Closing):
 
     def _read(self, length: int, offset: int) -> bytes:
         try:
-            return os.pread(self._file, max(0, length), offset)
+            return read_at(self._file, max(0, length), offset)
         except OSError as error:
             raise StoreError(f"{self._path} cannot be read: {error.strerror}; make the store again") from error
 

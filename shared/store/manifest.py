@@ -19,6 +19,7 @@ import numpy as np
 from nuclei_segmentation.shared.clara.fastio import FASTIO
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.runtime.outside import parse_json
 from nuclei_segmentation.shared.settings.shard import MOST, Shard
 from nuclei_segmentation.shared.store.array import SHARED
 from nuclei_segmentation.shared.store.files import read_store_file
@@ -230,8 +231,8 @@ class Manifest:
             The file is not a manifest, has another major version, or is invalid; the message says why.
         """
         try:
-            document = json.loads(content)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(content)
+        except ValueError as error:
             raise StoreError(f"{path} is not JSON ({error}); make the store again") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise StoreError(f'{path} is not the manifest of a store (no "format": "{FORMAT}")')
@@ -310,10 +311,10 @@ def completion(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """
     path = folder / COMPLETE
     try:
-        content = json.loads(read_store_file(path, LIMIT))
+        content = parse_json(read_store_file(path, LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise StoreError(f"{path} is not JSON ({error}); make the store again") from error
     if not isinstance(content, dict) or content.get("generation") != manifest.generation:
         raise StoreError(f"{path} belongs to another store than the manifest in its folder; make the store again")

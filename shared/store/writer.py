@@ -25,6 +25,7 @@ from nuclei_segmentation.shared.errors import NucleiError, StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
+from nuclei_segmentation.shared.runtime.threads import start
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import Array, ArrayWriter, WritableArray
 from nuclei_segmentation.shared.store.clean import bytes_to_release, drop_note, make_room, undo
@@ -114,7 +115,7 @@ class StoreWriter(Closing):
         self._failure: BaseException | None = None
         self._ended = threading.Event()
         self._committer = threading.Thread(target=self._commit_regularly, name="ledger", daemon=True)
-        self._committer.start()
+        start(self._committer)
 
     def put(self, items: list[int], values: Array, flags: int | list[int] = 0) -> None:
         """Store items. Any thread may call this at any time. After `close` nothing is stored: a server may answer late.

@@ -162,7 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
         message = {"id": "another" if fault == "wrong id" else head["id"], "outputs": [output]}
         if fault == "no outputs":
             del message["outputs"]
-        text = b"{" if fault == "bad json" else json.dumps(message).encode()
+        texts = {"bad json": b"{", "deep json": b"[" * 200_000, "deep id": b'{"id": ' + b"[" * 900 + b"]" * 900 + b"}"}
+        text = texts.get(fault) or json.dumps(message).encode()
         if fault == "half":
             self.send_response(200)
             self.send_header("Content-Length", str(len(text + data)))

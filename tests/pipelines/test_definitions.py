@@ -20,7 +20,8 @@ import pytest
 from nuclei_segmentation.operators import commands
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.load.command import BATCH_BYTES
-from nuclei_segmentation.operators.segmentation.estimate import BASE_MEMORY, JOURNAL_BYTES, MASK_BYTES
+from nuclei_segmentation.operators.load.foreground import MASK_BYTES
+from nuclei_segmentation.operators.segmentation.estimate import BASE_MEMORY, JOURNAL_BYTES
 from nuclei_segmentation.operators.stitch import memory_needed
 from nuclei_segmentation.operators.stitch.command import BASE_MEMORY as STAGE_MEMORY
 from nuclei_segmentation.pipelines import DYNAMIC, Definition, Operator, Pipeline

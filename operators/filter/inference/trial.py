@@ -80,7 +80,7 @@ def fit_model(
     """
     tile = settings.tile_size
     try:
-        if small is not None and small < tile and tile % small == 0 and _takes_any_size(inputs):
+        if small is not None and small < tile and tile % small == 0 and takes_any_size(inputs):
             with contextlib.suppress(ModelError):
                 plan, maps = _try(settings, inputs, outputs, small, call)
                 # Without the sizes of the small tile.
@@ -116,7 +116,14 @@ def _try(
     return plan, plan.decode(arrays, 1)
 
 
-def _takes_any_size(inputs: Sequence[TensorSpec]) -> bool:
+def takes_any_size(inputs: Sequence[TensorSpec]) -> bool:
+    """Tell whether a model takes images of any size.
+
+    Parameters
+    ----------
+    inputs : Sequence of TensorSpec
+        The model's inputs.
+    """
     return len(inputs) == 1 and inputs[0].shape.count(None) >= 2 + (len(inputs[0].shape) == 4)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.file_system import reserve_space
 
 _BUFFER = 1 << 20
 
@@ -32,7 +33,7 @@ def reserve(path: Path, size: int) -> None:
     with writing(path, size), path.open("wb") as file:
         if size:
             try:
-                os.posix_fallocate(file.fileno(), 0, size)
+                reserve_space(file.fileno(), size, path.parent)
             except OSError:
                 path.unlink()
                 raise
@@ -71,5 +72,7 @@ class _ReservedFile(io.FileIO):
             return super().write(data)  # type: ignore[arg-type] # what BufferedRandom passes is a buffer
 
     def truncate(self, size: int | None = None) -> int:
+        length = self.tell() if size is None else size
         with writing(self._path, self._size):
-            return super().truncate(size)
+            os.ftruncate(self.fileno(), length)  # unlike the base class, it goes on after an interruption
+        return length

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto
 
 from nuclei_segmentation.operators.filter.inference import open_engine
+from nuclei_segmentation.operators.filter.inference.embedded import engine as embedded
 from nuclei_segmentation.operators.filter.inference.embedded import model_files
 from nuclei_segmentation.operators.filter.inference.trial import trial_tile
 from nuclei_segmentation.shared.errors import ModelError
@@ -292,3 +293,28 @@ def test_a_sibling_of_another_model_is_not_used(repository, caplog):
     with caplog.at_level("WARNING", "nuclei_segmentation"), open_engine(settings_of(repository)) as engine:
         assert engine.info.identity == f"{digest(own)}:fp32"
     assert "was not made from" in caplog.text
+
+
+def test_a_model_whose_activations_do_not_fit_into_memory_is_refused(tmp_path):
+    """The weights are small. Computing it would end in the system killing the process, without a word."""
+    net = nets.Net()
+    wide = net.op("Conv", "image", net.constant(np.ones((4_000_000, 3, 1, 1), np.float32)), kernel_shape=[1, 1])
+    last = net.op("Conv", wide, net.constant(np.ones((1, 4_000_000, 1, 1), np.float32)), kernel_shape=[1, 1])
+    result = net.op("Sigmoid", last)
+    net.save(
+        tmp_path / "segmentation_unet_nuclei" / "1" / "model.onnx",
+        ("image", TensorProto.FLOAT, ["n", 3, "h", "w"]),
+        (result, TensorProto.FLOAT, ["n", 1, "h", "w"]),
+    )
+    with pytest.raises(
+        ModelError, match=r"needs [\d.,]+ GiB of memory to infer a tile of 1024 pixels, .* another model"
+    ):
+        open_engine(settings_of(tmp_path, tile=1024))
+
+
+def test_smaller_tiles_are_advised_where_they_help(repository, monkeypatch):
+    monkeypatch.setattr(embedded, "memory_there", lambda: 100 << 20)
+    with pytest.raises(ModelError, match=r"use smaller tiles \(-t \d+\)") as refused:
+        open_engine(settings_of(repository, tile=4096))
+    advised = int(re.findall(r"-t (\d+)", str(refused.value))[0])
+    open_engine(settings_of(repository, tile=advised)).close()

@@ -7,13 +7,15 @@ import socketserver
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.inference.triton import engine as triton
-from nuclei_segmentation.operators.filter.inference.triton.connection import Connection, Unanswered
+from nuclei_segmentation.operators.filter.inference.triton import kserve
+from nuclei_segmentation.operators.filter.inference.triton.connection import Connection, Garbled, Unanswered
 from nuclei_segmentation.shared.errors import InferenceUnavailable, ModelError, UsageError
 from nuclei_segmentation.shared.settings import InferenceSettings, Settings
 from nuclei_segmentation.shared.settings.address import Address
@@ -51,6 +53,7 @@ def check(engine, count=5, seed=0):
 
 FAULTS = [500, 502, 503, 504, 429]
 FAULTS += ["reset", "hang", "half", "trickle", "wrong id", "empty", "lies", "no outputs", "bad json", "not http"]
+FAULTS += ["deep json", "deep id"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -297,3 +300,28 @@ def test_connection_time_is_bounded():
             with pytest.raises(Unanswered):
                 Connection("127.0.0.1", port).request("GET", "/v2", 0.3)
             assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_that_is_nested_too_deeply_is_garbled(status):
+    """To a question of another kind than an inference, whose JSON the client does not read."""
+
+    class Deep(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"error": ' + b"[" * 200_000
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Deep) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            expected = kserve.Refused if status == 500 else Garbled
+            with pytest.raises(expected, match="Internal Server Error" if status == 500 else "is not JSON"):
+                kserve.query(Connection(*server.server_address), "/v2", 5.0)
+        finally:
+            server.shutdown()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,3 +92,46 @@ def test_a_flipped_byte_never_gives_wrong_maps(tmp_path_factory: object, place: 
             found = journal.get(index)
             if found is not None:
                 np.testing.assert_array_equal(found, maps(index))
+
+
+def test_maps_that_changed_or_cannot_be_read_any_more_are_not_there(tmp_path: Path) -> None:
+    """They are inferred again. Nothing that was on the disk is taken for maps unseen."""
+    with Journal(tmp_path / "maps", SHAPE) as journal:
+        journal.add(1, maps(1))
+        after_first = journal.size
+        journal.add(2, maps(2))
+        journal.add(3, np.zeros(SHAPE, np.uint8))
+        with (tmp_path / "maps").open("r+b") as file:
+            file.seek(len(MAGIC) + HEADER.size + 20)
+            file.write(b"changed")
+        assert journal.get(1) is None
+        found = journal.get(2)
+        assert found is not None
+        np.testing.assert_array_equal(found, maps(2))
+        os.truncate(tmp_path / "maps", after_first + HEADER.size + 10)
+        assert journal.get(2) is None
+        assert journal.get(3) is None
+
+
+def test_records_that_are_sound_but_no_maps(tmp_path: Path) -> None:
+    def record(tile_id: int, payload: bytes) -> bytes:
+        checksum = zlib.crc32(payload, zlib.crc32(tile_id.to_bytes(8, "little")))
+        return HEADER.pack(tile_id, len(payload), checksum) + payload
+
+    small = bytes(imagecodecs.zstd_encode(bytes(10)))
+    large = bytes(imagecodecs.zstd_encode(bytes(1 << 20)))
+    (tmp_path / "maps").write_bytes(MAGIC + record(1, b"no zstd") + record(2, small) + record(3, large))
+    with Journal(tmp_path / "maps", SHAPE) as journal:
+        assert len(journal) == 3
+        assert [journal.get(index) for index in (1, 2, 3)] == [None, None, None]
+
+
+def test_a_length_that_is_not_there_takes_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "maps").write_bytes(MAGIC + HEADER.pack(1, 0xFFFFFFFF, 0))
+    tracemalloc.start()
+    try:
+        with Journal(tmp_path / "maps", SHAPE) as journal:
+            assert len(journal) == 0
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

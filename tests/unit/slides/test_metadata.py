@@ -8,6 +8,7 @@ import time
 import pytest
 import tifffile
 
+from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.describe import log_slide
 from nuclei_segmentation.shared.slides.metadata import PixelSize, choose_mpp
@@ -257,3 +258,12 @@ def test_a_warning_on_the_pixel_size_names_the_setting(make_tiff, opened, caplog
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == (said is not None)
     assert said is None or said in warnings[0]
+
+
+@pytest.mark.parametrize("reader", ["jpeg", "openslide", "tiff"])
+def test_a_colour_profile_that_every_page_would_hold_is_bounded(make_tiff, opened, reader):
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile(b"RGB ") + bytes(15 << 20))
+    with pytest.raises(UnreadableSlide, match=r"colour profile has 15 MiB, at most 8\.0 MiB are allowed"):
+        opened(path, reader)
+    path = make_tiff(tissue_like(64, 64), compression="jpeg", iccprofile=profile(b"RGB ") + bytes(2 << 20))
+    assert len(opened(path, reader).info.icc) > 2 << 20

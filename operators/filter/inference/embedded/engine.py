@@ -28,9 +28,11 @@ from nuclei_segmentation.operators.filter.inference.embedded.receptive_field imp
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
 from nuclei_segmentation.operators.filter.inference.model_metadata import mpp_range
 from nuclei_segmentation.operators.filter.inference.tensor_plan import Array, TensorSpec
-from nuclei_segmentation.operators.filter.inference.trial import fit_model
+from nuclei_segmentation.operators.filter.inference.trial import fit_model, takes_any_size
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import ModelError, NucleiError
+from nuclei_segmentation.shared.runtime.memory import memory_there
+from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ _SMALL = 256
 #: Most memory and tiles per call, unless the settings say otherwise. A slow model is as fast with one tile per call;
 #: with a fast one, several tiles share the overhead of the call.
 _CALL_BYTES, _CALL_TILES = 32 << 20, 8
+
+#: Sides of tiles that are advised where memory is short.
+_SIDES = (4096, 2048, 1024, 512, 256, 128)
 
 #: Side of the tile on which a model of free size is tried.
 _TRIAL_SIDE = 128
@@ -94,6 +99,7 @@ class EmbeddedEngine(Engine):
         self._input = inputs[0].name if inputs else ""
         self._outputs = [spec.name for spec in outputs]
         metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._check_memory(settings.tile_size, inputs)
         self._plan, channels = fit_model(settings, inputs, outputs, metadata, self._call, small=_TRIAL_SIDE)
         batch = self._plan.limit(settings.inference.batch or self._default_batch(settings.tile_size))
         usual = np.zeros((batch, settings.tile_size, settings.tile_size, 3), np.uint8)
@@ -121,6 +127,18 @@ class EmbeddedEngine(Engine):
 
     def close(self) -> None:
         """Do nothing: the session goes with the engine, and calls under way may finish."""
+
+    def _check_memory(self, tile: int, inputs: Sequence[TensorSpec]) -> None:
+        """Refuse a model of which not even one tile can be inferred here: the system would kill this process."""
+        needed, there = bytes_per_call(self._graph, tile, 1), memory_there()
+        if needed > there:
+            sides = (side for side in _SIDES if side < tile and bytes_per_call(self._graph, side, 1) <= there)
+            smaller = next(sides, 0) if takes_any_size(inputs) else 0
+            advice = f"smaller tiles (-t {smaller}), " if smaller else ""
+            raise ModelError(
+                f"{self._path} needs {human(needed)} of memory to infer a tile of {tile} pixels, and there are "
+                f"{human(there)}; use {advice}another model or a machine with more memory"
+            )
 
     def _default_batch(self, tile: int) -> int:
         return max(1, min(_CALL_TILES, _CALL_BYTES // bytes_per_call(self._graph, tile, 1)))

@@ -19,8 +19,10 @@ from nuclei_segmentation.operators.filter.inference.triton.connection import (
     Garbled,
     Reply,
 )
+from nuclei_segmentation.shared.runtime.outside import parse_json
 
 _DATATYPES = {"UINT8": "uint8", "FP16": "float16", "FP32": "float32"}
+_LONGEST_REASON = 1000  # characters of a server's reason that are shown
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -83,7 +85,7 @@ def query(connection: Connection, path: str, seconds: float, content: Mapping[st
     if not reply.body:
         return None
     try:
-        return json.loads(reply.body)
+        return parse_json(reply.body)
     except ValueError as error:
         raise Garbled(f"the answer to {path} is not JSON") from error
 
@@ -208,7 +210,7 @@ def send(
         raise Refused(reply.status, _error_text(reply))
     try:
         return _read(reply, request_id)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:  # the client parses JSON, too
         raise incomplete(error) from error
 
 
@@ -241,6 +243,6 @@ def _read(reply: Reply, request_id: str) -> tuple[Mapping[str, Any], triton.Infe
 
 def _error_text(reply: Reply) -> str:
     try:
-        return " ".join(str(json.loads(reply.body)["error"]).split())
+        return " ".join(str(parse_json(reply.body)["error"])[:_LONGEST_REASON].split())
     except (ValueError, KeyError, TypeError):
         return http.client.responses.get(reply.status, "no reason given")
