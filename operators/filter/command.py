@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
 from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, ModelInfo, open_engine
+from nuclei_segmentation.operators.filter.map_check import MapCheck
 from nuclei_segmentation.operators.filter.stage import STAGE, infer
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import UsageError
@@ -157,8 +158,10 @@ def _fill_store(
         # cuts counts here too.
         positions = reader.small("index")[: reader.manifest.n]
         count = NucleusCount(manifest.grid, positions, engine.info.channels)
-        damaged = _infer_missing(reader, store, engine, pool, count)
+        check = MapCheck()
+        damaged = _infer_missing(reader, store, engine, pool, count, check)
         reader.wait_until_complete()
+        check.report(engine)
         nuclei = count.total
         store.finish({"damaged": damaged, "nuclei": nuclei})
     return _Outcome(resumed, damaged, nuclei, pool.timer)
@@ -180,19 +183,21 @@ class _StoredMaps:
 
 
 def _infer_missing(
-    reader: StoreReader, store: StoreWriter, engine: Engine, pool: WorkerPool, count: NucleusCount
+    reader: StoreReader, store: StoreWriter, engine: Engine, pool: WorkerPool, count: NucleusCount, check: MapCheck
 ) -> int:
-    """Infer the tiles that the store lacks, and count the nuclei of all. Return how many of its tiles are damaged."""
+    """Infer the tiles that the store lacks, and count and check all. Return how many of its tiles are damaged."""
     n, first = store.manifest.n, _first_tile(store.manifest)
     stored = {item: entry.flags for item, entry in store.entries.items()}
     for item, maps in pool.map(STAGE, lambda item: (item, store.get(item)), sorted(stored), ahead=2 * pool.workers):
         count.add(first + item, maps)
+        if not stored[item] & DAMAGED:
+            check.add(maps)
     missing = np.array([first + item for item in range(n) if item not in stored], np.int64)
     damaged = sum(1 for flags in stored.values() if flags & DAMAGED)
     done = len(stored)
     with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
         batches = _read_tiles(reader, missing, engine.info.batch, pool)
-        for batch in infer(batches, engine, _StoredMaps(store), pool, count):
+        for batch in infer(batches, engine, _StoredMaps(store), pool, count, check):
             done += len(batch)
             places = np.flatnonzero(batch.tiles.damaged)
             if len(places):

@@ -9,6 +9,7 @@ import numpy as np
 
 from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine
+from nuclei_segmentation.operators.filter.map_check import MapCheck
 from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
@@ -34,7 +35,12 @@ class SavedMaps(Protocol):
 
 
 def infer(
-    batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: WorkerPool, count: NucleusCount | None = None
+    batches: Iterator[TileBatch],
+    engine: Engine,
+    saved: SavedMaps,
+    pool: WorkerPool,
+    count: NucleusCount | None = None,
+    check: MapCheck | None = None,
 ) -> Iterator[MapBatch]:
     """Infer tiles.
 
@@ -50,6 +56,8 @@ def infer(
         The workers.
     count : NucleusCount or None, optional
         Receives all maps except those of damaged tiles, in the threads that infer.
+    check : MapCheck or None, optional
+        Looks at the same maps.
 
     Yields
     ------
@@ -72,9 +80,11 @@ def infer(
                 maps[missing] = engine.infer(batch.pixels[missing])
         for place in missing:
             saved.add(int(batch.tile_ids[place]), maps[place])
-        if count is not None:
-            for place in np.flatnonzero(~batch.damaged).tolist():
+        for place in np.flatnonzero(~batch.damaged).tolist():
+            if count is not None:
                 count.add(int(batch.tile_ids[place]), maps[place])
+            if check is not None:
+                check.add(maps[place], batch.pixels[place])
         return MapBatch(batch.tile_ids, maps, batch)
 
     if engine.in_flight is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
 from nuclei_segmentation.operators.filter.count import NucleusCount
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.operators.filter.map_check import MapCheck
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.foreground import find_foreground
 from nuclei_segmentation.operators.load.stage import load
@@ -97,7 +98,7 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
     slide, grid, foreground, settings = job.slide, job.grid, job.foreground, job.settings
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
-    nuclei = NucleusCount(grid, foreground, engine.info.channels)
+    nuclei, check = NucleusCount(grid, foreground, engine.info.channels), MapCheck()
     with Journal(job.folder.work / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
         done = _Progress(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
@@ -127,8 +128,9 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
-            maps = _watched(infer(tiles, engine, journal, pool, nuclei), done)
+            maps = _watched(infer(tiles, engine, journal, pool, nuclei, check), done)
             image = job.write(maps, pool, written, needs.image)
+            check.report(engine)
         return job.publish(image, recorder, pool.timer, nuclei=nuclei.total, resumed=done.resumed)
 
 

@@ -45,6 +45,7 @@ def test_every_key_reaches_the_settings() -> None:
     other = {
         "overlay.style": "fill", "overlay.color": [1, 2, 3], "overlay.opacity": 0.25, "overlay.threshold": 0.75,
         "jpeg.quality": 70, "jpeg.subsampling": 444, "mask.method": "none", "models.repository": "/m",
+        "models.maps": ["a", "nucleus"],
         "models.input_scale": 0.5, "models.output": "logit", "inference.precision": "fp32", "inference.batch": 3,
         "inference.deadline": 2, "inference.retries": 1, "inference.in_flight": 2, "inference.shared_memory": False,
         "store.shm": True, "wait.limit": 5, "damaged.limit": 0.5, "overwrite": True, "shard": "1/3",
