@@ -181,7 +181,8 @@ operators:
       status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
       found = {name: status[name].strip() for name in ("CapEff", "CapBnd", "NoNewPrivs")}
       found["uid"], found["gid"] = os.getuid(), os.getgid()
-      found["writes"] = [f for f in ("/", "/app", "/etc", "/input", "/output", "/tmp", "/run", "/var/tmp") if may_write(f)]
+      places = ("/", "/app", "/etc", "/input", "/output", "/tmp", "/run", "/var/tmp")
+      found["writes"] = [place for place in places if may_write(place)]
       json.dump(found, open("/output/found.json", "w"))
   input: [{path: /input}]
   output: [{path: /output}]
