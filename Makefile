@@ -1,6 +1,6 @@
-# make run [SLIDE=x.svs] [OUT=folder]   install what is needed, segment a slide, say where the result is
-# make test                             run the tests
-# make help                             all targets
+# make run [SLIDE=x.svs] [OUT=folder] [CONFIG=config.yaml]   install what is needed, segment a slide, say where the result is
+# make test                                                  run the tests
+# make help                                                  all targets
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,14 +15,32 @@ TESTS ?=
 # Without bytecode, each of the many processes of a test run compiles its libraries anew, which takes a second.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run images images-table test test-fast check docs bench gate train evaluate triton sample install install-dev lock clean
+TARGETS := help run images images-table test test-fast check docs bench gate train evaluate triton sample install install-dev lock \
+	clean
+
+.PHONY: $(TARGETS)
 .DELETE_ON_ERROR:
+
+# A word that make would take for a file that needs nothing, or for a variable that nobody reads, must not pass in silence.
+FILES := $(SAMPLE) $(addprefix $(VENV)/,bin/python .run .linked .dev .bench) .venv-docs/.installed
+STRAY := $(filter-out $(TARGETS) $(FILES),$(MAKECMDGOALS))
+ifneq ($(STRAY),)
+$(error '$(STRAY)' is not a target; a slide is named by a variable: make run SLIDE=x.svs [OUT=folder] [CONFIG=config.yaml])
+endif
+ifneq ($(filter run,$(MAKECMDGOALS)),)
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+STRAY := $(filter-out SLIDE OUT CONFIG PYTHON VENV SHELL MAKEFLAGS MFLAGS -*-%,$(GIVEN))
+ifneq ($(STRAY),)
+$(error 'make run' does not know '$(STRAY)'; it takes SLIDE=x.svs OUT=folder CONFIG=config.yaml PYTHON=python3 VENV=folder)
+endif
+endif
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | column -t -s '	'
 
 run: install $(if $(filter $(SAMPLE),$(SLIDE)),sample)  ## segment SLIDE (default: a small sample slide) into the folder OUT
-	@$(VENV)/bin/python -u operators/main.py segmentation --input-path "$(SLIDE)" --output-path "$(OUT)"
+	@$(VENV)/bin/python -u operators/main.py segmentation --input-path "$(SLIDE)" --output-path "$(OUT)"$(if \
+		$(CONFIG), --config-path "$(CONFIG)")
 
 images:  ## build the container images (CONTAINER_ENGINE=podman|docker; not set: the first of them that answers)
 	@operators/images.sh

@@ -84,6 +84,8 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     add("--models", type=_path, metavar="DIR", help="folder with the models of Triton servers that are started")
     add("--triton-image", default="", metavar="NAME:TAG",
         help="start a Triton server from this image for operators that list models")
+    add("--user", type=_user, metavar="UID:GID",
+        help="as whom containers run (default: who calls, but never root: only --user 0:0 is root)")
     add("--no-gpu", action="store_true", help="give containers no GPU, even if the definition requests one")
     add("--pod", action="store_true", help="start all operators at once, as Clara does: they wait for one another")
     add("--time-limit", type=_seconds, metavar="TIME", help="for the whole run: 90, 90s, 15m, 2h (default: none)")
@@ -106,6 +108,13 @@ def _seconds(text: str) -> float:
     if match is None or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90, 90s, 15m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _user(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UID:GID, two numbers such as 1000:1000")
+    return int(match[1]), int(match[2])
 
 
 def _pair(text: str) -> tuple[str, str]:

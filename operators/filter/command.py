@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
 from nuclei_segmentation.operators.filter.inference import Engine, ModelInfo, open_engine
-from nuclei_segmentation.operators.filter.stage import infer
+from nuclei_segmentation.operators.filter.map_check import MapCheck
+from nuclei_segmentation.operators.filter.stage import STAGE, infer
 from nuclei_segmentation.shared.batches import Pixels, TileBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.runtime.memory import INFERENCE, LIBRARIES, check_memory
@@ -41,6 +42,8 @@ from nuclei_segmentation.shared.store.ledger import DAMAGED
 
 log = logging.getLogger(__name__)
 
+_CHECKED_MAPS = 64
+"""Of the maps that an earlier run stored, about so many are checked."""
 READ = "load"
 """The time for reading tiles from their store counts for the stage that wrote them."""
 
@@ -161,8 +164,10 @@ def _fill_store(
             human(manifest.arrays["masks"].bytes),
             "shared memory" if settings.store.shm else folder.path,
         )
-        damaged = _infer_missing(reader, store, engine, pool)
+        check = MapCheck()
+        damaged = _infer_missing(reader, store, engine, pool, check)
         reader.wait_until_complete()
+        check.report(engine)
         store.finish({"damaged": damaged})
     return _Outcome(resumed, damaged, pool.timer)
 
@@ -182,16 +187,19 @@ class _StoredMaps:
         self._store.put([tile_id - self._first], maps[np.newaxis])
 
 
-def _infer_missing(reader: StoreReader, store: StoreWriter, engine: Engine, pool: WorkerPool) -> int:
+def _infer_missing(reader: StoreReader, store: StoreWriter, engine: Engine, pool: WorkerPool, check: MapCheck) -> int:
     """Infer the tiles that the store lacks. Return how many of its tiles are damaged."""
     n, first = store.manifest.n, _first_tile(store.manifest)
     stored = {item: entry.flags for item, entry in store.entries.items()}
+    sound = [item for item in sorted(stored) if not stored[item] & DAMAGED]
+    for maps in pool.map(STAGE, store.get, sound[:: 1 + len(sound) // _CHECKED_MAPS], ahead=2 * pool.workers):
+        check.add(maps)
     missing = np.array([first + item for item in range(n) if item not in stored], np.int64)
     damaged = sum(1 for flags in stored.values() if flags & DAMAGED)
     done = len(stored)
     with Progress(lambda: done / max(1, n), lambda: f"{done} of {n} tiles done"):
         batches = _read_tiles(reader, missing, engine.info.batch, pool)
-        for batch in infer(batches, engine, _StoredMaps(store), pool):
+        for batch in infer(batches, engine, _StoredMaps(store), pool, check):
             done += len(batch)
             places = np.flatnonzero(batch.tiles.damaged)
             if len(places):

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from nuclei_segmentation.operators.filter.inference import Engine
+from nuclei_segmentation.operators.filter.map_check import MapCheck
 from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
@@ -32,7 +33,9 @@ class SavedMaps(Protocol):
         """
 
 
-def infer(batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: WorkerPool) -> Iterator[MapBatch]:
+def infer(
+    batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: WorkerPool, check: MapCheck | None = None
+) -> Iterator[MapBatch]:
     """Infer tiles.
 
     Parameters
@@ -45,6 +48,8 @@ def infer(batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: 
         Gives the maps of an earlier run and takes the new ones.
     pool : WorkerPool
         The workers.
+    check : MapCheck or None, optional
+        Looks at all maps except those of damaged tiles, in the threads that infer.
 
     Yields
     ------
@@ -67,6 +72,9 @@ def infer(batches: Iterator[TileBatch], engine: Engine, saved: SavedMaps, pool: 
                 maps[missing] = engine.infer(batch.pixels[missing])
         for place in missing:
             saved.add(int(batch.tile_ids[place]), maps[place])
+        if check is not None:
+            for place in np.flatnonzero(~batch.damaged).tolist():
+                check.add(maps[place], batch.pixels[place])
         return MapBatch(batch.tile_ids, maps, batch)
 
     if engine.in_flight is None:

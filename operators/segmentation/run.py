@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
 from nuclei_segmentation.operators.filter.inference import Engine, open_engine
+from nuclei_segmentation.operators.filter.map_check import MapCheck
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.foreground import find_foreground
 from nuclei_segmentation.operators.load.stage import load
@@ -101,6 +102,7 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
     slide, grid, foreground, settings = job.slide, job.grid, job.foreground, job.settings
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
+    check = MapCheck()
     with Journal(job.folder.work / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
         done = _Progress(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
@@ -130,8 +132,9 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
 
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
-            maps = _watched(infer(tiles, engine, journal, pool), done)
+            maps = _watched(infer(tiles, engine, journal, pool, check), done)
             image = job.write(maps, engine.info.channels, pool, written, needs.image)
+            check.report(engine)
         return job.publish(image, recorder, pool.timer, resumed=done.resumed)
 
 

@@ -78,6 +78,12 @@ def read_variables(cursor: Cursor | None) -> Mapping[str, str]:
     return found
 
 
+def variable_places(cursor: Cursor | None) -> dict[str, Place]:
+    """Return where each environment variable stands, by ``variables.NAME``."""
+    pairs = cursor.pairs("variables") if cursor is not None and not cursor.null else []
+    return {f"variables.{name}": value.key_place for name, value in pairs}
+
+
 def read_models(cursor: Cursor | None) -> tuple[Model, ...]:
     """Return the models that Triton must load. Source: the model repository's pages: a list of names."""
     seen: dict[str, Place] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from nuclei_segmentation.pipelines.language.containers import (
@@ -11,6 +11,7 @@ from nuclei_segmentation.pipelines.language.containers import (
     read_models,
     read_requests,
     read_variables,
+    variable_places,
 )
 from nuclei_segmentation.pipelines.language.cursor import Cursor, refuse_duplicate, required
 from nuclei_segmentation.pipelines.language.findings import Place, shown
@@ -91,7 +92,7 @@ def read_operator(cursor: Cursor, imports: Imports) -> Draft:
         operator = Operator(
             name, container, interface.inputs, interface.outputs, variables, requests, models, services,
             description or "", flat.imported,
-            {key: value.place for key, value in fields.items()} | {"": cursor.place},
+            {key: value.place for key, value in fields.items()} | {"": cursor.place} | _variable_places(fields),
         )  # fmt: skip
     pending = not name and "name" in fields and fields["name"].pending
     return Draft(name, operator, interface, cursor.place, pending)
@@ -149,8 +150,18 @@ def _container(parent: Cursor, fields: Mapping[str, Cursor], what: str) -> Conta
 
 
 def _variables(fields: Mapping[str, Cursor]) -> Mapping[str, str]:
-    """Return the variables, with those in the container if the check is lenient: published definitions have them."""
+    return {name: text for cursor in _variable_maps(fields) for name, text in read_variables(cursor).items()}
+
+
+def _variable_places(fields: Mapping[str, Cursor]) -> dict[str, Place]:
+    return {name: place for cursor in _variable_maps(fields) for name, place in variable_places(cursor).items()}
+
+
+def _variable_maps(fields: Mapping[str, Cursor]) -> Iterator[Cursor]:
+    """Yield what holds variables; if the check is lenient, that in the container too: published definitions have it."""
     container = fields.get("container")
     misplaced = container.peek("variables") if container is not None and container.context.lenient else None
-    inner = read_variables(misplaced) if misplaced is not None and not misplaced.null else {}
-    return {**inner, **read_variables(fields.get("variables"))}
+    if misplaced is not None and not misplaced.null:
+        yield misplaced
+    if "variables" in fields:
+        yield fields["variables"]

@@ -1,4 +1,8 @@
-"""Engines `podman` and `docker`: each operator is a container that may do no more than its definition asks for."""
+"""Engines `podman` and `docker`: each operator is a container that may do no more than its definition asks for.
+
+The images and the commands may be a stranger's. So no container, operator or service, has a capability, gains a
+privilege, writes to anything but its outputs and a few folders in memory, or makes any number of processes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,17 @@ from nuclei_segmentation.pipelines.language.model import Operator, Pipeline, Req
 from nuclei_segmentation.pipelines.runner.step import Service, Step
 from nuclei_segmentation.shared.clara.sizing_tool import SERVICE_DATA, without_service_data
 from nuclei_segmentation.shared.errors import UsageError
+
+_CONFINED = (
+    "--cap-drop", "all",
+    "--security-opt", "no-new-privileges",
+    "--pids-limit", "2048",  # a worker is a thread, which counts, and a server has hundreds
+    "--read-only",
+    "--tmpfs", "/tmp:rw,nosuid,nodev,mode=1777,size=1g",  # noqa: S108 - in the container, where it is empty
+    "--tmpfs", "/var/tmp:rw,nosuid,nodev,mode=1777,size=1g",  # noqa: S108 - the same
+    "--tmpfs", "/run:rw,nosuid,nodev,mode=1777,size=64m",
+)  # fmt: skip
+"""What Podman makes writable under ``--read-only``, Docker does not; so it is stated, with limits."""
 
 _OPERATOR_LIMITS = ("cpu", "memory")
 """Operators have Clara's defaults where the definition states no limit. A server would hardly start with those."""
@@ -33,7 +48,7 @@ class ContainerCommands:
     run : str
         The run's id, which becomes part of the names of containers.
     user : tuple of int
-        User and group that operators run as.
+        User and group that all containers run as.
     folders : Folders
         The folders of the run.
     config : pathlib.Path or None
@@ -46,6 +61,8 @@ class ContainerCommands:
         Cores of this machine; no container gets more.
     gpus : bool
         Whether containers get the GPUs that they request.
+    root : bool
+        Whether the caller is root.
     """
 
     engine: str
@@ -57,6 +74,7 @@ class ContainerCommands:
     shared: str = ""
     cores: int = 1024
     gpus: bool = True
+    root: bool = False
 
     def step(self, operator: Operator, variables: Mapping[str, str], network: str, *, shares: bool = False) -> Step:
         """Return the step that runs an operator.
@@ -76,9 +94,7 @@ class ContainerCommands:
         line = [self.engine, "run", "--rm", "--name", name]
         line += ["--network", network] if network else []
         line += self._limits(operator.requests, _OPERATOR_LIMITS)
-        line += ["--user", "{}:{}".format(*self.user)]
-        if self.engine == "podman" and self.user[0]:
-            line += ["--userns", "keep-id"]  # else another user of this machine would own what it writes
+        line += [*_CONFINED, *self._as_user()]
         line += _environment(variables)
         for folder, item in self.folders.reads(operator):
             line += ["-v", self._mount(folder, item.path, ":ro")]
@@ -96,6 +112,7 @@ class ContainerCommands:
             tuple(line),
             tuple(makes),
             container=name,
+            owner=self.user,
             volatile=writes_arrays(operator),
         )
 
@@ -119,6 +136,7 @@ class ContainerCommands:
         line = [self.engine, "run", "--rm", "--name", name]
         line += ["--network", self.network(pipeline, first=service is pipeline.services[0])]
         line += self._limits(service.requests, service.requests.given)
+        line += [*_CONFINED, *self._as_user()]
         line += _environment(service.variables)
         if self.models is not None:
             line += ["-v", self._mount(self.models, "/models", ":ro")]
@@ -147,6 +165,11 @@ class ContainerCommands:
 
     def _name(self, name: str, kind: str = "operator") -> str:
         return f"nuclei-{self.run}-{kind}-{name}"
+
+    def _as_user(self) -> Iterator[str]:
+        yield from ("--user", "{}:{}".format(*self.user))
+        if self.engine == "podman" and self.user[0] and not self.root:
+            yield from ("--userns", "keep-id")  # else another user of this machine would own what it writes
 
     def _limits(self, requests: Requests, limited: Collection[str]) -> Iterator[str]:
         if "cpu" in limited:

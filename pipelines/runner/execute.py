@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -169,6 +170,8 @@ def _prepare(step: Step) -> None:
     """Make the folders and links that a step needs."""
     for folder in step.makes:
         Path(folder).mkdir(parents=True, exist_ok=True)
+        if step.owner is not None and os.getuid() == 0:  # root may run operators as another user than itself
+            os.chown(folder, *step.owner, follow_symlinks=False)
     for link, target in step.links:
         path = Path(link)
         path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Literal
 
 Engine = Literal["process", "podman", "docker"]
 ENGINES: tuple[Engine, ...] = ("process", "podman", "docker")
+
+
+IMAGES_USER = (1000, 1000)
+"""The user and group of this project's images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,10 @@ class Options:
         Folder with config.yaml for the operators, if any.
     models : pathlib.Path or None
         Folder with the models of Triton servers, if any.
-    user : tuple of int
-        User and group that containers run as.
+    user : tuple of int or None
+        User and group that containers are to run as, if the caller says so.
+    caller : tuple of int
+        User and group of the caller.
     environment : Mapping of str to str
         The caller's environment; addresses of servers are taken from it.
     pod : bool
@@ -53,7 +60,8 @@ class Options:
     compat: bool = False
     config: Path | None = None
     models: Path | None = None
-    user: tuple[int, int] = (1000, 1000)
+    user: tuple[int, int] | None = None
+    caller: tuple[int, int] = (1000, 1000)
     environment: Mapping[str, str] = field(default_factory=dict)
     pod: bool = False
     memory: Path | None = None
@@ -61,3 +69,17 @@ class Options:
     gpus: bool = True
     tritonserver: str = ""
     triton_image: str = ""
+
+    @property
+    def container_user(self) -> tuple[int, int]:
+        """User and group that containers run as.
+
+        They are root only if that is asked for. If the caller is root, whoever called sudo takes its place, or else the
+        user of this project's images.
+        """
+        if self.user is not None or self.caller[0]:
+            return self.user or self.caller
+        by_sudo = [self.environment.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
+        if all(re.fullmatch(r"[1-9][0-9]{0,9}", text) for text in by_sudo):
+            return int(by_sudo[0]), int(by_sudo[1])
+        return IMAGES_USER

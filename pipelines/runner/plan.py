@@ -16,7 +16,12 @@ from nuclei_segmentation.pipelines.language.model import Operator, Pipeline
 from nuclei_segmentation.pipelines.project import shipped_models
 from nuclei_segmentation.pipelines.runner import sizing_tool_commands
 from nuclei_segmentation.pipelines.runner.container_commands import ContainerCommands, uses_arrays, writes_arrays
-from nuclei_segmentation.pipelines.runner.operator_environment import PRIVATE, run_variables, server_variables
+from nuclei_segmentation.pipelines.runner.operator_environment import (
+    PRIVATE,
+    check_variables,
+    run_variables,
+    server_variables,
+)
 from nuclei_segmentation.pipelines.runner.options import Options
 from nuclei_segmentation.pipelines.runner.process_commands import process_step
 from nuclei_segmentation.pipelines.runner.shell import quoted
@@ -96,6 +101,8 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
     results = folders.results(pipeline)
     if options.triton_image and (options.engine == "process" or options.compat):
         raise UsageError("--triton-image needs --engine podman or docker, without --compat")
+    if options.user is not None and (options.engine == "process" or options.compat):
+        raise UsageError("--user needs --engine podman or docker, without --compat")
     if options.compat:
         if options.engine != "docker":
             raise UsageError("--compat cpost gives command lines of docker: add --engine docker")
@@ -109,6 +116,7 @@ def plan(pipeline: Pipeline, options: Options) -> Plan:
 def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str) -> Plan:
     remarks, steps, users = [], [], []
     repository = options.models or shipped_models()
+    given: dict[str, dict[str, str]] = {}
     for operator in pipeline.operators:
         servers, wanted = server_variables(operator, options.environment)
         if wanted and not servers and options.tritonserver and repository:
@@ -119,9 +127,12 @@ def _processes(pipeline: Pipeline, options: Options, folders: Folders, run: str)
                 f"{operator.name}: runs inference by itself: {wanted} (host:port of a Triton server) is not set, and "
                 "tritonserver is not installed on this machine"
             )
+        given[operator.name] = servers
+    check_variables(pipeline, given, processes=True)
+    for operator in pipeline.operators:
         shares = uses_arrays(operator) and options.memory is not None
         fixed = run_variables(run, pod=options.pod, shared_memory=shares)
-        variables = {**fixed, **servers, **operator.variables}
+        variables = {**fixed, **operator.variables, **given[operator.name]}
         unset = [name for name in PRIVATE if name not in variables]
         step = process_step(operator, folders, options.config or folders.config, variables, unset)
         steps.append(replace(step, volatile=shares and writes_arrays(operator)))
@@ -141,10 +152,14 @@ def _containers(pipeline: Pipeline, options: Options, folders: Folders, run: str
     sharing = any(uses_arrays(operator) or operator.services for operator in pipeline.operators)
     shared = str(options.memory / f"nuclei-job-{run}" / "shm") if options.memory is not None and sharing else ""
     commands = ContainerCommands(
-        options.engine, run, options.user, folders, options.config, options.models or shipped_models(), shared,
-        options.cores, options.gpus,
+        options.engine, run, options.container_user, folders, options.config, options.models or shipped_models(),
+        shared, options.cores, options.gpus, options.caller[0] == 0,
     )  # fmt: skip
-    steps = []
+    if not options.caller[0] and options.user is None:
+        user = "{}:{}".format(*options.container_user)
+        remarks.append(f"containers run as {user}, not as root; --user names another user")
+    given: dict[str, dict[str, str]] = {}
+    networks: dict[str, str] = {}
     for operator in pipeline.operators:
         servers: dict[str, str] = {}
         network = "none"
@@ -163,10 +178,17 @@ def _containers(pipeline: Pipeline, options: Options, folders: Folders, run: str
                 remarks.append(
                     f"{operator.name}: gets no Triton server: add --triton-image, or set {wanted} (host:port)"
                 )
+            else:
+                remarks.append(f"{operator.name}: gets a network, for the server at {servers[TRITON[0]]}")
+        given[operator.name], networks[operator.name] = servers, network
         remarks += _remarks(operator, options)
+    check_variables(pipeline, given, processes=False)
+    steps = []
+    for operator in pipeline.operators:
         shares = bool(shared) and uses_arrays(operator)
         fixed = run_variables(run, pod=options.pod, shared_memory=shares)
-        variables = {**fixed, **servers, **operator.variables}
+        variables = {**fixed, **operator.variables, **given[operator.name]}
+        network = networks[operator.name]
         steps.append(commands.step(operator, variables, network, shares=shares or bool(operator.services)))
     services = commands.services(pipeline)
     return Plan(pipeline.name, run, tuple(steps), (), services, tuple(remarks), options.pod, shared)

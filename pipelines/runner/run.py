@@ -55,10 +55,22 @@ class Request:
     def from_arguments(cls, parsed: argparse.Namespace) -> Self:
         """Return what a parsed command line asks for."""
         options = Options(
-            parsed.input, parsed.output, parsed.engine, parsed.compat == "cpost", parsed.config, parsed.models,
-            (os.getuid(), os.getgid()), os.environ, parsed.pod, MEMORY if MEMORY.is_dir() else None,
-            os.cpu_count() or 1, not parsed.no_gpu, shutil.which("tritonserver") or "", parsed.triton_image,
-        )  # fmt: skip
+            payload=parsed.input,
+            output=parsed.output,
+            engine=parsed.engine,
+            compat=parsed.compat == "cpost",
+            config=parsed.config,
+            models=parsed.models,
+            user=parsed.user,
+            caller=(os.getuid(), os.getgid()),
+            environment=os.environ,
+            pod=parsed.pod,
+            memory=MEMORY if MEMORY.is_dir() else None,
+            cores=os.cpu_count() or 1,
+            gpus=not parsed.no_gpu,
+            tritonserver=shutil.which("tritonserver") or "",
+            triton_image=parsed.triton_image,
+        )
         run_options = RunOptions(Limits(parsed.time_limit, parsed.operator_time_limit), parsed.service_wait)
         return cls(parsed.file, parsed.lenient, dict(parsed.values), parsed.dry_run, options, run_options)
 

@@ -30,6 +30,8 @@ class Step:
         Links that are made before it starts, each with the folder that it leads to.
     container : str
         Name of the container that the command runs; '' for none.
+    owner : tuple of int or None
+        User and group that `makes` are given to, if the runner may do so; None for the runner's own.
     volatile : bool
         Whether some of its outputs are in memory, and may be lost before the next run needs them.
     detached : bool
@@ -42,6 +44,7 @@ class Step:
     makes: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     container: str = ""
+    owner: tuple[int, int] | None = None
     volatile: bool = False
     detached: bool = False
 

@@ -50,7 +50,9 @@ def parser(commands: Mapping[str, str], *, command_required: bool = True) -> arg
     add("-d", "--debug-level", default="INFO", type=_level, help="logging level name (default: INFO)")
     add("--input-path", type=_path, help="folder with the slide (default: /input)")
     add("--output-path", type=_path, help="folder for the result (default: /output)")
-    add("--config-path", default=Path("/config"), type=_path, help="folder with config.yaml, if any (default: /config)")
+    add(
+        "--config-path", default=None, type=_path, help="config.yaml, or its folder (default: /config, if there is one)"
+    )
     add("-w", "--num-workers", default=None, type=_workers, help="threads (default: the usable processors)")
     add(
         "--mask-pixel-count-limit",
@@ -83,7 +85,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     Raises
     ------
     ConfigError
-        config.yaml is wrong.
+        config.yaml is wrong, or what ``--config-path`` names does not exist.
     UsageError
         An environment variable is wrong.
     """
@@ -92,7 +94,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     settings = Settings(
         **paths,
         named_paths=frozenset(paths),
-        config_path=arguments.config_path,
+        config_path=arguments.config_path or Settings().config_path,
         num_workers=arguments.num_workers or usable_cpus(),
         mask_pixel_count_limit=arguments.mask_pixel_count_limit,
         tile_size=arguments.tile_size,

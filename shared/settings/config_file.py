@@ -6,6 +6,7 @@ Which keys there are stands in `shared.settings.values`.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from nuclei_segmentation.shared.errors import ConfigError
+from nuclei_segmentation.shared.runtime.files import read_regular
 from nuclei_segmentation.shared.settings.declaration import Key, keys_of
 from nuclei_segmentation.shared.settings.values import Settings
 
@@ -21,35 +23,42 @@ NAME = "config.yaml"
 LARGEST = 1024 * 1024
 """Most bytes of a config.yaml; a real one has a few hundred."""
 
+_ALIKE = 0.8
+"""From this likeness on a name is taken for a mistyped `NAME`: config.yml, Config.yaml, config.yaml.txt, conf.yaml."""
+
 KEYS = tuple(keys_of(Settings))
 
 
-def read_config(folder: Path, settings: Settings) -> Settings:
+def read_config(named: Path | None, settings: Settings) -> Settings:
     """Return settings with what a config.yaml says.
 
     Parameters
     ----------
-    folder : pathlib.Path
-        The folder that may hold the file. Neither need exist.
+    named : pathlib.Path or None
+        The file, whatever its name; or the folder that may hold it. None if the user names neither: then
+        `Settings.config_path` is that folder, and need not exist.
     settings : Settings
         The settings without the file.
 
     Raises
     ------
     ConfigError
-        With every problem of the file.
+        With every problem of the file. What was named does not exist; or the folder has no config.yaml, but a file
+        whose name is nearly the same.
     """
-    path = folder / NAME
+    place = settings.config_path if named is None else named
     try:
-        if not path.exists():
+        path = _find(place, required=named is not None)
+        if path is None:
             return settings
-        if not path.is_file():
+        content = read_regular(path, LARGEST + 1)
+        if content is None:
             raise ConfigError([f"{path} is not a regular file"])
-        if path.stat().st_size > LARGEST:
+        if len(content) > LARGEST:
             raise ConfigError([f"{path} has more than {LARGEST} bytes; a configuration has a few hundred"])
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} cannot be read: {error}"]) from error
+        raise ConfigError([f"{place}: the configuration cannot be read: {error}"]) from error
     return apply(_parse(text, path), settings)
 
 
@@ -118,7 +127,7 @@ def reference() -> str:
     """Return a config.yaml that holds every key with its default and meaning."""
     lines = [
         "# Every setting that has no command line option, with its default. All are optional.",
-        "# Put those you want to change into config.yaml in the folder that --config-path names.",
+        "# Put those you want to change into a config.yaml; --config-path names the file, or the folder that holds it.",
     ]
     section = ""
     for key in KEYS:
@@ -153,6 +162,29 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _find(place: Path, *, required: bool) -> Path | None:
+    """Return the configuration that a path names; None if it is a folder without one, or nothing that is required."""
+    if not os.path.lexists(place):
+        if required:
+            raise ConfigError(
+                [f"--config-path {place} does not exist; name the folder with {NAME}, or the file itself"]
+            )
+        return None
+    if not place.is_dir():
+        return place
+    path = place / NAME
+    if os.path.lexists(path):
+        return path
+    # A name that is nearly right is a mistake that would otherwise show in the result only.
+    for entry in sorted(place.iterdir()):
+        alike = difflib.SequenceMatcher(None, NAME, entry.name.casefold()).ratio() >= _ALIKE
+        if alike and not entry.is_dir():
+            raise ConfigError(
+                [f"{place} holds {entry.name}, but no {NAME}: rename it to {NAME}, or give --config-path {entry}"]
+            )
+    return None
 
 
 def _parse(text: str, path: Path) -> Mapping[Any, Any]:

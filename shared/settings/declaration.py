@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -212,6 +213,18 @@ def pixel_size(low: float, high: float) -> Accepts:
         return float(sides[0]), float(sides[1])
 
     return Accepts(f"a number from {low:g} to {high:g}, or [x, y]", take)
+
+
+def map_names() -> Accepts:
+    """Accept the names of a model's maps."""
+
+    def take(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401 - YAML gives anything
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            return None
+        plain = all(re.fullmatch(r"[\w-][\w -]{0,63}", name) for name in value)
+        return tuple(value) if plain and len(set(value)) == len(value) and "nucleus" in value else None
+
+    return Accepts("a list of different names, one of them nucleus", take)
 
 
 def shard() -> Accepts:

@@ -51,7 +51,8 @@ def filter_key(tiles: str, name: str, engine: str, identity: str, settings: Sett
         Of these counts how the model is fed.
     """
     models = settings.models
-    return _key(_FILTER.get(engine, ("numpy",)), tiles, name, engine, identity, models.input_scale, models.output)
+    fed = (models.input_scale, models.output, models.maps)
+    return _key(_FILTER.get(engine, ("numpy",)), tiles, name, engine, identity, *fed)
 
 
 def stitch_key(masks: str, settings: Settings) -> str:

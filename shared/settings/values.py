@@ -62,10 +62,15 @@ class ModelsSettings:
     input_scale: float = setting(
         1.0, kind.number(1e-6, 1e6), "For models with float input: what a 0-255 pixel value is multiplied by."
     )
-    output: Literal["sigmoid", "logit"] = setting(
+    output: Literal["sigmoid", "logit", "mask"] = setting(
         "sigmoid",
-        kind.choice("sigmoid", "logit"),
-        "For models with float output: probabilities, or logits that still need the logistic function.",
+        kind.choice("sigmoid", "logit", "mask"),
+        "What the maps hold: probabilities; floats that still need the logistic function; or 0 and 1 as uint8.",
+    )
+    maps: tuple[str, ...] | None = setting(
+        None,
+        kind.map_names(),
+        "Names of the model's maps, in its order, if it does not name them itself: [background, nucleus].",
     )
 
 

@@ -27,7 +27,7 @@ from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
 from nuclei_segmentation.shared.runtime.threads import start
 from nuclei_segmentation.shared.store import ledger
-from nuclei_segmentation.shared.store.array import Array, ArrayWriter, WritableArray
+from nuclei_segmentation.shared.store.array import Array, ArrayReader, ArrayWriter, WritableArray
 from nuclei_segmentation.shared.store.clean import bytes_to_release, drop_note, make_room, undo
 from nuclei_segmentation.shared.store.files import read_store_file
 from nuclei_segmentation.shared.store.ledger import DAMAGED, Entry, LedgerWriter, checksum
@@ -146,6 +146,13 @@ class StoreWriter(Closing):
             with self._lock:
                 self._calls -= 1
                 self._idle.notify_all()
+
+    def get(self, item: int) -> Array:
+        """Return an item that an earlier run stored. Any thread may call this at any time."""
+        large = self.manifest.arrays[self.manifest.kind]
+        with ArrayReader(self._array.path, large.shape, large.dtype) as array:
+            content: Array = array.get(item, item + 1)[0]
+            return content
 
     def finish(self, metadata: Mapping[str, object]) -> None:
         """Declare the store complete. All items must be stored.

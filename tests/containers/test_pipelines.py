@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command import environment
-from tests.helpers.container_engine import Engine
+from tests.helpers.container_engine import USER, Engine
 from tests.helpers.outputs import FILES, names
 from tests.helpers.pipelines import line
 from tests.helpers.stages import STAGES
@@ -156,6 +157,52 @@ def test_an_operator_with_two_services(
     assert got.code == 0, got.said + "".join(got.logs.values())
     assert (tmp_path / "out" / "both").is_file()
     assert not left()
+
+
+CURIOUS = """\
+api-version: 0.4.0
+name: curious
+operators:
+- name: curious
+  container:
+    image: nuclei/load
+    tag: 0.1.0
+    command:
+    - python
+    - -c
+    - |
+      import json, os, pathlib
+      def may_write(folder):
+          try:
+              pathlib.Path(folder, "probe").write_text("")
+          except OSError:
+              return False
+          return True
+      status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+      found = {name: status[name].strip() for name in ("CapEff", "CapBnd", "NoNewPrivs")}
+      found["uid"], found["gid"] = os.getuid(), os.getgid()
+      places = ("/", "/app", "/etc", "/input", "/output", "/tmp", "/run", "/var/tmp")
+      found["writes"] = [place for place in places if may_write(place)]
+      json.dump(found, open("/output/found.json", "w"))
+  input: [{path: /input}]
+  output: [{path: /output}]
+"""
+
+
+@pytest.mark.parametrize("user", [None, "0:0"])
+def test_a_container_is_confined(user: str | None, engine: Engine, image: Image, slide: Path, tmp_path: Path) -> None:
+    image("load")
+    words = line(engine, "-fused", slide, tmp_path / "out")[:-2] + (["--user", user] if user else [])
+    words[words.index("run") + 1] = str(tmp_path / "curious.yaml")
+    (tmp_path / "curious.yaml").write_text(CURIOUS)
+    got = outcome(engine, tmp_path / "out", words)
+    assert got.code == 0, got.said + "".join(got.logs.values())
+    found = json.loads((tmp_path / "out" / "found.json").read_text())
+    assert int(found["CapEff"], 16) == int(found["CapBnd"], 16) == 0
+    assert found["NoNewPrivs"] == "1"
+    assert found["writes"] == ["/output", "/tmp", "/run", "/var/tmp"]
+    expected = (0, 0) if user else USER
+    assert (found["uid"], found["gid"]) == expected
 
 
 @pytest.mark.parametrize(("name", "more"), [("-fused", ()), ("", ("--pod", "--no-gpu"))])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nuclei_segmentation.pipelines import Container, Definition, Input, Model, Operator, Output, Pipeline
+from nuclei_segmentation.pipelines.__main__ import main
 from nuclei_segmentation.pipelines.job_folder import Folders
 from nuclei_segmentation.pipelines.language.model import MIB, Connection, Requests, Service
 from nuclei_segmentation.pipelines.project import MAIN
@@ -27,6 +28,11 @@ TRITON = (*TRITON_HTTP_VARIABLES, TRITON_GRPC_VARIABLE)
 IN, OUT = Path("/data/in"), Path("/data/out")
 JOB = "/data/out/.job"
 UNSET = [word for name in (*TRITON, "NUCLEI_STORE_SHM", "NUCLEI_SHARD") for word in ("-u", name)]
+CONFINED = (
+    "--cap-drop all --security-opt no-new-privileges --pids-limit 2048 --read-only "
+    "--tmpfs /tmp:rw,nosuid,nodev,mode=1777,size=1g --tmpfs /var/tmp:rw,nosuid,nodev,mode=1777,size=1g "
+    "--tmpfs /run:rw,nosuid,nodev,mode=1777,size=64m"
+)
 PLAIN = Container("image", "tag")
 IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
 OURS = Operator("load", IMAGE, (Input(None, "", "", "/input"),), (Output("", "/output"),))
@@ -107,8 +113,6 @@ def test_models_for_processes() -> None:
         (running("python", "-c", "1"), "is not `python"),
         (replace(OURS, outputs=()), "but no output has that path"),
         (replace(OURS, inputs=(Input(None, "", "", "/elsewhere/a"),)), "not directly inside /input"),
-        (replace(OURS, variables={"LD_PRELOAD": "/input/x.so"}), "LD_PRELOAD could"),
-        (replace(OURS, variables={"PYTHONPATH": "/input"}), "PYTHONPATH could"),
     ],
 )  # fmt: skip
 def test_what_is_no_process(operator: Operator, message: str) -> None:
@@ -138,6 +142,141 @@ def test_folders_that_the_command_names() -> None:
     )  # fmt: skip
 
 
+HOSTILE = (
+    "LD_PRELOAD", "LD_AUDIT", "PYTHONPATH", "PATH", "HOME", "OPENCV_CORE_PLUGIN_PATH", "OPENCV_PARALLEL_BACKEND",
+    "OPENCV_VIDEOIO_PLUGIN_PATH", "OPENSSL_CONF", "GIO_EXTRA_MODULES", "GDK_PIXBUF_MODULE_FILE", "OMP_TOOL_LIBRARIES",
+    "ORT_DYLIB_PATH", "GLIBC_TUNABLES", "TMPDIR", "SSL_CERT_FILE", "http_proxy", "NUCLEI_COMMIT", "NUCLEI_SOMETHING",
+    "NVIDIA_CLARA_SOMETHING", "nuclei_run_id", "NUCLEI_RUN_ID ", "TZ", "V",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_process_gets_no_variable_that_the_operators_do_not_read(name: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"^load: cannot run as a process: its variable .* use --engine podman"
+    ) as caught:
+        plan(of(replace(OURS, variables={name: "x"})), options())
+    assert repr(name) in str(caught.value)
+    for engine in ("docker", "podman"):
+        (step,) = plan(of(replace(OURS, variables={name: "x"})), options(engine)).steps
+        assert f"{name}=x" in step.line, "a container may read what it likes"
+
+
+def test_what_the_operators_read_may_be_set() -> None:
+    own = {"NUCLEI_SHARD": "0/2", "NVIDIA_CLARA_NOSYNCLOCK": "1", "NUCLEI_STORE_SHM": "FALSE", "NUCLEI_RUN_ID": "r"}
+    (step,) = plan(of(replace(OURS, variables=own)), options()).steps
+    assert {f"{name}={value}" for name, value in own.items()} <= set(step.line)
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "OPENCV_CORE_PLUGIN_PATH", "ADDRESS"])
+def test_a_process_gets_no_other_variable_by_way_of_a_connection(name: str) -> None:
+    served = replace(OURS, services=(Service("s", PLAIN, (Connection("http", name, 8000),)),))
+    for more in ({}, {"tritonserver": "/bin/tritonserver", "models": Path("/m")}, {"environment": {name: "a:1"}}):
+        with pytest.raises(UsageError, match=r"its connection .* is none of"):
+            plan(of(served), options(**more))
+    assert f"{name}=localhost:8000" in plan(of(served), options("docker")).steps[0].line
+
+
+EVIL = "evil.example:8000"
+
+
+@pytest.mark.parametrize("name", TRITON)
+@pytest.mark.parametrize("engine", ["process", "podman", "docker"])
+@pytest.mark.parametrize("how", ["nothing", "caller", "models", "service", "image", "tritonserver"])
+def test_no_definition_says_where_a_slide_is_sent(name: str, engine: Engine, how: str) -> None:
+    operator = replace(OURS, variables={name: EVIL})
+    more: dict[str, object] = {"models": Path("/m")}
+    if how in ("caller", "models"):
+        more["environment"] = {"NVIDIA_CLARA_TRTISURI": "gpu:8000"}
+    if how in ("models", "image", "tritonserver"):
+        operator = replace(operator, models=(Model("m"),))
+    if how == "service":
+        operator = replace(operator, services=(Service("s", PLAIN, (Connection("http", "CLARA_TRITON_URI", 8000),)),))
+    if how == "image" and engine != "process":
+        more["triton_image"] = "triton:1"
+    if how == "tritonserver":
+        more["tritonserver"] = "/bin/tritonserver"
+    with pytest.raises(UsageError, match=f"{name}, the address of a server"):
+        plan(of(operator), options(engine, **more))
+
+
+def test_the_address_that_a_run_gives_anyway_may_be_repeated() -> None:
+    operator = replace(OURS, variables={TRITON[0]: "localhost:8000"})
+    served = replace(operator, services=(Service("s", PLAIN, (Connection("http", TRITON[0], 8000),)),))
+    (step,) = plan(of(served), options("docker")).steps
+    assert step.line.count(f"{TRITON[0]}=localhost:8000") == 1
+
+
+def test_every_variable_is_refused_with_its_line_and_check_and_argo_take_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(
+        "api-version: 0.4.0\nname: p\noperators:\n- name: load\n  container: {image: nuclei/load, tag: 0.1.0}\n"
+        "  input: [{path: /input}]\n  output: [{path: /output}]\n"
+        "  variables:\n    NUCLEI_SHARD: 0/1\n    OPENCV_CORE_PLUGIN_PATH: .\n    CLARA_TRITON_URI: evil:8000\n"
+    )
+    folders_ = ["--input", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main(["run", str(path), *folders_]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": error:")[0] for line in lines] == [f"{path}:10:5", f"{path}:11:5"]
+    assert "OPENCV_CORE_PLUGIN_PATH" in lines[0]
+    assert "CLARA_TRITON_URI" in lines[1]
+    assert not (tmp_path / "out").exists()
+    assert main(["run", str(path), *folders_, "--engine", "docker", "--dry-run"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main(["check", str(path)]) == 0
+    assert main(["argo", str(path), "-o", str(tmp_path / "workflow.yaml")]) == 0
+    compat_ = [*folders_, "--engine", "docker", "--compat", "cpost", "--dry-run"]
+    assert main(["run", str(path), *compat_]) == 0, "the tool's lines are the tool's"
+
+
+def test_containers_are_confined_whatever_they_are() -> None:
+    for engine in ("podman", "docker"):
+        made = plan(definition(), options(engine, models=Path("/m")))
+        for line in (*(step.line for step in made.steps), *(service.line for service in made.services)):
+            words = shlex.join(line)
+            assert CONFINED in words
+            assert words.count("--user 1000:1000") == 1
+            assert ("--userns keep-id" in words) == (engine == "podman")
+            assert line.index("--read-only") < line.index("--user"), "options come before the image"
+
+
+@pytest.mark.parametrize(
+    ("caller", "more", "expected"),
+    [
+        ((1234, 100), {}, "1234:100"),
+        ((0, 0), {}, "1000:1000"),
+        ((0, 0), {"environment": {"SUDO_UID": "501", "SUDO_GID": "20"}}, "501:20"),
+        ((0, 0), {"environment": {"SUDO_UID": "0", "SUDO_GID": "0"}}, "1000:1000"),
+        ((0, 0), {"environment": {"SUDO_UID": "501"}}, "1000:1000"),
+        ((0, 0), {"user": (0, 0)}, "0:0"),
+        ((1234, 100), {"user": (0, 0)}, "0:0"),
+    ],
+)
+def test_containers_are_root_only_if_that_is_asked_for(
+    caller: tuple[int, int], more: dict[str, object], expected: str
+) -> None:
+    made = plan(definition(), options("docker", caller=caller, models=Path("/m"), **more))
+    for line in (*(step.line for step in made.steps), *(service.line for service in made.services)):
+        assert line[line.index("--user") + 1] == expected
+    assert all(step.owner == tuple(map(int, expected.split(":"))) for step in made.steps)
+    said = [remark for remark in made.remarks if "not as root" in remark]
+    assert bool(said) == (caller[0] == 0 and "user" not in more)
+
+
+def test_a_user_is_for_containers() -> None:
+    for engine, compat_ in (("process", False), ("docker", True)):
+        with pytest.raises(UsageError, match="--user needs"):
+            plan(definition(), options(engine, user=(0, 0), compat=compat_, models=Path("/m")))
+
+
+def test_who_gets_a_network_is_said() -> None:
+    made = plan(definition("nuclei-segmentation-fastio"), options("docker", environment={TRITON[0]: "gpu:8000"}))
+    assert "filter: gets a network, for the server at gpu:8000" in made.remarks
+    assert ["--network" in step.line for step in made.steps] == [True, False, True]
+
+
 DIAMOND = of(
     Operator("a", Container("x/a", "1"), (Input(None, "", "", "/in"),), (Output("p", "/p"), Output("q", "/q"))),
     Operator("b", Container("x/b", "2", ("run", "a b")), (Input("a", "p", "p", "/in"),), (Output("", "/out"),),
@@ -150,11 +289,12 @@ def test_the_lines_for_containers() -> None:
     made = plan(DIAMOND, options("docker", user=(1000, 100), config=Path("/conf")))
     always = f"--env NVIDIA_CLARA_NOSYNCLOCK=TRUE --env NUCLEI_RUN_ID={made.run}"
     name = f"--name nuclei-{made.run}-operator"
-    rest = "--network none --cpus 2 --memory 1073741824 --user 1000:100"
+    rest = f"--network none --cpus 2 --memory 1073741824 {CONFINED} --user 1000:100"
     assert made.lines == (
         f"docker run --rm {name}-a {rest} {always} -v /data/in:/in:ro -v /conf:/config:ro "
         f"-v {JOB}/data/a/p:/p -v {JOB}/data/a/q:/q x/a:1",
-        f"docker run --rm {name}-b --network none --cpus 1.5 --memory 67108864 --gpus 2 --user 1000:100 {always} "
+        f"docker run --rm {name}-b --network none --cpus 1.5 --memory 67108864 --gpus 2 {CONFINED} "
+        f"--user 1000:100 {always} "
         f"--env K=v -v {JOB}/data/a/p:/in:ro -v /conf:/config:ro -v {JOB}/data/b:/out x/b:2 run 'a b'",
         f"docker run --rm {name}-c {rest} {always} -v {JOB}/data/a/q:/in:ro -v /conf:/config:ro "
         f"-v {JOB}/data/c:/out x/c:3",
@@ -162,14 +302,14 @@ def test_the_lines_for_containers() -> None:
     assert made.results == ((f"{JOB}/data/b", f"{OUT}/b"), (f"{JOB}/data/c", f"{OUT}/c"))
     podman = plan(DIAMOND, options("podman", user=(1000, 100))).steps[1].line
     assert podman[:2] == ("podman", "run")
-    assert "--device nvidia.com/gpu=all --user 1000:100 --userns keep-id" in shlex.join(podman)
+    assert f"--device nvidia.com/gpu=all {CONFINED} --user 1000:100 --userns keep-id" in shlex.join(podman)
 
 
 def test_the_lines_for_a_service_and_its_users() -> None:
     made = plan(definition(), options("podman", user=(0, 0), models=Path("/models")))
     name = f"nuclei-{made.run}-service-triton"
     assert shlex.join(made.services[0].line) == (
-        f"podman run --rm --name {name} --network none --device nvidia.com/gpu=all "
+        f"podman run --rm --name {name} --network none --device nvidia.com/gpu=all {CONFINED} --user 0:0 "
         "-v /models:/models:ro nvcr.io/nvidia/tritonserver:24.12-py3 tritonserver --model-repository=/models"
     )
     lines = [shlex.join(one.line) for one in made.steps]
@@ -216,8 +356,9 @@ def test_an_image_of_triton_for_models() -> None:
     (service,) = made.services
     assert (service.users, service.ports, service.container) == (("filter",), (8000, 8001), name)
     assert shlex.join(service.line) == (
-        f"docker run --rm --name {name} --network none --gpus 1 -v /m:/models:ro registry:5000/triton:1 tritonserver "
-        "--model-repository=/models --model-control-mode=explicit --load-model=segmentation_unet_nuclei"
+        f"docker run --rm --name {name} --network none --gpus 1 {CONFINED} --user 1000:1000 -v "
+        "/m:/models:ro registry:5000/triton:1 tritonserver --model-repository=/models --model-control-mode=explicit "
+        "--load-model=segmentation_unet_nuclei"
     )
     filter_ = made.steps[1].line
     assert [f"{one}=localhost:8000" in filter_ for one in TRITON] == [True, True, True, False]
@@ -244,7 +385,7 @@ def test_an_image_without_a_tag(image: str, message: str) -> None:
 
 def test_no_more_than_the_machine_has() -> None:
     made = plan(DIAMOND, options("docker", cores=1, gpus=False))
-    assert "--cpus 1 --memory 67108864 --user" in made.lines[1]
+    assert "--cpus 1 --memory 67108864 --cap-drop" in made.lines[1]
     assert made.remarks == ("b: requests more cores than this machine has; it gets 1 core",)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,9 +28,67 @@ def problems(tmp_path: Path, text: str) -> tuple[str, ...]:
     return error.value.problems
 
 
-def test_neither_folder_nor_file_need_exist(tmp_path: Path) -> None:
-    assert config.read_config(tmp_path / "none", Settings()) == Settings()
+def test_a_folder_need_not_hold_a_file_and_the_usual_one_need_not_exist(tmp_path: Path) -> None:
+    usual = Settings(config_path=tmp_path / "none")
+    assert config.read_config(None, usual) == usual
+    for name in ("config_render.json", "config.meta", "compose.yaml", "config.json", "notes.txt"):
+        (tmp_path / name).write_text("jpeg: {quality: 70}")
+    (tmp_path / "configs.yaml").mkdir()
     assert config.read_config(tmp_path, Settings()) == Settings()
+
+
+def absent(folder: Path) -> Path:
+    return folder / "none"
+
+
+def a_link_to_nothing(folder: Path) -> Path:
+    (folder / "config.yaml").symlink_to(folder / "gone.yaml")
+    return folder
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "file").write_text("")
+    return folder / "file" / "config.yaml"
+
+
+def a_name_too_long(folder: Path) -> Path:
+    return folder / ("x" * 300)
+
+
+def a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "config.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("name_it", [absent, a_link_to_nothing, below_a_file, a_name_too_long, a_pipe])
+def test_a_configuration_that_is_named_and_cannot_be_had_is_an_error(
+    name_it: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    named = name_it(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        config.read_config(named, Settings())
+    assert caught.value.exit_code == 2
+    assert str(named) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.yml", "mine", "a b.YAML"])
+def test_the_file_itself_may_be_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("jpeg: {quality: 70}")
+    assert config.read_config(tmp_path / name, Settings()).jpeg.quality == 70
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.yml", "Config.yaml", "CONFIG.YML", "config.yaml.txt", "config.yaml ", "conf.yaml", "configs.yaml",
+     ".config.yaml", "config.yaml~", "config-1.yaml", "confg.yaml"],
+)  # fmt: skip
+def test_a_name_that_is_nearly_right_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("jpeg: {quality: 70}")
+    for named, settings in ((tmp_path, Settings()), (None, Settings(config_path=tmp_path))):
+        with pytest.raises(ConfigError, match=rf"holds {re.escape(name)}, but no config\.yaml"):
+            config.read_config(named, settings)
+    (tmp_path / "config.yaml").write_text("jpeg: {quality: 60}")
+    assert config.read_config(tmp_path, Settings()).jpeg.quality == 60
 
 
 def test_the_printed_reference_is_a_valid_file_that_changes_nothing(tmp_path: Path) -> None:
@@ -45,6 +106,7 @@ def test_every_key_reaches_the_settings() -> None:
     other = {
         "overlay.style": "fill", "overlay.color": [1, 2, 3], "overlay.opacity": 0.25, "overlay.threshold": 0.75,
         "jpeg.quality": 70, "jpeg.subsampling": 444, "mask.method": "none", "models.repository": "/m",
+        "models.maps": ["a", "nucleus"],
         "models.input_scale": 0.5, "models.output": "logit", "inference.precision": "fp32", "inference.batch": 3,
         "inference.deadline": 2, "inference.retries": 1, "inference.in_flight": 2, "inference.shared_memory": False,
         "store.shm": True, "wait.limit": 5, "damaged.limit": 0.5, "overwrite": True, "shard": "1/3",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nuclei_segmentation.operators.filter.inference.alternatives import Alternative
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.closing import Closing
 
@@ -97,6 +99,10 @@ class Engine(Closing):
             Bytes.
         """
         return 0
+
+    def alternatives(self) -> Sequence[Alternative]:
+        """Return other ways to use the model, which other settings would give."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,28 @@ Array = npt.NDArray[Any]
 TOLERANCE = 1e-3
 
 _DTYPES = ("uint8", "float16", "float32")
+
+Reading = Literal["sigmoid", "logit", "mask"]
+"""What the values of a map mean; see `ModelsSettings.output`."""
+
+_SHARES = {Fraction(1, 2): "half", Fraction(1, 4): "a quarter of", Fraction(1, 8): "an eighth of", Fraction(2): "twice"}
+"""How much of the tile's size a map has, in words."""
+
+
+class WrongSize(ModelError):
+    """A tensor has another size than the tile.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong.
+    side : int or None
+        A tile size that might fit, which only an inference can show; None if there is none.
+    """
+
+    def __init__(self, message: str, side: int | None = None) -> None:
+        self.side = side
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +109,8 @@ class TensorPlan:
         In the model's order, in which their channels are joined.
     input_scale : float
         Factor for the pixel values of float inputs.
-    logit : bool
-        Whether float outputs need the logistic function.
+    reading : str
+        ``sigmoid``, ``logit`` or ``mask``: what the values of the maps mean.
     order : tuple of int or None
         For each map, which of the joined channels it is; None if the order stays.
     """
@@ -99,7 +122,7 @@ class TensorPlan:
     fixed_batch: int | None
     outputs: tuple[OutputPlan, ...]
     input_scale: float
-    logit: bool
+    reading: Reading
     order: tuple[int, ...] | None = None
 
     @property
@@ -162,7 +185,7 @@ class TensorPlan:
         Raises
         ------
         ModelError
-            The dtype or shape is wrong, or a value is NaN or outside [0, 1].
+            The dtype or shape is wrong, or a value is NaN or outside [0, 1], or above 1 in a mask.
         """
         maps = []
         for output, array in zip(self.outputs, arrays, strict=True):
@@ -185,7 +208,11 @@ class TensorPlan:
                     f"output {output.spec} was returned with shape {list(array.shape)}, channels last, for {tiles} of "
                     f"{self.tile} pixels; expected {list(expected)}"
                 )
-            maps.append(array if array.dtype == np.uint8 else _to_bytes(output.spec, array, self.logit))
+            if array.dtype != np.uint8:
+                array = _to_bytes(output.spec, array, self.reading)
+            elif self.reading == "mask":
+                array = _mask_to_bytes(output.spec, array)
+            maps.append(array)
         joined = maps[0] if len(maps) == 1 else np.concatenate(maps, axis=-1)
         return np.ascontiguousarray(joined if self.order is None else joined[..., list(self.order)])
 
@@ -230,7 +257,7 @@ def make_plan(
     tile: int,
     *,
     input_scale: float = 1.0,
-    logit: bool = False,
+    reading: Reading = "sigmoid",
 ) -> TensorPlan:
     """Find out how to use a model.
 
@@ -244,7 +271,7 @@ def make_plan(
         T, the tile size of the run, pixels.
     input_scale : float, optional
         See `TensorPlan`; the tensors do not show it.
-    logit : bool, optional
+    reading : str, optional
         See `TensorPlan`; the tensors do not show it.
 
     Returns
@@ -280,7 +307,7 @@ def make_plan(
         fixed_batch=image.shape[0] if batched else None,
         outputs=tuple(_output_plan(spec, tile, batched, channels_first) for spec in outputs),
         input_scale=input_scale,
-        logit=logit,
+        reading=reading,
     )
 
 
@@ -302,16 +329,32 @@ def _fits(sides: Iterable[int | None], tile: int) -> bool:
     return all(side is None or side == tile for side in sides)
 
 
-def _wrong_side(kind: str, spec: TensorSpec, sides: tuple[int | None, ...], tile: int) -> ModelError:
+def _wrong_input_side(spec: TensorSpec, sides: tuple[int | None, ...], tile: int) -> ModelError:
     fixed = {side for side in sides if side is not None}
-    if len(fixed) == 1:
-        (side,) = fixed
-        if side % 16 == 0:
-            return ModelError(f"{kind} {spec} is for tiles of {side} pixels, not {tile}: use -t {side}")
+    if len(fixed) > 1:
+        return ModelError(f"input {spec} is {sides[0]} by {sides[1]} pixels; tiles are square, here {tile} by {tile}")
+    (side,) = fixed
+    if not _is_tile_size(side):
         return ModelError(
-            f"{kind} {spec} is for tiles of {side} pixels; -t must be a multiple of 16, so the model cannot be used"
+            f"input {spec} is for tiles of {side} pixels; -t must be a multiple of 16 from 16 to 8192, so the model "
+            "cannot be used"
         )
-    return ModelError(f"{kind} {spec} is {sides[0]} by {sides[1]} pixels; tiles are square, here {tile} by {tile}")
+    return WrongSize(f"input {spec} is for tiles of {side} pixels, not {tile}", side)
+
+
+def _wrong_output_side(spec: TensorSpec, sides: tuple[int | None, ...], tile: int) -> ModelError:
+    height, width = (tile if side is None else side for side in sides)
+    share = _SHARES.get(Fraction(height, tile)) if height == width else None
+    comparison = f"{share} the size of its input" if share else "another size than its input"
+    return WrongSize(
+        f"output {spec} has a map of {height} by {width} pixels for a tile of {tile}: {comparison}; a map must be as "
+        "large as the tile",
+        height if height == width and _is_tile_size(height) else None,
+    )
+
+
+def _is_tile_size(side: int) -> bool:
+    return side % 16 == 0 and 16 <= side <= 8192
 
 
 def _channels_first(spec: TensorSpec, dims: tuple[int | None, ...], tile: int) -> bool:
@@ -322,7 +365,7 @@ def _channels_first(spec: TensorSpec, dims: tuple[int | None, ...], tile: int) -
         if _fits(sides, tile):
             return first
     if possible:
-        raise _wrong_side("input", spec, possible[0][1], tile)
+        raise _wrong_input_side(spec, possible[0][1], tile)
     raise ModelError(
         f"input {spec} has no axis of 3 colour channels; expected [height, width, 3] or [3, height, width], with or "
         "without a batch axis before them"
@@ -334,7 +377,7 @@ def _output_plan(spec: TensorSpec, tile: int, batched: bool, channels_first: boo
     dims = spec.shape[1:] if batched else spec.shape
     if len(dims) == 2:
         if not _fits(dims, tile):
-            raise _wrong_side("output", spec, dims, tile)
+            raise _wrong_output_side(spec, dims, tile)
         return OutputPlan(spec, None, 1)
     if len(dims) != 3:
         batch = "batch, " if batched else ""
@@ -352,19 +395,27 @@ def _output_plan(spec: TensorSpec, tile: int, batched: bool, channels_first: boo
             return OutputPlan(spec, axis, channels)
     # The message describes the likelier layout: that with few channels, or else the input's.
     likely = min(layouts, key=lambda layout: layout[1] if layout[1] is not None else tile)
-    raise _wrong_side("output", spec, likely[2], tile)
+    raise _wrong_output_side(spec, likely[2], tile)
 
 
-def _to_bytes(spec: TensorSpec, array: Array, logit: bool) -> Pixels:
+def _to_bytes(spec: TensorSpec, array: Array, reading: Reading) -> Pixels:
     values = array.astype(np.float32)
-    if logit:
+    if reading == "logit":
         # exp(-|x|) cannot overflow. NaN stays NaN and fails the check below.
         small = np.exp(-np.abs(values))
         values = np.where(values >= 0, 1 / (1 + small), small / (1 + small))
     low, high = float(values.min()), float(values.max())
     # Written so that NaN, which compares as False, fails.
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
-        hint = "" if logit else "; set models.output to logit if the model ends without a sigmoid"
+        # Of values that are never negative the logistic function would make nuclei everywhere.
+        hint = "; set models.output to logit if the model ends without a sigmoid" if low < -TOLERANCE else ""
         raise ModelError(f"output {spec} ranges from {low:.4g} to {high:.4g}; expected probabilities, 0 to 1{hint}")
     maps: Pixels = np.rint(np.clip(values, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
+    return maps
+
+
+def _mask_to_bytes(spec: TensorSpec, array: Pixels) -> Pixels:
+    if array.size and (high := int(array.max())) > 1:
+        raise ModelError(f"output {spec} has values up to {high}; with models.output: mask it must have only 0 and 1")
+    maps: Pixels = array * np.uint8(255)
     return maps

@@ -152,7 +152,7 @@ def test_fixed_batch_of_half_floats(tmp_path):
     [
         ({"ending": "nan"}, "model odd: output 'probability' .* ranges from nan to nan"),
         ({"ending": None}, "expected probabilities, 0 to 1; set models.output to logit"),
-        ({"crop": 16}, "is 64 by 48 pixels; tiles are square, here 64 by 64"),
+        ({"crop": 16}, "has a map of 64 by 48 pixels for a tile of 64: another size than its input"),
         ({"size": 256}, "model odd: input 'image' .* use -t 256"),
     ],
 )

@@ -106,12 +106,20 @@ REFUSED = {
     "string output": ([NHWC], [spec("masks", "BYTES", None, T, T, 1)], "is of type BYTES"),
     "flat input": ([spec("tiles", "uint8", None, 3072)], [MASKS], "has 2 axes"),
     "grey input": ([spec("tiles", "uint8", None, T, T, 1)], [MASKS], "no axis of 3 colour channels"),
-    "fixed input": ([spec("tiles", "uint8", None, 512, 512, 3)], [MASKS], "use -t 512"),
-    "fixed input, channels first": ([spec("tiles", "uint8", 1, 3, 64, 64)], [MASKS], "use -t 64"),
+    "fixed input": ([spec("tiles", "uint8", None, 512, 512, 3)], [MASKS], "for tiles of 512 pixels, not 32$"),
+    "fixed input, channels first": ([spec("tiles", "uint8", 1, 3, 64, 64)], [MASKS], "for tiles of 64 pixels, not 32$"),
     "odd input": ([spec("tiles", "uint8", None, 250, 250, 3)], [MASKS], "-t must be a multiple of 16"),
     "oblong input": ([spec("tiles", "uint8", None, 32, 64, 3)], [MASKS], "32 by 64 pixels; tiles are square"),
-    "smaller output": ([NHWC], [spec("masks", "uint8", None, 16, 16, 2)], "'masks' .* is for tiles of 16"),
-    "odd output": ([NHWC], [spec("masks", "uint8", None, 2, 30, 30)], "is for tiles of 30"),
+    "smaller output": (
+        [NHWC],
+        [spec("masks", "uint8", None, 16, 16, 2)],
+        "'masks' .* map of 16 by 16 pixels for a tile of 32: half the size of its input",
+    ),
+    "odd output": (
+        [NHWC],
+        [spec("masks", "uint8", None, 2, 30, 30)],
+        "map of 30 by 30 pixels for a tile of 32: another size",
+    ),
     "classes": ([NHWC], [spec("classes", "float32", None, 10)], "has 2 axes"),
     "boxes": ([NHWC], [spec("boxes", "float32", None, 5, T, T, 2)], "has 5 axes"),
 }
@@ -135,8 +143,8 @@ def test_a_side_of_three_pixels_or_as_many_channels_as_pixels():
     assert make_plan([NHWC], [spec("m", "uint8", None, None, None, None)], T).channels is None
 
 
-def plan_for(dtype, *, logit=False, channels=1):
-    return make_plan([NHWC], [spec("p", dtype, None, T, T, channels)], T, logit=logit)
+def plan_for(dtype, *, reading="sigmoid", channels=1):
+    return make_plan([NHWC], [spec("p", dtype, None, T, T, channels)], T, reading=reading)
 
 
 def test_floats_become_bytes_by_rounding_to_even():
@@ -149,7 +157,7 @@ def test_floats_become_bytes_by_rounding_to_even():
 def test_logits_go_through_the_logistic_function():
     values = np.zeros((1, T, T, 1), np.float32)
     values[0, 0, :4, 0] = [-1000, 1000, 2, -np.inf]
-    maps = plan_for("float32", logit=True).decode([values], 1)
+    maps = plan_for("float32", reading="logit").decode([values], 1)
     assert maps[0, 0, :5, 0].tolist() == [0, 255, round(255 / (1 + np.exp(-2))), 0, 128]
 
 

@@ -21,6 +21,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from nuclei_segmentation.operators.filter.inference.alternatives import Alternative, alternatives
 from nuclei_segmentation.operators.filter.inference.embedded.graph import Unbounded
 from nuclei_segmentation.operators.filter.inference.embedded.memory_estimate import bytes_per_call
 from nuclei_segmentation.operators.filter.inference.embedded.model_files import choose_model, forget_choice
@@ -100,7 +101,8 @@ class EmbeddedEngine(Engine):
         self._outputs = [spec.name for spec in outputs]
         metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._check_memory(settings.tile_size, inputs)
-        self._plan, channels = fit_model(settings, inputs, outputs, metadata, self._call, small=_TRIAL_SIDE)
+        self._fitted = fit_model(settings, inputs, outputs, metadata, self._call, small=_TRIAL_SIDE)
+        self._plan = self._fitted.plan
         batch = self._plan.limit(settings.inference.batch or self._default_batch(settings.tile_size))
         usual = np.zeros((batch, settings.tile_size, settings.tile_size, 3), np.uint8)
         self._usual_shape = self._plan.encode(usual).shape
@@ -109,7 +111,7 @@ class EmbeddedEngine(Engine):
             name=name,
             engine="embedded",
             identity=f"{sha256}:{precision}",
-            channels=channels,
+            channels=self._fitted.channels,
             halo=field.halo if field else None,
             batch=batch,
             mpp=mpp_range(metadata, str(path)),
@@ -119,6 +121,10 @@ class EmbeddedEngine(Engine):
     def infer(self, pixels: Pixels) -> Pixels:
         """See `Engine.infer`."""
         return self._plan.run(pixels, self.info.batch, self._call)
+
+    def alternatives(self) -> Sequence[Alternative]:
+        """See `Engine.alternatives`."""
+        return alternatives(self._fitted, lambda plan, pixels: plan.run(pixels, self.info.batch, self._call))
 
     def memory_needed(self, tile: int, workers: int) -> int:
         """See `Engine.memory_needed`."""

@@ -121,13 +121,15 @@ class Graph:
         Raises
         ------
         Unbounded
-            The input is computed.
+            The input is computed, or in another file.
         """
         if len(node.input) <= number or not node.input[number]:
             return None
         tensor = self.constants.get(node.input[number])
         if tensor is None:
             raise Unbounded(f"{node.op_type} with a computed '{node.input[number]}'")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:  # `numpy_helper` would look for it in the current folder
+            raise Unbounded(f"{node.op_type} with '{node.input[number]}' in another file")
         values: list[Any] = numpy_helper.to_array(tensor).reshape(-1).tolist()
         return values
 

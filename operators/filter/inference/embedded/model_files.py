@@ -12,13 +12,20 @@ from typing import NamedTuple
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # comes with onnx, without types
 
+from nuclei_segmentation.operators.filter.inference.embedded import external_data
+from nuclei_segmentation.operators.filter.inference.embedded.external_data import ExternalFile, ExternalTensor
 from nuclei_segmentation.shared.errors import ModelError
+from nuclei_segmentation.shared.runtime.files import read_regular
+from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: The name of a model's int8 sibling ends in this.
 INT8 = "_int8"
+
+#: Most bytes of an ONNX file: protobuf holds no more.
+_LARGEST_ONNX = 2 << 30
 
 #: Metadata entry of a sibling: the SHA-256 of the file that it was made from.
 QUANTISED_FROM = "quantised_from"
@@ -45,7 +52,7 @@ class ModelFile(NamedTuple):
     path : pathlib.Path
         The file.
     model : onnx.ModelProto
-        Its content, without weights that are kept in other files.
+        Its content, without tensors that are kept in other files.
     sha256 : str
         Of all files of the model, hexadecimal.
     """
@@ -152,21 +159,36 @@ def _int8_sibling(named: ModelFile) -> ModelFile | None:
 
 def _read(path: Path) -> ModelFile:
     try:
-        content = path.read_bytes()
+        if path.stat().st_size > _LARGEST_ONNX:
+            raise ModelError(f"{path} is not an ONNX model: it has more than {human(_LARGEST_ONNX)}")
+        content = read_regular(path, _LARGEST_ONNX)
+        if content is None:
+            raise ModelError(f"{path} is not a regular file")
         model = onnx.load_model_from_string(content)
         if not model.graph.output:
             raise ModelError(f"{path} is not an ONNX model: it has no output")
         digest = hashlib.sha256(content)
-        weight_files = {
-            entry.value
-            for tensor in model.graph.initializer
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
-        for name in sorted(weight_files):
-            digest.update((path.parent / name).read_bytes())
+        _read_external(model, path, digest)
     except OSError as error:
         raise ModelError(f"{error.filename} cannot be read: {error.strerror}") from error
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX model: {' '.join(str(error).split())}") from error
     return ModelFile(path, model, digest.hexdigest())
+
+
+def _read_external(model: onnx.ModelProto, path: Path, digest: hashlib._Hash) -> None:
+    """Add the files that hold tensors of a model to its hash, as far as tensors are in them."""
+    by_file: dict[str, list[ExternalTensor]] = {}
+    for one in external_data.external_tensors(model, path):
+        by_file.setdefault(one.file, []).append(one)
+    left = external_data.LARGEST
+    for name, tensors in sorted(by_file.items()):
+        with ExternalFile(path.parent, name) as file:
+            end = max(file.size if one.length is None else one.offset + one.length for one in tensors)
+            if end > file.size:
+                raise ModelError(f"{file.path} is shorter than {path} says: {file.size} bytes instead of {end}")
+            left -= end
+            if left < 0:
+                raise ModelError(f"{path}: the weights take more than {human(external_data.LARGEST)}")
+            for chunk in file.chunks(0, end):
+                digest.update(chunk)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nuclei_segmentation.operators.filter.inference.alternatives import Alternative, alternatives
 from nuclei_segmentation.operators.filter.inference.engine import Engine, ModelInfo
 from nuclei_segmentation.operators.filter.inference.model_metadata import mpp_range, whole_number
 from nuclei_segmentation.operators.filter.inference.tensor_plan import Array
@@ -83,12 +84,13 @@ class TritonEngine(Engine):
             self._model = self._find_model()
             metadata, source = self._model.metadata, f"config.pbtxt of model {self._name} on the server"
             self._outputs = [spec.name for spec in self._model.outputs]
-            self._plan, channels = fit_model(settings, self._model.inputs, self._model.outputs, metadata, self._call)
+            self._fitted = fit_model(settings, self._model.inputs, self._model.outputs, metadata, self._call)
+            self._plan = self._fitted.plan
             self.info = ModelInfo(
                 name=self._name,
                 engine="triton",
                 identity=self._model.identity,
-                channels=channels,
+                channels=self._fitted.channels,
                 halo=whole_number(metadata, "halo", source),
                 batch=self._batch(settings),
                 mpp=mpp_range(metadata, source),
@@ -111,6 +113,10 @@ class TritonEngine(Engine):
     def infer(self, pixels: Pixels) -> Pixels:
         """See `Engine.infer`."""
         return self._plan.run(pixels, self.info.batch, self._call)
+
+    def alternatives(self) -> Sequence[Alternative]:
+        """See `Engine.alternatives`."""
+        return alternatives(self._fitted, lambda plan, pixels: plan.run(pixels, self.info.batch, self._call))
 
     def memory_needed(self, tile: int, workers: int) -> int:
         """Return the bytes of requests and replies under way.
