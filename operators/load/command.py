@@ -17,6 +17,7 @@ from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_c
 from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.guesses import warn_of_guesses
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
 from nuclei_segmentation.shared.runtime.summary import named_lines, print_summary, time_lines
@@ -58,7 +59,9 @@ def run(settings: Settings) -> None:
             return
         grid = TileGrid(info.width, info.height, settings.tile_size, settings.overlap)
         with Progress(lambda: 0.0, lambda: "looking for tissue"):
-            foreground, tissue = find_foreground(slide, grid, settings)
+            found = find_foreground(slide, grid, settings)
+        foreground = found.tiles
+        warn_of_guesses(found.guessed, grid)
         n, shape = len(foreground), (max(1, len(foreground)), grid.tile, grid.tile, 3)
         manifest = Manifest(
             kind="tiles",
@@ -75,8 +78,10 @@ def run(settings: Settings) -> None:
         )
         # An array has at least one item. Without tissue that is a tile which no stage reads.
         small_arrays: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
-        if tissue is not None:
-            small_arrays["tissue"] = tissue
+        if found.tissue is not None:
+            small_arrays["tissue"] = found.tissue
+        if found.guessed is not None:
+            small_arrays["guessed"] = found.guessed
         log.info(
             "%d tiles of %d pixels, %d with tissue: %s in %s",
             len(grid),

@@ -8,17 +8,20 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
+from nuclei_segmentation.shared.slides.thumbnail import Thumbnail, make_thumbnail, shows_more, single_colour
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 from nuclei_segmentation.shared.slides.tile_cache import TileCache
 
 CACHE: Final = 192 << 20  # most bytes of decoded tiles, if two rows of tiles fit into them
 CACHE_AT_MOST: Final = 384 << 20  # most bytes for one row of tiles, if two rows do not fit
+_HEADER: Final = 8  # bytes at the start of a TIFF file, where no tile can lie
+_PROBES: Final = 16  # most tiles of level 0 that are decoded to see whether a reduced tile is right in showing nothing
 _SPARE: Final = 32  # tiles in addition, for threads that are ahead of or behind the others
 
 
@@ -49,8 +52,8 @@ def cache_capacity(directory: Directory, budget: int | None = None) -> int:
 class StoredTiles(Slide):
     """Base of the readers that decode the stored tiles of a TIFF file themselves.
 
-    A stored tile that cannot be read is damage. It is hatched in a region, and white in the thumbnail, where hatching
-    would look like tissue. A tile without stored bytes is white background, as in OpenSlide.
+    A stored tile of level 0 that cannot be read is damage, and is hatched. One without stored bytes is white
+    background, as in OpenSlide.
 
     Parameters
     ----------
@@ -100,24 +103,14 @@ class StoredTiles(Slide):
             return False
         return super().read_into(region, out)
 
-    def thumbnail(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Thumbnail:
         """See `Slide.thumbnail`."""
-        size = thumbnail_size(self._width, self._height, limit)
-        level_number = pick_level(self.info.levels, size)
-        level = self._levels[level_number]
-        factor = self._factor(level, size)
-        shrinker = Shrinker(level.width, level.height, size, factor)
-        tile_width, tile_height = level.tile_width // factor, level.tile_height // factor
-        width, height = -(-level.width // factor), -(-level.height // factor)
-        for row in range(level.rows):
-            stripe = np.full((min(tile_height, height - row * tile_height), width, 3), 255, np.uint8)
-            for column in range(level.columns):
-                tile = self._reduced_tile(level_number, row * level.columns + column, factor)
-                if tile is not None:
-                    part = stripe[:, column * tile_width : (column + 1) * tile_width]
-                    part[:] = tile[: part.shape[0], : part.shape[1]]
-            shrinker.add(stripe)
-        return shrinker.result()
+
+        def open_level(number: int, size: tuple[int, int]) -> tuple[_Level, int]:
+            factor = self._factor(self._levels[number], size)
+            return _Level(self, number, factor), factor
+
+        return make_thumbnail(self.info.levels, limit, open_level)
 
     def _stored_tile_number(self, region: Region) -> int | None:
         """Return the number of the stored tile that covers exactly the region, clipped to the slide, or None."""
@@ -167,6 +160,8 @@ class StoredTiles(Slide):
         offset, count = int(level.offsets[number]), int(level.counts[number])
         if count == 0:
             return b""
+        if offset < _HEADER:
+            return None
         # No compression in use more than doubles the size of the pixels. A larger segment is an attack on the memory.
         if offset + count > self._size or count > 2 * level.tile_width * level.tile_height * level.samples + 65536:
             return None
@@ -175,6 +170,42 @@ class StoredTiles(Slide):
         except OSError:
             return None  # a bad sector of the disk is damage, too
         return segment if len(segment) == count else None
+
+    def _thumbnail_tile(self, number: int, tile: int, factor: int) -> Pixels | None:
+        """Return a stored tile of a level, reduced and cut at the border of the level.
+
+        None if it cannot be read, or if it is missing or of a single colour although level 0 shows something there.
+        """
+        level = self._levels[number]
+        row, column = divmod(tile, level.columns)
+        height = -(-min(level.tile_height, level.height - row * level.tile_height) // factor)
+        width = -(-min(level.tile_width, level.width - column * level.tile_width) // factor)
+        if level.counts[tile] == 0:
+            if number and len(self._stored_below(level, row, column)):
+                return None
+            return np.broadcast_to(np.uint8(255), (height, width, 3))
+        pixels = self._reduced_tile(number, tile, factor)
+        if pixels is None:
+            return None
+        pixels = pixels[:height, :width]
+        if number and (colour := single_colour(pixels)) is not None:
+            below = self._stored_below(level, row, column)
+            for i in np.linspace(0, len(below) - 1, min(_PROBES, len(below))).astype(int):
+                probe = self._thumbnail_tile(0, int(below[i]), self._factor(self._levels[0], (1, 1)))
+                if probe is not None and shows_more(probe, colour):
+                    return None
+        return pixels
+
+    def _stored_below(self, level: Directory, row: int, column: int) -> npt.NDArray[np.int64]:
+        """Return the numbers of the stored tiles of level 0 under a tile of a reduced level that the file holds."""
+        base = self._levels[0]
+        across, down = base.width / level.width, base.height / level.height
+        left, right = column * level.tile_width, min((column + 1) * level.tile_width, level.width)
+        top, bottom = row * level.tile_height, min((row + 1) * level.tile_height, level.height)
+        columns = np.arange(left * across // base.tile_width, min(base.columns, right * across / base.tile_width))
+        rows = np.arange(top * down // base.tile_height, min(base.rows, bottom * down / base.tile_height))
+        numbers = (rows[:, None] * base.columns + columns).astype(np.int64).reshape(-1)
+        return numbers[base.counts[numbers] > 0]
 
     def _factor(self, level: Directory, size: tuple[int, int]) -> int:
         """Return by which factor tiles can be reduced while decoding, if `size` (width, height) is needed."""
@@ -191,3 +222,29 @@ class StoredTiles(Slide):
     @abstractmethod
     def _reduced_tile(self, level: int, number: int, factor: int) -> Pixels | None:
         """Return a stored tile of a level, reduced by `factor`, or None if it is damaged."""
+
+
+class _Level:
+    """One level of a slide, for its thumbnail; see `thumbnail.Level`."""
+
+    def __init__(self, slide: StoredTiles, number: int, factor: int) -> None:
+        level = slide._levels[number]
+        self._slide, self._number, self._factor, self._columns = slide, number, factor, level.columns
+        self.size = level.width / factor, level.height / factor
+        self.block = level.tile_width // factor, level.tile_height // factor
+
+    def rows(self, width: int) -> int:
+        return self.block[1]
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels | None:
+        out = np.empty((height, width, 3), np.uint8)
+        tile_width, tile_height = self.block
+        for row in range(y // tile_height, -(-(y + height) // tile_height)):
+            for column in range(x // tile_width, -(-(x + width) // tile_width)):
+                tile = self._slide._thumbnail_tile(self._number, row * self._columns + column, self._factor)
+                if tile is None:
+                    return None
+                left, top = column * tile_width - x, row * tile_height - y  # of the tile, in `out`
+                part = out[max(0, top) : top + len(tile), max(0, left) : left + tile.shape[1]]
+                part[:] = tile[max(0, -top) :, max(0, -left) :][: part.shape[0], : part.shape[1]]
+        return out

@@ -29,7 +29,7 @@ def test_lossless_tiles_are_read_exactly(make_tiff, opened, compression, shape, 
     image = tissue_like(301, 207)
     slide = opened(make_tiff(image, compression=compression, predictor=predictor, order=order, **shape), "tiff")
     assert np.array_equal(read_all(slide, 100), image)
-    assert slide.thumbnail(1000).shape == (26, 38, 3)
+    assert slide.thumbnail(1000).pixels.shape == (26, 38, 3)
 
 
 @pytest.mark.parametrize("planar", ["CONTIG", "SEPARATE"])
