@@ -11,12 +11,21 @@ from typing import Final
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.files import open_regular
+from nuclei_segmentation.shared.slides.find import files_of
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
 from nuclei_segmentation.shared.slides.metadata import choose_mpp, is_ome, objective_power, pixel_sizes
 from nuclei_segmentation.shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
 from nuclei_segmentation.shared.slides.slide import Slide, SlideInfo
-from nuclei_segmentation.shared.slides.tiff_index import Directory, is_tiff, read_directories
+from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
+from nuclei_segmentation.shared.slides.tiff_index import (
+    LARGEST_TILE,
+    MOST_DECODED_PER_STORED,
+    Directory,
+    TiffIndex,
+    is_tiff,
+    read_index,
+)
 from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, why_unsupported
 
 log = logging.getLogger(__name__)
@@ -81,21 +90,50 @@ class _Opener:
 
     def __init__(self, path: Path, head: bytes) -> None:
         self._path = path
-        self._directories: tuple[Directory, ...] = ()  # empty if the file is not TIFF
-        # Hamamatsu's NDPI files are not valid TIFF: their offsets are wider than their type says. OpenSlide reads them.
-        if is_tiff(head) and path.suffix.lower() != ".ndpi":
+        self._index: TiffIndex | None = None  # None if the file is not TIFF
+        if is_tiff(head):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._directories = read_directories(descriptor)
+                self._index = read_index(descriptor)
             finally:
                 os.close(descriptor)
         self._vendor = detect_vendor(path)
         self._handle: Handle | None = None
         self._reason = ""  # why the readers tried so far cannot read the file
-        try:
-            self._handle = Handle(path)
-        except UnreadableSlide as error:
-            self._reason = str(error)
+        if self._index is not None:
+            self._look_at_faults(self._index)
+        if not self._reason:
+            try:
+                self._handle = Handle(path)
+            except UnreadableSlide as error:
+                self._reason = str(error)
+        if self._handle is not None:
+            self._check_claims(self._handle)
+
+    def _look_at_faults(self, index: TiffIndex) -> None:
+        """Warn of broken directories that are not needed; raise the fault of one that is."""
+        plain = self._vendor in (None, *_PLAIN)  # the first directory is level 0
+        if isinstance(index.base, UnreadableSlide) and (plain or index.oversized):
+            raise index.base
+        if index.oversized:
+            if not plain:
+                raise index.oversized
+            self._reason = str(index.oversized)  # this file is not for OpenSlide
+        for fault in dict.fromkeys(map(str, index.faults)):
+            log.warning("%s: an image that is not needed is broken and is left out: %s", self._path.name, fault)
+
+    def _check_claims(self, handle: Handle) -> None:
+        """Refuse an image that the bytes of its files cannot hold, and tiles that would fill the memory."""
+        (width, height), stored = handle.levels[0], sum(file.stat().st_size for file in files_of(self._path))
+        side = max((max(tile) for tile in handle.tiles), default=0)
+        reason = ""
+        if width * height * 3 > MOST_DECODED_PER_STORED * stored:
+            reason = f"it claims {width} × {height} pixels, which its {stored} bytes cannot hold"
+        elif any(across * down > LARGEST_TILE for across, down in handle.tiles):
+            reason = f"it has tiles of up to {side} pixels a side; tiles of at most {LARGEST_TILE} pixels are supported"
+        if reason:
+            handle.close()
+            raise UnreadableSlide(reason)
 
     def open(self, reader: str | None) -> Slide:
         slide = None
@@ -121,7 +159,7 @@ class _Opener:
             if slide is None and reader in (None, "openslide"):
                 slide = self._openslide(forced=reader is not None)
             if slide is None and reader in (None, "tiff"):
-                slide = self._tiff()
+                slide = self._tiff(forced=reader is not None)
         finally:
             if self._handle is not None and not isinstance(slide, OpenSlideSlide):
                 self._handle.close()
@@ -157,13 +195,14 @@ class _Opener:
         )
 
     def _base(self) -> Directory | None:
-        return self._directories[0] if self._directories else None
+        base = None if self._index is None else self._index.base
+        return base if isinstance(base, Directory) else None
 
     def _larger(self, base: Directory) -> Directory | None:
         """Return the largest image of a plain TIFF file if that is not level 0, which is the first."""
-        if self._vendor not in (None, *_PLAIN):
+        if self._vendor not in (None, *_PLAIN) or self._index is None:
             return None
-        largest = max(self._directories, key=lambda directory: directory.width * directory.height)
+        largest = max((base, *self._index.others), key=lambda directory: directory.width * directory.height)
         return largest if largest.width * largest.height > base.width * base.height else None
 
     def _jpeg(self, forced: bool) -> Slide | None:
@@ -175,16 +214,13 @@ class _Opener:
             return None
         if self._handle is not None and self._handle.levels[0] != (base.width, base.height):
             return None
-        levels = (base, *_reduced_levels(self._directories, _is_decodable))
+        levels = (base, *self._reduced_levels(base, _is_decodable))
         try:
             slide = JpegTiles(self._info("stored JPEG tiles, decoded directly", base), levels)
         except BadJpeg as error:
             self._reason = self._reason or f"its JPEG tables are broken: {error}"
             return None
-        if forced or self._handle is None or slide.can_decode():
-            return slide
-        slide.close()
-        return None
+        return slide if forced else self._if_decodable(slide)
 
     def _openslide(self, forced: bool) -> Slide | None:
         if self._handle is None:
@@ -202,16 +238,37 @@ class _Opener:
         self._handle = None
         return None
 
-    def _tiff(self) -> Slide | None:
+    def _tiff(self, forced: bool) -> Slide | None:
         base = self._base()
         if base is None or self._vendor not in (None, *_PLAIN):
             return None  # the first directory of another vendor's format is not level 0
-        levels = (base, *_reduced_levels(self._directories, lambda level: not why_unsupported(level)))
+        levels = (base, *self._reduced_levels(base, lambda level: not why_unsupported(level)))
         try:
-            return TiffTiles(self._info("stored TIFF tiles, decoded directly", base), levels)
+            slide = TiffTiles(self._info("stored TIFF tiles, decoded directly", base), levels)
         except UnreadableSlide as error:
             self._reason = str(error)
             return None
+        return slide if forced else self._if_decodable(slide)
+
+    def _if_decodable(self, slide: StoredTiles) -> StoredTiles | None:
+        """Return the slide if any of its tiles can be decoded; else close it."""
+        if slide.can_decode():
+            return slide
+        slide.close()
+        self._reason = "none of its tiles or strips can be decoded; copy the slide again"
+        return None
+
+    def _reduced_levels(self, base: Directory, is_readable: Callable[[Directory], bool]) -> list[Directory]:
+        """Return the readable reduced levels of the image in the first directory, largest first."""
+        others = () if self._index is None else self._index.others
+        candidates = [d for d in others if d.subfile_type & _REDUCED or base.description.startswith("Aperio")]
+        levels: dict[tuple[int, int], Directory] = {}
+        for directory in (*candidates, *base.subdirectories):
+            downsample = base.width / directory.width
+            same_shape = abs(base.height / downsample - directory.height) <= 1 + directory.height / 100
+            if downsample > 1 and same_shape and directory.tiled and is_readable(directory):
+                levels.setdefault((directory.width, directory.height), directory)  # one listed twice is one level
+        return sorted(levels.values(), key=lambda d: -d.width)
 
 
 def _is_decodable(directory: Directory) -> bool:
@@ -231,16 +288,3 @@ def _can_read(slide: Slide) -> bool:
         if not slide.read(Region(x, y, width, height)).damaged:
             return True
     return False
-
-
-def _reduced_levels(directories: tuple[Directory, ...], is_readable: Callable[[Directory], bool]) -> list[Directory]:
-    """Return the readable reduced levels of the image in the first directory, largest first."""
-    base = directories[0]
-    candidates = [d for d in directories[1:] if d.subfile_type & _REDUCED or base.description.startswith("Aperio")]
-    levels = []
-    for directory in (*candidates, *base.subdirectories):
-        downsample = base.width / directory.width
-        same_shape = abs(base.height / downsample - directory.height) <= 1 + directory.height / 100
-        if downsample > 1 and same_shape and directory.tiled and is_readable(directory):
-            levels.append(directory)
-    return sorted(levels, key=lambda d: -d.width)

@@ -22,6 +22,8 @@ _STRIPE: Final = 4 << 20  # pixels that a thumbnail reads at a time
 _MOST_FAILURES: Final = 1000  # reads of one level that may fail before it is read in large parts only
 _PROBES: Final = 4  # rows and columns of places that are read to see whether level 0 shows something
 _PROBE: Final = 16  # level-0 pixels along each side of such a place
+_USUAL_TILE: Final = 256
+_SMALLEST_TILE, _LARGEST_TILE = 16, 4096  # sides in pixels of the parts that are read alone
 _WHITE: Final = (255, 255, 255)
 
 
@@ -75,6 +77,18 @@ class Handle:
     def downsamples(self) -> tuple[float, ...]:
         """Downsample of each level."""
         return tuple(self._handle.level_downsamples)
+
+    @property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of the stored tiles of each level that says it; (256, 256) of others."""
+        properties = self.properties
+        return tuple(
+            (
+                _tile_side(properties.get(f"openslide.level[{number}].tile-width")),
+                _tile_side(properties.get(f"openslide.level[{number}].tile-height")),
+            )
+            for number in range(len(self.levels))
+        )
 
     def icc(self) -> bytes | None:
         """Return the ICC colour profile, unchecked, or None."""
@@ -183,15 +197,14 @@ class _Level:
         self._slide, self._handle, self._number = slide, handle, number
         self.size = slide.info.levels[number]
         self._downsample = handle.downsamples[number]
-        self._tile = tuple(
-            _tile_side(handle.properties.get(f"openslide.level[{number}].tile-{side}")) for side in ("width", "height")
-        )
+        width, height = handle.tiles[number]
+        self._tile = min(max(width, _SMALLEST_TILE), _LARGEST_TILE), min(max(height, _SMALLEST_TILE), _LARGEST_TILE)
         self._failures = 0
 
     @property
     def block(self) -> tuple[int, int]:
         # After each failure OpenSlide opens the file anew. If nothing can be read, large parts have to do.
-        return (self._tile[0], self._tile[1]) if self._failures < _MOST_FAILURES else self.size
+        return self._tile if self._failures < _MOST_FAILURES else self.size
 
     def rows(self, width: int) -> int:
         return max(1, _STRIPE // width)
@@ -238,9 +251,8 @@ class _Level:
 
 
 def _tile_side(text: str | None) -> int:
-    """Return the side of a stored tile, in pixels, that a property gives; 256 if it gives none that is of use."""
-    side = int(text) if text is not None and text.isdecimal() else 0
-    return side if 16 <= side <= 4096 else 256
+    """Return the side of a stored tile, in pixels, that a property gives; 256 if it gives none."""
+    return int(text) if text is not None and text.isdecimal() else _USUAL_TILE
 
 
 def _background(text: str | None) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:

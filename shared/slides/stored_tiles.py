@@ -22,6 +22,7 @@ CACHE: Final = 192 << 20  # most bytes of decoded tiles, if two rows of tiles fi
 CACHE_AT_MOST: Final = 384 << 20  # most bytes for one row of tiles, if two rows do not fit
 _HEADER: Final = 8  # bytes at the start of a TIFF file, where no tile can lie
 _PROBES: Final = 16  # most tiles of level 0 that are decoded to see whether a reduced tile is right in showing nothing
+_SAMPLES: Final = 64  # tiles that are decoded at most to see whether any can be
 _SPARE: Final = 32  # tiles in addition, for threads that are ahead of or behind the others
 
 
@@ -77,6 +78,15 @@ class StoredTiles(Slide):
         self._blank: Pixels = np.broadcast_to(np.uint8(255), (base.tile_height, base.tile_width, 3))
         self._descriptor = os.open(info.path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._descriptor).st_size
+
+    def can_decode(self) -> bool:
+        """Tell whether any of some tiles of level 0, spread over the file, can be decoded.
+
+        If not, either all are damaged, or they are of a kind that the decoder does not support.
+        """
+        stored = np.flatnonzero(self._levels[0].counts)
+        sample = stored[np.linspace(0, len(stored) - 1, min(_SAMPLES, len(stored))).astype(int)]
+        return not len(sample) or any(self._tile(int(number)) is not None for number in sample)
 
     def close(self) -> None:
         """Close the file and drop the decoded tiles."""

@@ -10,7 +10,7 @@ import tifffile
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
-from nuclei_segmentation.shared.slides.tiff_index import read_directories
+from nuclei_segmentation.shared.slides.tiff_index import read_index
 from nuclei_segmentation.shared.slides.tiff_tiles import cut_strips
 from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
@@ -106,7 +106,7 @@ def test_large_strips_without_compression_are_read_row_by_row(make_tiff, opened,
     for rows in (200, 60, 64):
         path = make_tiff(image, f"{rows}.tif", tile=None, rowsperstrip=rows)
         with path.open("rb") as file:
-            cut = cut_strips(read_directories(file.fileno())[0])
+            cut = cut_strips(read_index(file.fileno()).base)
         assert cut.tile_height <= 5
         assert np.array_equal(read_all(opened(path, "tiff")), image)
     data = path.read_bytes()
