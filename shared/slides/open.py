@@ -11,7 +11,8 @@ from typing import Final
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.files import open_regular
-from nuclei_segmentation.shared.slides.find import files_of
+from nuclei_segmentation.shared.slides.companions import files_of
+from nuclei_segmentation.shared.slides.find import WHAT_IS_READ
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
 from nuclei_segmentation.shared.slides.metadata import choose_mpp, is_ome, objective_power, pixel_sizes
@@ -33,6 +34,13 @@ log = logging.getLogger(__name__)
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
 _SAMPLES: Final = 3  # regions that are read to see whether OpenSlide can read a slide
+_CAMERA: Final = (
+    ".3fr .arw .cr2 .crw .dcr .dng .erf .iiq .kdc .mef .mos .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 .srf .srw"
+)
+_OTHERS: Final = dict.fromkeys(_CAMERA.split(), "a raw camera file") | {
+    ".lsm": "a Zeiss LSM file",
+    ".stk": "a MetaMorph STK file",
+}  # formats with the head of a TIFF file; most are known by their content, too
 _REDUCED: Final = 1  # bit of NewSubfileType
 
 
@@ -59,6 +67,7 @@ def open_slide(path: str | os.PathLike[str], *, reader: str | None = None) -> Sl
     path = Path(path)
     head = _head(path)
     try:
+        _refuse_by_name(path)
         return _Opener(path, head).open(reader)
     except UnreadableSlide as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error}") from None
@@ -85,11 +94,25 @@ def _head(path: Path) -> bytes:
     return head
 
 
+def _unsupported(kind: str) -> UnreadableSlide:
+    return UnreadableSlide(f"it is {kind}, which is not supported; what is read: {WHAT_IS_READ}")
+
+
+def _refuse_by_name(path: Path) -> None:
+    """Refuse a file whose first image is a preview, or no slide at all, although it is a sound TIFF file."""
+    suffix = path.suffix.lower()
+    if suffix == ".vsi" or any((path.parent / f"_{path.stem}_").glob("stack*/*.ets")):
+        raise _unsupported("an Olympus VSI file, whose pixels lie in .ets files beside it")
+    if suffix in _OTHERS:
+        raise _unsupported(_OTHERS[suffix])
+
+
 class _Opener:
     """Chooses the reader for one file."""
 
     def __init__(self, path: Path, head: bytes) -> None:
         self._path = path
+        self._files = files_of(path)  # before any library sees the slide
         self._index: TiffIndex | None = None  # None if the file is not TIFF
         if is_tiff(head):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -112,7 +135,11 @@ class _Opener:
 
     def _look_at_faults(self, index: TiffIndex) -> None:
         """Warn of broken directories that are not needed; raise the fault of one that is."""
+        if index.kind:
+            raise _unsupported(index.kind)
         plain = self._vendor in (None, *_PLAIN)  # the first directory is level 0
+        if index.maker and self._vendor is None and index.faults:
+            raise UnreadableSlide(f"it is a slide of {index.maker}, and {index.faults[0]}")
         if isinstance(index.base, UnreadableSlide) and (plain or index.oversized):
             raise index.base
         if index.oversized:
@@ -124,7 +151,7 @@ class _Opener:
 
     def _check_claims(self, handle: Handle) -> None:
         """Refuse an image that the bytes of its files cannot hold, and tiles that would fill the memory."""
-        (width, height), stored = handle.levels[0], sum(file.stat().st_size for file in files_of(self._path))
+        (width, height), stored = handle.levels[0], sum(file.stat().st_size for file in self._files)
         side = max((max(tile) for tile in handle.tiles), default=0)
         reason = ""
         if width * height * 3 > MOST_DECODED_PER_STORED * stored:
@@ -172,7 +199,8 @@ class _Opener:
         levels = () if self._handle is None else self._handle.levels
         mpp, note = choose_mpp(pixel_sizes(properties, base))
         if self._vendor is None and base is not None:
-            kind = "ome-tiff" if is_ome(base) else "tiff"
+            # OpenSlide may refuse an Aperio slide for a fault in a directory that is not needed.
+            kind = "ome-tiff" if is_ome(base) else "aperio" if base.description.startswith("Aperio") else "tiff"
         else:
             kind = self._vendor or "unknown"
         width, height = levels[0] if levels else (0, 0)

@@ -14,6 +14,7 @@ from PIL.Image import Image
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.slides.find import WHAT_IS_READ
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
 from nuclei_segmentation.shared.slides.thumbnail import Thumbnail, cuts, make_thumbnail, shows_more, single_colour
@@ -59,7 +60,7 @@ class Handle:
         try:
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise UnreadableSlide("OpenSlide does not know its format") from None
+            raise UnreadableSlide(f"its format is not known; what is read: {WHAT_IS_READ}") from None
         except (openslide.OpenSlideError, OSError) as error:
             raise UnreadableSlide(f"OpenSlide cannot open it: {error}") from None
 

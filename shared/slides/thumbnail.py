@@ -18,6 +18,7 @@ from nuclei_segmentation.shared.batches import Pixels
 
 _BLOCK: Final = 1 << 20  # pixels that are summed at a time; limits memory to about 30 MB
 _COLUMNS: Final = 16  # output columns that are summed at a time
+_MOST_UNKNOWN: Final = 10_000  # unreadable blocks of level 0; after them, what is sound in a stripe is not looked for
 _ALIKE: Final = 16  # levels of 255 by which compression may change a single colour
 
 
@@ -53,6 +54,11 @@ class Level(Protocol):
 
     def read(self, x: int, y: int, width: int, height: int) -> Pixels | None:
         """Read a part of the reduced level.
+
+        Parameters
+        ----------
+        x, y, width, height : int
+            The part, in pixels of the reduced level.
 
         Returns
         -------
@@ -124,7 +130,8 @@ class _Maker:
             out[:] = pixels
             return
         across, down = list(cuts(x, x + width, level.block[0])), list(cuts(y, y + height, level.block[1]))
-        if len(across) * len(down) == 1:
+        hopeless = number == 0 and len(self._unknown) >= _MOST_UNKNOWN
+        if len(across) * len(down) == 1 or hopeless:
             self._fill_from_larger(out, number, level, x, y)
             return
         for top, bottom in down:
@@ -161,7 +168,20 @@ def _whole(level: Level) -> tuple[int, int]:
 
 
 def cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    """Yield the parts of a range that lie between multiples of `step`."""
+    """Yield the parts of a range that lie between multiples of a number.
+
+    Parameters
+    ----------
+    start, stop : int
+        The range.
+    step : int
+        The number.
+
+    Yields
+    ------
+    tuple of int
+        Start and stop of a part.
+    """
     while start < stop:
         end = min(stop, (start // step + 1) * step)
         yield start, end
@@ -175,7 +195,18 @@ def _span(start: int, length: int, own: float, other: float, whole: int) -> tupl
 
 
 def single_colour(pixels: Pixels) -> Pixels | None:
-    """Return the colour, (3,) uint8, that all (h, w, 3) pixels have, as if nothing were there; None if they differ."""
+    """Return the colour that all pixels have, as if nothing were there.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (h, w, 3) uint8.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        (3,) uint8; None if the pixels differ.
+    """
     first = pixels[0, 0]
     if (pixels[-1, -1] != first).any() or (pixels[len(pixels) // 2, pixels.shape[1] // 2] != first).any():
         return None  # nearly always
@@ -183,7 +214,15 @@ def single_colour(pixels: Pixels) -> Pixels | None:
 
 
 def shows_more(pixels: Pixels, colour: Pixels) -> bool:
-    """Tell whether (h, w, 3) pixels are clearly not of the single colour (3,)."""
+    """Tell whether pixels are clearly not all of one colour.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (h, w, 3) uint8.
+    colour : numpy.ndarray
+        (3,) uint8.
+    """
     return bool((np.abs(pixels.astype(np.int16) - colour.astype(np.int16)) > _ALIKE).any())
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -43,6 +44,19 @@ _DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_CO
 _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _UNIT, _PREDICTOR = 282, 283, 284, 296, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _SUBDIRECTORIES = 322, 323, 324, 325, 330
 _NDPI: Final = 65420
+_SOFTWARE, _XMP = 305, 700
+_KINDS: Final = {34412: "a Zeiss LSM file", 50706: "a raw camera file"} | dict.fromkeys(
+    range(33628, 33632), "a MetaMorph STK file"
+)
+_SENSOR: Final = frozenset({32803, 34892})  # photometric interpretations of the sensors of cameras
+_RAW: Final = frozenset({32767, 32769, 32770, 34713, 65535})  # compressions that only raw camera files have
+_MAKERS: Final = {
+    b"leica-microsystems.com/scn": "Leica",
+    b"<iScan": "Ventana",
+    b"MedScan": "Trestle",
+    b"Philips DP": "Philips",
+}
+_LOOKED_AT: Final = 16 << 10  # bytes of a text in which a maker is looked for
 _EXTRA, _SAMPLE_FORMAT, _TABLES, _SUBSAMPLING, _ICC, _DEPTH = 338, 339, 347, 530, 34675, 32997
 
 
@@ -141,11 +155,18 @@ class TiffIndex:
         The other directories that can be read, in the order of the file's chain.
     faults : tuple of UnreadableSlide
         What is wrong with those that cannot be read, apart from the first.
+    kind : str
+        What the file is, in words, if only its head is that of a TIFF slide; empty for others.
+    maker : str
+        Whose scanner wrote the file, if its first image is not simply level 0, so that only OpenSlide can read it;
+        empty for others.
     """
 
     base: Directory | UnreadableSlide
     others: tuple[Directory, ...]
     faults: tuple[UnreadableSlide, ...]
+    kind: str
+    maker: str
 
     @property
     def oversized(self) -> Oversized | None:
@@ -199,6 +220,8 @@ class _Parser:
     read: int = 0
     ndpi: bool = False  # Hamamatsu's variant of TIFF, with offsets of 64 bits that are stored in part
     faults: list[UnreadableSlide] = field(default_factory=list)
+    kind: str = ""
+    maker: str = ""
 
     def index(self) -> TiffIndex:
         self.size = os.fstat(self.descriptor).st_size
@@ -237,7 +260,8 @@ class _Parser:
             found.append(self._directory(entries))
         others = tuple(directory for directory in found[1:] if isinstance(directory, Directory))
         self.faults += [fault for fault in found[1:] if isinstance(fault, UnreadableSlide)]
-        return TiffIndex(found[0], others, tuple(self.faults))
+        kind = "a raw camera file" if head[:4] == b"II*\0" and head[8:12] == b"CR\2\0" else self.kind
+        return TiffIndex(found[0], others, tuple(self.faults), kind, self.maker)
 
     def _is_ndpi(self, offset: int) -> bool:
         """Tell whether the first directory, at `offset`, has the tag by which OpenSlide knows a Hamamatsu file."""
@@ -304,7 +328,24 @@ class _Parser:
                     value_at -= 1 << 32 if value_at > max(offset, (1 << 32) - 1) else 0
             entries.setdefault(tag, _Entry(kind, values, value_at))
         (following,) = struct.unpack_from(self.order + ("Q" if link_size == 8 else "I"), data, count * entry_size)
+        self._recognise(entries)
         return entries, following
+
+    def _recognise(self, entries: dict[int, _Entry]) -> None:
+        """Note what the tags of a directory say about the file."""
+        for tag, kind in _KINDS.items():
+            if tag in entries:
+                self.kind = self.kind or kind
+        for tag, values in ((_PHOTOMETRIC, _SENSOR), (_COMPRESSION, _RAW)):
+            with suppress(UnreadableSlide):  # the directory itself will be refused
+                number = self._numbers(entries, tag, 1)
+                if number is not None and int(number[0]) in values:
+                    self.kind = self.kind or "a raw camera file"
+        for tag in (_DESCRIPTION, _SOFTWARE, _XMP):
+            entry = entries.get(tag)
+            if entry is not None and entry.count and 0 < entry.at < self.size:
+                text = self._read(entry.at, min(entry.count, self.size - entry.at, _LOOKED_AT))
+                self.maker = next((maker for mark, maker in _MAKERS.items() if mark in text), self.maker)
 
     def _image(self, entries: dict[int, _Entry], is_sub: bool) -> Directory:
         def integer(tag: int, default: int | None = None) -> int:
@@ -450,20 +491,29 @@ class _Parser:
         return resolution[0], resolution[1]
 
     def _subdirectories(self, entries: dict[int, _Entry]) -> tuple[Directory, ...]:
-        found: list[Directory] = []
         try:
             offsets = self._numbers(entries, _SUBDIRECTORIES, MOST_SUBDIRECTORIES)
-            for offset in () if offsets is None else dict.fromkeys(offsets.tolist()):  # one listed twice is one
-                directory = self._directory(self._entries(offset)[0], is_sub=True)
-                if isinstance(directory, Directory):
-                    found.append(directory)
-                else:
-                    self.faults.append(directory)
         except _Hostile:
             raise
         except UnreadableSlide as fault:
             self.faults.append(fault)
+            return ()
+        found: list[Directory] = []
+        for offset in () if offsets is None else dict.fromkeys(offsets.tolist()):  # one listed twice is one
+            directory = self._subdirectory(offset)
+            if isinstance(directory, Directory):
+                found.append(directory)
+            else:
+                self.faults.append(directory)
         return tuple(found)
+
+    def _subdirectory(self, offset: int) -> Directory | UnreadableSlide:
+        try:
+            return self._directory(self._entries(offset)[0], is_sub=True)
+        except _Hostile:
+            raise
+        except UnreadableSlide as fault:
+            return fault
 
 
 def _text(data: bytes | None) -> str:
