@@ -73,7 +73,7 @@ class BaselineLoops:
             mask = (
                 None
                 if settings.mask.method == "none"
-                else tissue_mask(slide.thumbnail(settings.mask_pixel_count_limit))
+                else tissue_mask(slide.thumbnail(settings.mask_pixel_count_limit).pixels)
             )
             self._foreground: list[tuple[int, int]] = list(map(tuple, foreground_tiles(self._grid, mask).tolist()))
             self._image = np.empty((self._grid.rows * SIDE, self._grid.columns * SIDE, 3), np.uint8)

@@ -59,7 +59,7 @@ METHODS: dict[str, Callable[[Image], Mask]] = {
 def real_density(shape: tuple[int, int]) -> Floats:
     """Return the optical density of the dermis of the sample slide, mirrored to `shape`: (h, w, 3) float32."""
     with open_slide(SAMPLE) as slide:
-        thumbnail = slide.thumbnail(LIMIT)
+        thumbnail = slide.thumbnail(LIMIT).pixels
     density = background.measure(thumbnail, ~background.unscanned(thumbnail)).density.transpose(1, 2, 0)
     height, width = density.shape[:2]
     patch = density[int(0.62 * height) : int(0.95 * height), int(0.32 * width) : int(0.42 * width)]
@@ -208,7 +208,7 @@ def _print_tables(folder: Path | None) -> None:
         if not path.is_file():
             continue
         with open_slide(path) as slide:
-            thumbnail = slide.thumbnail(LIMIT)
+            thumbnail = slide.thumbnail(LIMIT).pixels
         kept = [f"{100 * find(thumbnail).mean():.1f}" for find in METHODS.values()]
         best = min(_seconds(thumbnail) for _ in range(5))
         print(f"| {path.name} | {thumbnail.shape[1]} × {thumbnail.shape[0]} | {' | '.join(kept)} | {1000 * best:.0f} |")

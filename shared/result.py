@@ -21,7 +21,7 @@ from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
 IMAGE = "image.tif"
 SUMMARY = "summary.json"
-FORMAT, VERSION = "nuclei-summary", "1.0"
+FORMAT, VERSION = "nuclei-summary", "1.1"
 LARGEST = 16 << 20
 """Most bytes of a summary; one with ten thousand damaged tiles has one million."""
 
@@ -48,12 +48,16 @@ class SegmentationResult:
         Number of filter processes that shared the tiles; 1 if none did.
     tissue_pixels : int or None
         Level-0 pixels of the tissue mask; None where every tile was inferred.
+    guessed_pixels : int or None
+        Of these, level-0 pixels where the slide cannot be read, so that tissue is only guessed.
     nuclei : int
         Number of nuclei.
     nuclear_pixels : int
         Level-0 pixels above the overlay's threshold.
     damaged : tuple of Region
         Regions that could not be read and are hatched.
+    guessed : tuple of Region
+        The boxes around the places where tissue is only guessed; at most a thousand.
     warnings : tuple of str
         As logged by the process that wrote the image.
     seconds : float
@@ -80,9 +84,11 @@ class SegmentationResult:
     resumed: int
     shards: int
     tissue_pixels: int | None
+    guessed_pixels: int | None
     nuclei: int
     nuclear_pixels: int
     damaged: tuple[Region, ...]
+    guessed: tuple[Region, ...]
     warnings: tuple[str, ...]
     seconds: float
     waited: float
@@ -133,6 +139,8 @@ class SegmentationResult:
             "shards": self.shards,
             "tissue_pixels": self.tissue_pixels,
             "tissue_mm2": self.tissue_area,
+            "tissue_guessed_pixels": self.guessed_pixels,
+            "tissue_guessed": [asdict(region) for region in self.guessed],
             "nuclei": self.nuclei,
             "nuclei_per_mm2": self.density,
             "nuclear_pixels": self.nuclear_pixels,
@@ -186,6 +194,8 @@ class SegmentationResult:
             resumed=int(document["tiles"]["kept_from_earlier_run"]),
             shards=int(document["shards"]),
             tissue_pixels=_count(document["tissue_pixels"]),
+            guessed_pixels=_count(document.get("tissue_guessed_pixels")),  # 1.0 had none
+            guessed=tuple(Region(**region) for region in document.get("tissue_guessed", [])),
             nuclei=int(document["nuclei"]),
             nuclear_pixels=int(document["nuclear_pixels"]),
             damaged=tuple(Region(**region) for region in document["damaged"]),
@@ -209,7 +219,7 @@ class SegmentationResult:
             *named_lines({
                 "slide": f"{slide.name}  ({slide.format}, {slide.width} x {slide.height} pixels, {scale})",
                 "tiles": f"{self.tiles}: {self.foreground} with tissue{kept}, {rest} background, not inferred",
-                "tissue": "" if self.tissue_area is None else f"{self.tissue_area:.3g} mm²",
+                "tissue": self._tissue(),
                 "nuclei": self._nuclei(),
                 "damaged": places if damaged else "",
             }),
@@ -220,6 +230,15 @@ class SegmentationResult:
             }),
             "            For research use only; not for diagnosis.",
         ]  # fmt: skip
+
+    def _tissue(self) -> str:
+        area = "" if self.tissue_area is None else f"{self.tissue_area:.3g} mm²"
+        if not self.guessed_pixels or not self.tissue_pixels:
+            return area
+        guess = (
+            f"{self.guessed_pixels / self.tissue_pixels:.0%} of it only guessed, since the slide cannot be read there"
+        )
+        return f"{area}, {guess}" if area else guess
 
     def _nuclei(self) -> str:
         share = self.nuclear_pixels / max(1, self.slide.width * self.slide.height)

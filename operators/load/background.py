@@ -48,7 +48,34 @@ class Absorption:
         return bool(self.background.any())
 
 
-def unscanned(thumbnail: npt.NDArray[np.uint8]) -> Mask:
+def filled(thumbnail: npt.NDArray[np.uint8], known: Mask) -> npt.NDArray[np.uint8]:
+    """Give pixels without a meaning the colour of the nearest one that has a meaning.
+
+    So they look neither like glass nor like tissue of their own, and do not change their neighbours by smoothing.
+
+    Parameters
+    ----------
+    thumbnail : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    known : numpy.ndarray
+        (h, w) bool; False where the pixels have no meaning.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w, 3) uint8 RGB; the thumbnail itself if all pixels are known, or none.
+    """
+    if known.all() or not known.any():
+        return thumbnail
+    sources = (~known).astype(np.uint8)  # OpenCV looks for the nearest zero
+    _, labels = cv2.distanceTransformWithLabels(sources, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colours = np.empty((labels.max() + 1, 3), np.uint8)
+    colours[labels[known]] = thumbnail[known]
+    pixels: npt.NDArray[np.uint8] = colours[labels]
+    return pixels
+
+
+def unscanned(thumbnail: npt.NDArray[np.uint8], known: Mask | None = None) -> Mask:
     """Return the areas that the scanner left out: pure white or pure black, with horizontal and vertical borders.
 
     Scanners fill skipped rectangles with a single value. Glass that is saturated to pure white has the same value, but
@@ -58,12 +85,15 @@ def unscanned(thumbnail: npt.NDArray[np.uint8]) -> Mask:
     ----------
     thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB.
+    known : numpy.ndarray or None, optional
+        (h, w) bool; False where the pixels have no meaning.
 
     Returns
     -------
     numpy.ndarray
         (h, w) bool; True where the scanner left something out.
     """
+    known = np.ones(thumbnail.shape[:2], np.bool_) if known is None else known
     channels = cv2.split(thumbnail)
     darkest = cv2.min(cv2.min(channels[0], channels[1]), channels[2])
     brightest = cv2.max(cv2.max(channels[0], channels[1]), channels[2])
@@ -71,7 +101,8 @@ def unscanned(thumbnail: npt.NDArray[np.uint8]) -> Mask:
     for flat in (darkest >= 254, brightest <= 3):
         # The opening removes areas less than 5 pixels wide: specks of a single value are not fill.
         area = cv2.morphologyEx(flat.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(bool)
-        if area.any() and _has_straight_border(area):
+        area &= known
+        if area.any() and _has_straight_border(area, known):
             found |= area
     return found
 
@@ -119,11 +150,12 @@ def measure(thumbnail: npt.NDArray[np.uint8], scanned: Mask) -> Absorption:
     return Absorption(reference[:, None, None] - logs, np.zeros_like(scanned))
 
 
-def _has_straight_border(area: Mask) -> bool:
+def _has_straight_border(area: Mask, known: Mask) -> bool:
+    """Tell whether the border of an area is mostly straight; where it meets the unknown is not its border."""
     run = max(8, min(area.shape) // 40)
     border = straight = 0
-    for image in (area, area.T):
-        steps = (image[1:] != image[:-1]).astype(np.uint8)
+    for image, seen in ((area, known), (area.T, known.T)):
+        steps = ((image[1:] != image[:-1]) & seen[1:] & seen[:-1]).astype(np.uint8)
         if steps.size and steps.shape[1] >= run:
             border += int(np.count_nonzero(steps))
             straight += int(np.count_nonzero(cv2.morphologyEx(steps, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))))

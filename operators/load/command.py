@@ -17,6 +17,7 @@ from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_c
 from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.guesses import warn_of_guesses
 from nuclei_segmentation.shared.runtime.memory import LIBRARIES, check_memory
 from nuclei_segmentation.shared.runtime.progress import Progress
 from nuclei_segmentation.shared.runtime.resources import MemoryPeak, human
@@ -61,7 +62,9 @@ def run(settings: Settings) -> None:
         grid = TileGrid(info.width, info.height, settings.tile_size, settings.overlap)
         check_memory(lambda workers: _memory_needed(slide, grid, settings, workers), settings.num_workers)
         with Progress(lambda: 0.0, lambda: "looking for tissue"):
-            foreground, tissue = find_foreground(slide, grid, settings)
+            found = find_foreground(slide, grid, settings)
+        foreground = found.tiles
+        warn_of_guesses(found.guessed, grid)
         n, shape = len(foreground), (max(1, len(foreground)), grid.tile, grid.tile, 3)
         manifest = Manifest(
             kind="tiles",
@@ -78,8 +81,10 @@ def run(settings: Settings) -> None:
         )
         # An array has at least one item. Without tissue that is a tile which no stage reads.
         small_arrays: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
-        if tissue is not None:
-            small_arrays["tissue"] = tissue
+        if found.tissue is not None:
+            small_arrays["tissue"] = found.tissue
+        if found.guessed is not None:
+            small_arrays["guessed"] = found.guessed
         log.info(
             "%d tiles of %d pixels, %d with tissue: %s in %s",
             len(grid),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,26 @@ def mask_memory(grid: TileGrid, settings: Settings) -> int:
     return MASK_BYTES * min(settings.mask_pixel_count_limit, grid.width * grid.height)
 
 
-def find_foreground(
-    slide: Slide, grid: TileGrid, settings: Settings
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
+@dataclass(frozen=True, slots=True)
+class Foreground:
+    """Where a slide is searched for nuclei.
+
+    Attributes
+    ----------
+    tiles : numpy.ndarray
+        (n, 2) int32; row and column of each foreground tile, row by row.
+    tissue : numpy.ndarray or None
+        (h, w) bool; the tissue mask. None if all tiles are foreground without one.
+    guessed : numpy.ndarray or None
+        (h, w) bool; where the tissue mask is only a guess, since the slide cannot be read there. None if nowhere.
+    """
+
+    tiles: npt.NDArray[np.int32]
+    tissue: npt.NDArray[np.bool_] | None
+    guessed: npt.NDArray[np.bool_] | None
+
+
+def find_foreground(slide: Slide, grid: TileGrid, settings: Settings) -> Foreground:
     """Return the foreground tiles and the tissue mask.
 
     Parameters
@@ -51,25 +69,23 @@ def find_foreground(
 
     Returns
     -------
-    numpy.ndarray
-        (n, 2) int32; row and column of each foreground tile, row by row.
-    numpy.ndarray or None
-        (h, w) bool; the tissue mask. None if all tiles are foreground without one.
+    Foreground
     """
     if settings.mask.method == "none":
-        return foreground_tiles(grid, None), None
+        return Foreground(foreground_tiles(grid, None), None, None)
     thumbnail = slide.thumbnail(settings.mask_pixel_count_limit)
-    log.debug("tissue mask from a thumbnail of %d x %d pixels", thumbnail.shape[1], thumbnail.shape[0])
-    if looks_like_fluorescence(thumbnail):
+    pixels, unknown = thumbnail.pixels, thumbnail.unknown
+    log.debug("tissue mask from a thumbnail of %d x %d pixels", pixels.shape[1], pixels.shape[0])
+    if looks_like_fluorescence(pixels, unknown):
         log.warning(
             "the background is dark, as in fluorescence: all tiles are inferred; set `mask: none` in config.yaml "
             "to skip the search for tissue"
         )
-    tissue = tissue_mask(thumbnail)
-    foreground = foreground_tiles(grid, tissue)
-    if len(foreground) == 0:
+    tissue = tissue_mask(pixels, unknown)
+    tiles = foreground_tiles(grid, tissue)
+    if len(tiles) == 0:
         log.warning(
             "no tissue found: no tile is inferred, and the image has no overlay; to infer all tiles, set `mask: none` "
             "in config.yaml"
         )
-    return foreground, tissue
+    return Foreground(tiles, tissue, unknown if unknown.any() else None)

@@ -36,12 +36,13 @@ _GREY = 0.25  # spread between the channels divided by the largest of them; 0.3 
 _STAIN_NOT_PEN = 0.9  # share of the stained pixels; if more have the colour of ink, it is the stain
 
 
-def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
+def tissue_mask(thumbnail: npt.NDArray[np.uint8], unknown: Mask | None = None) -> Mask:
     """Separate tissue from background, pen marks and dust on a brightfield slide (H&E or immunohistochemistry).
 
     The policy: losing nuclei is worse than inferring a tile for nothing. When in doubt, a pixel is tissue. Everything
     that was scanned is tissue if no background is found, or if the background is dark (`looks_like_fluorescence`). A
-    margin of 0.3% of the mean side of the thumbnail is added.
+    margin of 0.3% of the mean side of the thumbnail is added. So is what is unknown: it may hide tissue. It plays no
+    part in measuring the background, and a piece of tissue that it cuts counts as if it went on there.
 
     Thresholds that split a histogram in two (Otsu, 1979, and its successors) assign pale tissue to the background if
     there is also dark tissue, and half of the tissue to the background if there is no background. Here the background
@@ -68,6 +69,8 @@ def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
     ----------
     thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB; the whole slide at low resolution, of any size.
+    unknown : numpy.ndarray or None, optional
+        (h, w) bool; True where the pixels have no meaning, since the slide cannot be read there.
 
     Returns
     -------
@@ -80,21 +83,24 @@ def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
         The thumbnail is empty, or not an RGB image of uint8.
     """
     _check(thumbnail)
-    scanned = ~background.unscanned(thumbnail)
-    if not scanned.any() or _is_dark(thumbnail, scanned):
+    known = np.ones(thumbnail.shape[:2], np.bool_) if unknown is None else ~unknown
+    thumbnail = background.filled(thumbnail, known)
+    scanned = ~background.unscanned(thumbnail, known)
+    measured = scanned & known
+    if not measured.any() or _is_dark(thumbnail, measured):
         return scanned
-    absorption = background.measure(thumbnail, scanned)
+    absorption = background.measure(thumbnail, measured)
     density = absorption.density
     is_colour = _is_colour(thumbnail)
     tissue = scanned.copy()
     if absorption.has_background:
-        tissue &= _stained(density, absorption.background, is_colour)
-    pen_marks = _without_margin_ink(tissue & pen_mark_mask(density, is_colour), tissue)
-    if np.count_nonzero(pen_marks) <= _STAIN_NOT_PEN * np.count_nonzero(tissue):
+        tissue &= _stained(density, absorption.background, is_colour, ~known)
+    pen_marks = _without_margin_ink(tissue & known & pen_mark_mask(density, is_colour), tissue)
+    if np.count_nonzero(pen_marks) <= _STAIN_NOT_PEN * np.count_nonzero(tissue & known):
         tissue &= ~pen_marks
-        tissue &= _opened(tissue) | ~_dilated(pen_marks, _PEN_SMEAR)
+        tissue &= _opened(tissue) | ~_dilated(pen_marks, _PEN_SMEAR) | ~known
     if absorption.has_background:
-        tissue = _without_debris(tissue, density, is_colour)
+        tissue = _without_debris(tissue, density, is_colour, ~known)
         tissue = without_small_holes(tissue, round(_LARGEST_HOLE * tissue.size))
         tissue = _eroded(_dilated(tissue, _CLOSED_GAP + _MARGIN), _CLOSED_GAP)
     else:
@@ -102,7 +108,7 @@ def tissue_mask(thumbnail: npt.NDArray[np.uint8]) -> Mask:
     return tissue & scanned
 
 
-def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8]) -> bool:
+def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8], unknown: Mask | None = None) -> bool:
     """Tell whether the background is dark, so that the thumbnail is not a brightfield image.
 
     `tissue_mask` keeps all that was scanned of such a slide; the caller may want to warn.
@@ -111,6 +117,8 @@ def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8]) -> bool:
     ----------
     thumbnail : numpy.ndarray
         (h, w, 3) uint8 RGB.
+    unknown : numpy.ndarray or None, optional
+        (h, w) bool; True where the pixels have no meaning.
 
     Returns
     -------
@@ -118,7 +126,8 @@ def looks_like_fluorescence(thumbnail: npt.NDArray[np.uint8]) -> bool:
         Whether the median pixel is dark.
     """
     _check(thumbnail)
-    return _is_dark(thumbnail, ~background.unscanned(thumbnail))
+    known = np.ones(thumbnail.shape[:2], np.bool_) if unknown is None else ~unknown
+    return _is_dark(thumbnail, known & ~background.unscanned(thumbnail, known))
 
 
 def _is_dark(thumbnail: npt.NDArray[np.uint8], scanned: Mask) -> bool:
@@ -141,7 +150,7 @@ def _is_colour(thumbnail: npt.NDArray[np.uint8]) -> bool:
     return bool(np.percentile(cv2.max(cv2.absdiff(red, green), cv2.absdiff(green, blue)), 99.9) > 8)
 
 
-def _stained(density: Floats, background_pixels: Mask, is_colour: bool) -> Mask:
+def _stained(density: Floats, background_pixels: Mask, is_colour: bool, unknown: Mask) -> Mask:
     red, green, blue = density
     darkness = (red + green + blue) / 3
     if is_colour:
@@ -153,6 +162,7 @@ def _stained(density: Floats, background_pixels: Mask, is_colour: bool) -> Mask:
     else:
         noise = float(np.median(np.abs(darkness[background_pixels])))
         score = darkness / max(_GREYSCALE_DARKNESS, _NOISE * noise)
+    score[unknown] = np.inf
     return above_either(score, _WEAK, 1.0)
 
 
@@ -168,12 +178,12 @@ def _without_margin_ink(pen_marks: Mask, tissue: Mask) -> Mask:
     return kept
 
 
-def _without_debris(tissue: Mask, density: Floats, is_colour: bool) -> Mask:
-    """Drop grey pieces that are thin or small, and specks of any colour."""
+def _without_debris(tissue: Mask, density: Floats, is_colour: bool, unknown: Mask) -> Mask:
+    """Drop grey pieces that are thin or small, and specks of any colour, but none that goes on in the unknown."""
     grey = np.zeros_like(tissue)
     if is_colour:
         most = density.max(axis=0)
-        grey = tissue & (most - density.min(axis=0) < _GREY * most)
+        grey = tissue & ~unknown & (most - density.min(axis=0) < _GREY * most)
         lines = grey & ~_opened(tissue, _THICK_GREY)
         tissue = tissue & ~lines
         # On tinted glass, JPEG leaves coloured specks along a grey line: they count as grey.
@@ -182,6 +192,7 @@ def _without_debris(tissue: Mask, density: Floats, is_colour: bool) -> Mask:
     area = stats[:, cv2.CC_STAT_AREA]
     is_grey = 2 * np.bincount(labels[grey & tissue], minlength=count) > area
     keep = area >= np.where(is_grey, _SMALLEST_GREY, _SMALLEST) * tissue.size
+    keep[labels[unknown]] = True
     keep[0] = False
     kept: Mask = keep[labels]
     return kept

@@ -91,8 +91,10 @@ def segment(settings: Settings) -> SegmentationResult | None:
                         settings.num_workers,
                     )
                     with Progress(lambda: 0.0, lambda: "looking for tissue"):
-                        foreground, tissue = find_foreground(slide, grid, settings)
-                    job = ImageJob(slide, grid, foreground, tissue, settings, folder, key, provenance, before)
+                        found = find_foreground(slide, grid, settings)
+                    job = ImageJob(
+                        slide, grid, found.tiles, found.tissue, settings, folder, key, provenance, before, found.guessed
+                    )
                     result = _run(job, engine, recorder)
                 folder.finish()
                 return result

@@ -96,7 +96,9 @@ def run(settings: Settings) -> SegmentationResult | None:
                     ShardedReader(masks, wait_limit, settings.fastio) as second,
                     WorkerPool(settings.num_workers) as pool,  # it ends first: nobody may read a store that is closed
                 ):
-                    tissue = first.small("tissue") if "tissue" in tiles.arrays else None
+                    tissue, guessed = (
+                        first.small(name) if name in tiles.arrays else None for name in ("tissue", "guessed")
+                    )
                     job = ImageJob(
                         slide,
                         tiles.grid,
@@ -107,6 +109,7 @@ def run(settings: Settings) -> SegmentationResult | None:
                         key,
                         provenance,
                         before,
+                        guessed,
                         (at,),
                     )
                     image = _run(job, _Stores(first, second), masks.manifest, pool)

@@ -18,6 +18,7 @@ from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_c
 from nuclei_segmentation.shared.damage import list_damage
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.guesses import warn_of_guesses
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance, recorded
 from nuclei_segmentation.shared.result import IMAGE, SegmentationResult
 from nuclei_segmentation.shared.runtime.recorder import Recorder
@@ -107,6 +108,8 @@ class ImageJob:
         What the result is made from.
     before : object
         What `stat_of` said of the slide before it was read.
+    guessed : numpy.ndarray or None
+        (h, w) bool, where the tissue mask is only a guess; None if nowhere.
     folders : tuple of pathlib.Path
         Where a config_render.json may lie, if not beside the slide.
     """
@@ -120,6 +123,7 @@ class ImageJob:
     key: str
     provenance: Provenance
     before: object
+    guessed: npt.NDArray[np.bool_] | None = None
     folders: tuple[Path, ...] = ()
 
     def check_space(self, needed: int, reserved: int = 0) -> None:
@@ -216,6 +220,7 @@ class ImageJob:
             The slide changed meanwhile.
         """
         list_damage(image.damaged)
+        guessed = warn_of_guesses(self.guessed, self.grid)
         path = self.slide.info.path
         if stat_of(path) != self.before:
             raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
@@ -230,7 +235,9 @@ class ImageJob:
             foreground=len(self.foreground),
             resumed=resumed,
             shards=shards,
-            tissue_pixels=None if self.tissue is None else round(self.tissue.mean() * self.grid.bounds.area),
+            tissue_pixels=None if self.tissue is None else _area(self.tissue, self.grid),
+            guessed_pixels=None if self.tissue is None else _area(self.guessed, self.grid),
+            guessed=guessed,
             nuclei=image.nuclei,
             nuclear_pixels=image.nuclei_pixels,
             damaged=image.damaged,
@@ -252,3 +259,8 @@ class ImageJob:
             summary=result.to_json(),
         )
         return result
+
+
+def _area(mask: npt.NDArray[np.bool_] | None, grid: TileGrid) -> int:
+    """Return how many level-0 pixels a mask of the whole slide covers."""
+    return 0 if mask is None else round(mask.mean() * grid.bounds.area)

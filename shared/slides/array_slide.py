@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from nuclei_segmentation.shared.slides.thumbnail import Shrinker, thumbnail_size
+from nuclei_segmentation.shared.slides.thumbnail import Shrinker, Thumbnail, thumbnail_size
 
 
 class ArraySlide(Slide):
@@ -49,11 +51,12 @@ class ArraySlide(Slide):
         part = self.pixels[region.y : region.bottom, region.x : region.right]
         return RegionPixels(part.copy(), damaged=False)
 
-    def thumbnail(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Thumbnail:
         """See `Slide.thumbnail`."""
-        shrinker = Shrinker(self.info.width, self.info.height, thumbnail_size(self.info.width, self.info.height, limit))
+        size = thumbnail_size(self.info.width, self.info.height, limit)
+        shrinker = Shrinker(self.info.width, self.info.height, size)
         shrinker.add(self.pixels)
-        return shrinker.result()
+        return Thumbnail(shrinker.result(), np.zeros((size[1], size[0]), np.bool_))
 
     def close(self) -> None:
         """See `Slide.close`. The image stays the caller's."""

@@ -11,13 +11,18 @@ from typing import Final
 
 import openslide
 
-from nuclei_segmentation.shared.errors import InputError
+from nuclei_segmentation.shared.errors import InputError, UnreadableSlide
+from nuclei_segmentation.shared.runtime.files import read_regular
+from nuclei_segmentation.shared.slides.companions import file_kind, files_of, is_dicom, series_uid
 from nuclei_segmentation.shared.slides.tiff_index import is_tiff
 
 _TIFF: Final = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".scn", ".svslide", ".bif", ".btf", ".tf2", ".tf8"})
 EXTENSIONS: Final = _TIFF | {".vms", ".vmu", ".mrxs", ".dcm", ".czi"}
+WHAT_IS_READ: Final = (
+    "slides of Aperio (.svs), Hamamatsu (.ndpi, .vms, .vmu), Leica (.scn), MIRAX (.mrxs), Philips (.tiff), Sakura "
+    "(.svslide), Trestle (.tif), Ventana (.bif) and Zeiss (.czi), DICOM (.dcm), OME-TIFF and TIFF (.tif)"
+)
 _SLIDE_FOLDER: Final = "slide"
-_DICOM_HEAD: Final = 64 << 10  # bytes at the start of a DICOM file in which its series is named
 _NAMED: Final = 3  # most names in an error message
 _UNKNOWN: Final = 100  # most files without a known extension that are opened to see whether they are slides
 _NOT_SLIDES: Final = frozenset(
@@ -61,7 +66,7 @@ def find_slide(path: Path) -> Path:
     if stat.S_ISREG(mode):
         return path
     if not stat.S_ISDIR(mode):
-        raise InputError(f"{shown} is {_kind(mode)}, not a slide file")
+        raise InputError(f"{shown} is {file_kind(mode)}, not a slide file")
     slides, others, problems = _slides_in(path)
     folder = path / _SLIDE_FOLDER
     if not slides and folder.is_dir():
@@ -76,56 +81,12 @@ def find_slide(path: Path) -> Path:
         raise InputError(f"no slide in {shown}: {problems[0]}")
     if not others:
         raise InputError(f"{shown} is empty; put one slide there")
-    raise InputError(f"no slide in {shown}, only {_listing(others)}; put one there (.svs, .tif, .ndpi, .dcm, …)")
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return all files of the slide that `find_slide` found, in a fixed order. Usually there is one."""
-    kind = path.suffix.lower()
-    if kind == ".mrxs" and (folder := path.with_suffix("")).is_dir():
-        return [path, *sorted(file for file in folder.iterdir() if file.is_file())]
-    if kind in (".vms", ".vmu"):
-        # The other files of such a slide lie in the same folder, and their names begin with the name of this one.
-        return sorted(file for file in path.parent.iterdir() if file.name.startswith(path.stem) and file.is_file())
-    if kind == ".dcm":
-        return _series_of(path)
-    return [path]
-
-
-def _series_of(path: Path) -> list[Path]:
-    """Return the DICOM files of a series, one of whose files is `path`. They lie in one folder."""
-    uid = series_uid(path)
-    if uid is None:
-        return [path]
-    files = sorted(file for file in path.parent.iterdir() if file.suffix.lower() == ".dcm" and file.is_file())
-    return [file for file in files if file == path or series_uid(file) == uid]
-
-
-def series_uid(path: Path) -> bytes | None:
-    """Return the UID of the series that a DICOM file belongs to, or None if it names none.
-
-    Searches the start of the file for the element (0020,000E) with the value representation UI, in the explicit
-    little-endian encoding that all scanners write. This is not a full DICOM parser. If it fails, slides are counted
-    wrongly, and the error message shows that.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_DICOM_HEAD)
-    except OSError:
-        return None  # opening the slide will report the error
-    if head[128:132] != b"DICM":
-        return None
-    at = head.find(b"\x20\x00\x0e\x00UI")
-    if at < 0:
-        return None
-    length = int.from_bytes(head[at + 6 : at + 8], "little")
-    return head[at + 8 : at + 8 + length].rstrip(b"\0 ")
+    raise InputError(f"no slide in {shown}, only {_listing(others)}; put one there; what is read: {WHAT_IS_READ}")
 
 
 def _slides_in(folder: Path) -> tuple[list[Path], list[str], list[str]]:
     """Return the slides in a folder, the names of a few other files, and problems with files named like slides."""
     slides: list[Path] = []
-    series: set[bytes] = set()
     others: list[str] = []
     problems: list[str] = []
     unknown: list[Path] = []
@@ -141,15 +102,19 @@ def _slides_in(folder: Path) -> tuple[list[Path], list[str], list[str]]:
         file, problem = Path(entry.path), _problem(entry, folder)
         if problem:
             problems.append(f"{_show(Path(entry.name))} {problem}")
-        elif kind == ".dcm" and (uid := series_uid(file)) is not None:
-            if uid not in series:
-                series.add(uid)
-                slides.append(file)
         else:
             slides.append(file)
     if not slides and not problems:
         slides = [file for file in unknown if _looks_like_slide(file)]
-    return slides, others, problems
+    return _one_of_each_series(slides), others, problems
+
+
+def _one_of_each_series(files: list[Path]) -> list[Path]:
+    """Return the files without those that belong to the same DICOM series as one before them."""
+    found: dict[bytes | Path, Path] = {}
+    for file in files:
+        found.setdefault(series_uid(file) or file, file)
+    return list(found.values())
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -174,29 +139,21 @@ def _problem(entry: os.DirEntry[str], folder: Path) -> str:
         mode = entry.stat().st_mode
     except OSError as error:
         return f"cannot be inspected: {error.strerror}"
-    return "" if stat.S_ISREG(mode) else f"is {_kind(mode)}, not a slide file"
+    return "" if stat.S_ISREG(mode) else f"is {file_kind(mode)}, not a slide file"
 
 
 def _looks_like_slide(file: Path) -> bool:
     """Tell whether a file without a known extension is a slide, judging by its content."""
     try:
-        with file.open("rb") as stream:
-            if is_tiff(stream.read(8)):
-                return True
+        head = read_regular(file, 1024)
+        if head is None:
+            return False
+        if is_tiff(head) or is_dicom(head):
+            return is_tiff(head) or series_uid(file) is not None  # DICOMDIR is no image
+        files_of(file)  # before OpenSlide may follow any name in it
         return openslide.OpenSlide.detect_format(file) is not None
-    except (OSError, openslide.OpenSlideError):
+    except (OSError, UnreadableSlide, openslide.OpenSlideError):
         return False
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFBLK: "a device",
-        stat.S_IFCHR: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def _show(path: Path) -> str:

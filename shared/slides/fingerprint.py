@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from nuclei_segmentation.shared.errors import UnreadableSlide
-from nuclei_segmentation.shared.runtime.files import read_at
-from nuclei_segmentation.shared.slides.find import files_of
+from nuclei_segmentation.shared.runtime.files import open_regular, read_at
+from nuclei_segmentation.shared.slides.companions import files_of
 
 _END: Final = 1 << 20  # bytes that are hashed at each end of a file
 _BLOCK: Final = 64 << 10  # bytes of a block between them
@@ -49,8 +49,10 @@ def fingerprint(path: Path) -> str:
 
 
 def _add(digest: hashlib._Hash, file: Path) -> None:
-    with file.open("rb", buffering=0) as stream:
-        descriptor = stream.fileno()
+    descriptor = open_regular(file)
+    if descriptor is None:
+        raise UnreadableSlide(f"{file} is no regular file")
+    with os.fdopen(descriptor, "rb", buffering=0):
         size = os.fstat(descriptor).st_size
         digest.update(b"%d\n" % size)
         if size <= 2 * _END + _BLOCKS * _BLOCK:

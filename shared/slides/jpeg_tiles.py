@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.slides.jpeg import RGB, YCBCR, BadJpeg, JpegDecoder
 from nuclei_segmentation.shared.slides.slide import SlideInfo
@@ -17,7 +15,6 @@ from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
 from nuclei_segmentation.shared.slides.tiff_index import Directory
 
 JPEG: Final = 7  # TIFF's number for the compression
-_SAMPLES: Final = 5  # tiles that are decoded to see whether this reader can read a file
 
 
 def is_plain_jpeg(directory: Directory) -> bool:
@@ -67,16 +64,8 @@ class JpegTiles(StoredTiles):
         self._decoders = tuple(tile_decoder(level) for level in levels)
         super().__init__(info, levels, cache)
 
-    def can_decode(self) -> bool:
-        """Tell whether any of a few tiles can be decoded.
-
-        If not, either all are damaged, or they are of a kind that the decoder does not support.
-        """
-        sample = self._sample()
-        return not sample or any(self._tile(number) is not None for number in sample)
-
     def contradicts_its_tag(self) -> bool:
-        """Tell whether any of a few tiles has other colours than the TIFF tag says, so that OpenSlide misreads it."""
+        """Tell whether any of some tiles has other colours than the TIFF tag says, so that OpenSlide misreads it."""
         for number in self._sample():
             try:
                 segment = self._segment(self._levels[0], number)
@@ -85,10 +74,6 @@ class JpegTiles(StoredTiles):
             except BadJpeg:
                 continue
         return False
-
-    def _sample(self) -> list[int]:
-        stored = np.flatnonzero(self._levels[0].counts)
-        return [int(stored[i]) for i in np.linspace(0, len(stored) - 1, min(_SAMPLES, len(stored))).astype(int)]
 
     def _tile(self, number: int) -> Pixels | None:
         segment = self._segment(self._levels[0], number)

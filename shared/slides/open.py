@@ -11,6 +11,8 @@ from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.files import open_regular, read_at
 from nuclei_segmentation.shared.runtime.resources import MIB, human
+from nuclei_segmentation.shared.slides.companions import files_of
+from nuclei_segmentation.shared.slides.find import WHAT_IS_READ
 from nuclei_segmentation.shared.slides.jpeg import BadJpeg
 from nuclei_segmentation.shared.slides.jpeg_tiles import JpegTiles, is_plain_jpeg, tile_decoder
 from nuclei_segmentation.shared.slides.metadata import (
@@ -24,7 +26,15 @@ from nuclei_segmentation.shared.slides.ome import is_ome
 from nuclei_segmentation.shared.slides.openslide_reader import Handle, OpenSlideSlide, detect_vendor
 from nuclei_segmentation.shared.slides.planes import Choice, choose, refuse_choice
 from nuclei_segmentation.shared.slides.slide import Slide, SlideInfo
-from nuclei_segmentation.shared.slides.tiff_index import Directory, is_tiff, read_directories
+from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
+from nuclei_segmentation.shared.slides.tiff_index import (
+    LARGEST_TILE,
+    MOST_DECODED_PER_STORED,
+    Directory,
+    TiffIndex,
+    is_tiff,
+    read_index,
+)
 from nuclei_segmentation.shared.slides.tiff_tiles import TiffTiles, is_simple, why_samples_unsupported, why_unsupported
 
 log = logging.getLogger(__name__)
@@ -32,6 +42,13 @@ log = logging.getLogger(__name__)
 READERS: Final = ("jpeg", "openslide", "tiff")
 _PLAIN: Final = frozenset({"aperio", "generic-tiff"})  # formats whose level 0 is the first directory, tile by tile
 _SAMPLES: Final = 3  # regions that are read to see whether OpenSlide can read a slide
+_CAMERA: Final = (
+    ".3fr .arw .cr2 .crw .dcr .dng .erf .iiq .kdc .mef .mos .nef .nrw .orf .pef .raf .rw2 .rwl .sr2 .srf .srw"
+)
+_OTHERS: Final = dict.fromkeys(_CAMERA.split(), "a raw camera file") | {
+    ".lsm": "a Zeiss LSM file",
+    ".stk": "a MetaMorph STK file",
+}  # formats with the head of a TIFF file; most are known by their content, too
 MOST_PROFILE: Final = 8 * MIB
 """Most bytes of a colour profile; those of scanners have less than one MiB."""
 
@@ -80,6 +97,7 @@ def open_slide(
     path = Path(path)
     head = _head(path)
     try:
+        _refuse_by_name(path)
         return _Opener(path, head, View(channel, plane, mpp)).open(reader)
     except UnreadableSlide as error:
         raise UnreadableSlide(f"{path.name} cannot be read: {error}") from None
@@ -106,31 +124,85 @@ def _head(path: Path) -> bytes:
     return head
 
 
+def _unsupported(kind: str) -> UnreadableSlide:
+    return UnreadableSlide(f"it is {kind}, which is not supported; what is read: {WHAT_IS_READ}")
+
+
+def _refuse_by_name(path: Path) -> None:
+    """Refuse a file whose first image is a preview, or no slide at all, although it is a sound TIFF file."""
+    suffix = path.suffix.lower()
+    if suffix == ".vsi" or any((path.parent / f"_{path.stem}_").glob("stack*/*.ets")):
+        raise _unsupported("an Olympus VSI file, whose pixels lie in .ets files beside it")
+    if suffix in _OTHERS:
+        raise _unsupported(_OTHERS[suffix])
+
+
 class _Opener:
     """Chooses the reader for one file."""
 
     def __init__(self, path: Path, head: bytes, view: View) -> None:
         self._path, self._view = path, view
-        self._directories: tuple[Directory, ...] = ()  # empty if the file is not TIFF
-        # Hamamatsu's NDPI files are not valid TIFF: their offsets are wider than their type says. OpenSlide reads them.
-        if is_tiff(head) and path.suffix.lower() != ".ndpi":
+        self._files = files_of(path)  # before any library sees the slide
+        self._index: TiffIndex | None = None  # None if the file is not TIFF
+        if is_tiff(head):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._directories = read_directories(descriptor)
+                self._index = read_index(descriptor)
             finally:
                 os.close(descriptor)
         self._vendor = detect_vendor(path)
-        self._choice: Choice | None = None
-        if self._directories and self._vendor in (None, *_PLAIN):
-            self._choice = choose(self._directories, view.channel, view.plane)
-        else:
-            refuse_choice(view.channel, view.plane)
         self._handle: Handle | None = None
         self._reason = ""  # why the readers tried so far cannot read the file
-        try:
-            self._handle = Handle(path)
-        except UnreadableSlide as error:
-            self._reason = str(error)
+        if self._index is not None:
+            self._look_at_faults(self._index)
+        self._choice = self._choose()
+        if not self._reason:
+            try:
+                self._handle = Handle(path)
+            except UnreadableSlide as error:
+                self._reason = str(error)
+        if self._handle is not None:
+            self._check_claims(self._handle)
+
+    def _choose(self) -> Choice | None:
+        """Choose channel and plane; None for a slide that only OpenSlide can take apart."""
+        base = None if self._index is None else self._index.base
+        if self._index is None or not isinstance(base, Directory) or self._vendor not in (None, *_PLAIN):
+            refuse_choice(self._view.channel, self._view.plane)
+            return None
+        choice = choose((base, *self._index.others), self._view.channel, self._view.plane)
+        if not choice.alone and self._index.faults:  # without a page, the others would be taken for the wrong channels
+            raise UnreadableSlide(f"it has several channels or planes, and {self._index.faults[0]}")
+        return choice
+
+    def _look_at_faults(self, index: TiffIndex) -> None:
+        """Warn of broken directories that are not needed; raise the fault of one that is."""
+        if index.kind:
+            raise _unsupported(index.kind)
+        plain = self._vendor in (None, *_PLAIN)  # the first directory is level 0
+        if index.maker and self._vendor is None and index.faults:
+            raise UnreadableSlide(f"it is a slide of {index.maker}, and {index.faults[0]}")
+        if isinstance(index.base, UnreadableSlide) and (plain or index.oversized):
+            raise index.base
+        if index.oversized:
+            if not plain:
+                raise index.oversized
+            self._reason = str(index.oversized)  # this file is not for OpenSlide
+        for fault in dict.fromkeys(map(str, index.faults)):
+            log.warning("%s: an image that is not needed is broken and is left out: %s", self._path.name, fault)
+
+    def _check_claims(self, handle: Handle) -> None:
+        """Refuse an image that the bytes of its files cannot hold, and tiles that would fill the memory."""
+        (width, height), stored = handle.levels[0], sum(file.stat().st_size for file in self._files)
+        side = max((max(tile) for tile in handle.tiles), default=0)
+        reason = ""
+        if width * height * 3 > MOST_DECODED_PER_STORED * stored:
+            reason = f"it claims {width} × {height} pixels, which its {stored} bytes cannot hold"
+        elif any(across * down > LARGEST_TILE for across, down in handle.tiles):
+            reason = f"it has tiles of up to {side} pixels a side; tiles of at most {LARGEST_TILE} pixels are supported"
+        if reason:
+            handle.close()
+            raise UnreadableSlide(reason)
 
     def open(self, reader: str | None) -> Slide:
         slide = None
@@ -156,7 +228,7 @@ class _Opener:
             if slide is None and reader in (None, "openslide"):
                 slide = self._openslide(forced=reader is not None)
             if slide is None and reader in (None, "tiff"):
-                slide = self._tiff()
+                slide = self._tiff(forced=reader is not None)
         finally:
             if self._handle is not None and not isinstance(slide, OpenSlideSlide):
                 self._handle.close()
@@ -180,12 +252,14 @@ class _Opener:
     def _info(self, reader: str, base: Directory | None) -> SlideInfo:
         properties = {} if self._handle is None else self._handle.properties
         levels = () if self._handle is None else self._handle.levels
-        sizes = pixel_sizes(properties, self._directories[0] if base is not None else None)
+        sizes = pixel_sizes(properties, self._first())
         if self._view.mpp is not None:
             sizes.insert(0, PixelSize("`mpp` in config.yaml", *self._view.mpp))
         mpp, note = choose_mpp(sizes)
         if self._vendor is None and base is not None:
-            kind = "ome-tiff" if is_ome(self._directories[0]) else "tiff"
+            # OpenSlide may refuse an Aperio slide for a fault in a directory that is not needed.
+            first = self._first() or base
+            kind = "ome-tiff" if is_ome(first) else "aperio" if first.description.startswith("Aperio") else "tiff"
         else:
             kind = self._vendor or "unknown"
         width, height = levels[0] if levels else (0, 0)
@@ -208,20 +282,23 @@ class _Opener:
             levels=levels or ((width, height),),
             mpp=mpp,
             mpp_note=note,
-            objective=objective_power(properties, self._directories[0] if base is not None else None),
+            objective=objective_power(properties, self._first()),
             icc=icc,
         )
 
+    def _first(self) -> Directory | None:
+        """Return the first directory of a TIFF file, whose description is that of the file."""
+        base = None if self._index is None else self._index.base
+        return base if isinstance(base, Directory) else None
+
     def _base(self) -> Directory | None:
-        if self._choice is not None:
-            return self._choice.levels[0]
-        return self._directories[0] if self._directories else None
+        return self._first() if self._choice is None else self._choice.levels[0]
 
     def _larger(self, base: Directory) -> Directory | None:
         """Return the largest image of a plain TIFF file if that is not level 0, which is the first."""
-        if self._choice is None:
+        if self._choice is None or self._index is None:
             return None
-        largest = max(self._directories, key=lambda directory: directory.width * directory.height)
+        largest = max((base, *self._index.others), key=lambda directory: directory.width * directory.height)
         return largest if largest.width * largest.height > base.width * base.height else None
 
     def _jpeg(self, forced: bool) -> Slide | None:
@@ -239,10 +316,7 @@ class _Opener:
         except BadJpeg as error:
             self._reason = self._reason or f"its JPEG tables are broken: {error}"
             return None
-        if forced or self._handle is None or slide.can_decode() or slide.contradicts_its_tag():
-            return slide
-        slide.close()
-        return None
+        return slide if forced or slide.contradicts_its_tag() else self._if_decodable(slide)
 
     def _openslide(self, forced: bool) -> Slide | None:
         if self._handle is None:
@@ -268,16 +342,25 @@ class _Opener:
         self._handle = None
         return None
 
-    def _tiff(self) -> Slide | None:
+    def _tiff(self, forced: bool) -> Slide | None:
         if self._choice is None:
             return None  # the first directory of another vendor's format is not level 0
         levels = self._choice.levels
         try:
             info = self._info("stored TIFF tiles, decoded directly", levels[0])
-            return TiffTiles(info, levels, dark=self._choice.dark)
+            slide = TiffTiles(info, levels, dark=self._choice.dark)
         except UnreadableSlide as error:
             self._reason = str(error)
             return None
+        return slide if forced else self._if_decodable(slide)
+
+    def _if_decodable(self, slide: StoredTiles) -> StoredTiles | None:
+        """Return the slide if any of its tiles can be decoded; else close it."""
+        if slide.can_decode():
+            return slide
+        slide.close()
+        self._reason = "none of its tiles or strips can be decoded; copy the slide again"
+        return None
 
 
 def _is_decodable(directory: Directory) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,17 @@ from PIL.Image import Image
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.slides.find import WHAT_IS_READ
 from nuclei_segmentation.shared.slides.hatching import hatch
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from nuclei_segmentation.shared.slides.thumbnail import Shrinker, pick_level, thumbnail_size
+from nuclei_segmentation.shared.slides.thumbnail import Thumbnail, cuts, make_thumbnail, shows_more, single_colour
 
 _STRIPE: Final = 4 << 20  # pixels that a thumbnail reads at a time
+_MOST_FAILURES: Final = 1000  # reads of one level that may fail before it is read in large parts only
+_PROBES: Final = 4  # rows and columns of places that are read to see whether level 0 shows something
+_PROBE: Final = 16  # level-0 pixels along each side of such a place
+_USUAL_TILE: Final = 256
+_SMALLEST_TILE, _LARGEST_TILE = 16, 4096  # sides in pixels of the parts that are read alone
 _WHITE: Final = (255, 255, 255)
 
 
@@ -54,7 +60,7 @@ class Handle:
         try:
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideUnsupportedFormatError:
-            raise UnreadableSlide("OpenSlide does not know its format") from None
+            raise UnreadableSlide(f"its format is not known; what is read: {WHAT_IS_READ}") from None
         except (openslide.OpenSlideError, OSError) as error:
             raise UnreadableSlide(f"OpenSlide cannot open it: {error}") from None
 
@@ -72,6 +78,18 @@ class Handle:
     def downsamples(self) -> tuple[float, ...]:
         """Downsample of each level."""
         return tuple(self._handle.level_downsamples)
+
+    @property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of the stored tiles of each level that says it; (256, 256) of others."""
+        properties = self.properties
+        return tuple(
+            (
+                _tile_side(properties.get(f"openslide.level[{number}].tile-width")),
+                _tile_side(properties.get(f"openslide.level[{number}].tile-height")),
+            )
+            for number in range(len(self.levels))
+        )
 
     def icc(self) -> bytes | None:
         """Return the ICC colour profile, unchecked, or None."""
@@ -155,30 +173,87 @@ class OpenSlideSlide(Slide):
             return RegionPixels(pixels, True)
         return RegionPixels(pixels, False)
 
-    def thumbnail(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Thumbnail:
         """See `Slide.thumbnail`."""
-        size = thumbnail_size(self.info.width, self.info.height, limit)
-        level = pick_level(self.info.levels, size)
-        width, height = self.info.levels[level]
-        downsample = self._handle.downsamples[level]
-        shrinker = Shrinker(width, height, size)
-        step = max(1, min(height, _STRIPE // width))
-        for row in range(0, height, step):
-            rows = min(step, height - row)
-            pixels = self._pixels(0, round(row * downsample), level, width, rows)
-            shrinker.add(np.full((rows, width, 3), 255, np.uint8) if pixels is None else pixels)
-        return shrinker.result()
+        return make_thumbnail(self.info.levels, limit, lambda number, size: (_Level(self, self._handle, number), 1))
 
     def _pixels(self, x: int, y: int, level: int, width: int, height: int) -> Pixels | None:
         image = self._handle.read(x, y, level, width, height)
-        if image is None:
-            return None
+        return None if image is None else self._blended(image)
+
+    def _blended(self, image: Image) -> Pixels:
+        """Return an RGBA image as (h, w, 3) RGB on the background colour."""
         if image.getchannel("A").getextrema()[0] == 255:  # the usual case
-            return np.frombuffer(bytearray(image.tobytes("raw", "RGB")), np.uint8).reshape(height, width, 3)
+            return np.frombuffer(bytearray(image.tobytes("raw", "RGB")), np.uint8).reshape(image.height, image.width, 3)
         rgba = np.asarray(image)
         weight = rgba[..., 3:].astype(np.uint16)
         blended = rgba[..., :3] * weight + self._background * (255 - weight)
         return ((blended + 127) // 255).astype(np.uint8)
+
+
+class _Level:
+    """One level of a slide, for its thumbnail; see `thumbnail.Level`."""
+
+    def __init__(self, slide: OpenSlideSlide, handle: Handle, number: int) -> None:
+        self._slide, self._handle, self._number = slide, handle, number
+        self.size = slide.info.levels[number]
+        self._downsample = handle.downsamples[number]
+        width, height = handle.tiles[number]
+        self._tile = min(max(width, _SMALLEST_TILE), _LARGEST_TILE), min(max(height, _SMALLEST_TILE), _LARGEST_TILE)
+        self._failures = 0
+
+    @property
+    def block(self) -> tuple[int, int]:
+        # After each failure OpenSlide opens the file anew. If nothing can be read, large parts have to do.
+        return self._tile if self._failures < _MOST_FAILURES else self.size
+
+    def rows(self, width: int) -> int:
+        return max(1, _STRIPE // width)
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels | None:
+        image = self._handle.read(*self._at(x, y), self._number, width, height)
+        if image is None:
+            self._failures += 1
+            return None
+        pixels = self._slide._blended(image)
+        if self._number and any(self._lacks(image, pixels, x, y, *cell) for cell in self._cells(x, y, width, height)):
+            return None
+        return pixels
+
+    def _at(self, x: int, y: int) -> tuple[int, int]:
+        """Return a position as level-0 pixels."""
+        return round(x * self._downsample), round(y * self._downsample)
+
+    def _cells(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield left, top, right and bottom of the parts that lie in different blocks."""
+        for top, bottom in cuts(y, y + height, self._tile[1]):
+            for left, right in cuts(x, x + width, self._tile[0]):
+                yield left - x, top - y, right - x, bottom - y
+
+    def _lacks(
+        self, image: Image, pixels: Pixels, x: int, y: int, left: int, top: int, right: int, bottom: int
+    ) -> bool:
+        """Tell whether a part shows nothing, although level 0 shows something there."""
+        colour = single_colour(pixels[top:bottom, left:right])
+        if colour is None:
+            return False
+        transparent = image.getchannel("A").crop((left, top, right, bottom)).getbbox() is None
+        (x0, y0), (x1, y1) = self._at(x + left, y + top), self._at(x + right, y + bottom)
+        for i in range(_PROBES**2):
+            down, across = divmod(i, _PROBES)
+            at = x0 + (x1 - x0) * (2 * across + 1) // (2 * _PROBES), y0 + (y1 - y0) * (2 * down + 1) // (2 * _PROBES)
+            probe = self._handle.read(*at, 0, _PROBE, _PROBE)
+            if probe is None:
+                continue  # nothing can be found there
+            opaque = probe.getchannel("A").getbbox() is not None
+            if (transparent and opaque) or shows_more(self._slide._blended(probe), colour):
+                return True
+        return False
+
+
+def _tile_side(text: str | None) -> int:
+    """Return the side of a stored tile, in pixels, that a property gives; 256 if it gives none."""
+    return int(text) if text is not None and text.isdecimal() else _USUAL_TILE
 
 
 def _background(text: str | None) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:

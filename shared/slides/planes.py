@@ -549,13 +549,13 @@ def _reduced_levels(directories: Sequence[Directory], pages: Sequence[int], page
             [d for d in candidates if (d.width, d.height) == size and d.samples == base.samples] for size in sizes
         ]
         candidates = [group[pages.index(page)] for group in groups if len(group) == len(pages)]
-    levels = []
+    levels: dict[tuple[int, int], Directory] = {}
     for directory in (*candidates, *base.subdirectories):
         downsample = base.width / directory.width
         same_shape = abs(base.height / downsample - directory.height) <= 1 + directory.height / 100
         if downsample > 1 and same_shape and directory.tiled:
-            levels.append(directory)
-    return sorted(levels, key=lambda d: -d.width)
+            levels.setdefault((directory.width, directory.height), directory)  # one listed twice is one level
+    return sorted(levels.values(), key=lambda d: -d.width)
 
 
 def _numbers(numbers: Sequence[int]) -> str:

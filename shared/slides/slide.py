@@ -9,6 +9,7 @@ from pathlib import Path
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.slides.thumbnail import Thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,10 @@ class Slide(Closing):
         return region_pixels.damaged
 
     @abstractmethod
-    def thumbnail(self, limit: int) -> Pixels:
+    def thumbnail(self, limit: int) -> Thumbnail:
         """Return the thumbnail of the slide. It is made in stripes, never from a whole level in memory.
+
+        What cannot be read, or is missing, in the level that it is made from is taken from larger levels.
 
         Parameters
         ----------
@@ -131,9 +134,9 @@ class Slide(Closing):
 
         Returns
         -------
-        numpy.ndarray
-            (h, w, 3) uint8 RGB with h × w ≤ `limit`, with the aspect ratio of the slide as nearly as integers allow,
-            and never larger than level 0. Pixels that cannot be read are white, since hatching would look like tissue.
+        Thumbnail
+            Of at most `limit` pixels, with the aspect ratio of the slide as nearly as integers allow, and never larger
+            than level 0.
         """
 
     @abstractmethod

@@ -1,10 +1,15 @@
-"""Makes the thumbnail of a slide, in stripes, so that no whole level is ever in memory."""
+"""Makes the thumbnail of a slide, in stripes, so that no whole level is ever in memory.
+
+A reduced level may lack a tile, or hold one that cannot be read, although level 0 is whole. Such a place is taken from
+the next larger level. What not even level 0 can give is unknown, and the thumbnail says so: it must not pass for glass.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +18,212 @@ from nuclei_segmentation.shared.batches import Pixels
 
 _BLOCK: Final = 1 << 20  # pixels that are summed at a time; limits memory to about 30 MB
 _COLUMNS: Final = 16  # output columns that are summed at a time
+_MOST_UNKNOWN: Final = 10_000  # unreadable blocks of level 0; after them, what is sound in a stripe is not looked for
+_ALIKE: Final = 16  # levels of 255 by which compression may change a single colour
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """The whole slide as one small image.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        (h, w, 3) uint8 RGB.
+    unknown : numpy.ndarray
+        (h, w) bool; True where some of what lies underneath cannot be read. The pixels there have no meaning.
+    """
+
+    pixels: Pixels
+    unknown: npt.NDArray[np.bool_]
+
+
+class Level(Protocol):
+    """One level of a slide, as `make_thumbnail` reads it: maybe reduced by a factor while it is decoded."""
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height after the reduction; not rounded."""
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Width and height of the smallest part that is worth reading alone."""
+
+    def rows(self, width: int) -> int:
+        """Return how many rows of this width to read at a time."""
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels | None:
+        """Read a part of the reduced level.
+
+        Parameters
+        ----------
+        x, y, width, height : int
+            The part, in pixels of the reduced level.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            (height, width, 3) uint8 RGB. None if anything there cannot be read, or seems to be missing from this
+            level, since level 0 has it.
+        """
+
+
+def make_thumbnail(
+    sizes: Sequence[tuple[int, int]], limit: int, open_level: Callable[[int, tuple[int, int]], tuple[Level, int]]
+) -> Thumbnail:
+    """Make the thumbnail of a slide.
+
+    Parameters
+    ----------
+    sizes : Sequence of tuple of int
+        (width, height) of each level in pixels, largest first.
+    limit : int
+        Most pixels of the thumbnail.
+    open_level : callable
+        Takes the number of a level and the size, (width, height), that is needed of it. Returns the level, and the
+        factor by which it is reduced while it is decoded.
+
+    Returns
+    -------
+    Thumbnail
+        From the smallest level that is not smaller than the thumbnail; where that fails, from the next larger ones.
+    """
+    return _Maker(sizes, open_level).make(thumbnail_size(*sizes[0], limit))
+
+
+class _Maker:
+    """Makes one thumbnail."""
+
+    def __init__(
+        self, sizes: Sequence[tuple[int, int]], open_level: Callable[[int, tuple[int, int]], tuple[Level, int]]
+    ) -> None:
+        self._sizes, self._open_level = sizes, open_level
+        self._larger: dict[int, Level] = {}  # by the number of the level for which it steps in
+        self._unknown: list[tuple[float, float, float, float]] = []  # left, top, right, bottom, as shares of the slide
+
+    def make(self, size: tuple[int, int]) -> Thumbnail:
+        number = pick_level(self._sizes, size)
+        level, factor = self._open_level(number, size)
+        shrinker = Shrinker(*self._sizes[number], size, factor)
+        width, height = _whole(level)
+        self._feed(shrinker, number, level, 0, 0, width, height)
+        unknown = np.zeros((size[1], size[0]), np.bool_)
+        # A pixel of a reduced level that lies partly over the unknown reaches one pixel of the thumbnail further.
+        more = 1 if number else 0
+        for left, top, right, bottom in self._unknown:
+            columns = slice(max(0, math.floor(left * size[0]) - more), math.ceil(right * size[0]) + more)
+            unknown[max(0, math.floor(top * size[1]) - more) : math.ceil(bottom * size[1]) + more, columns] = True
+        return Thumbnail(shrinker.result(), unknown)
+
+    def _feed(self, shrinker: Shrinker, number: int, level: Level, x: int, y: int, width: int, height: int) -> None:
+        """Give a part of a level to a shrinker, stripe by stripe."""
+        for top, bottom in cuts(y, y + height, level.rows(width)):
+            stripe = np.empty((bottom - top, width, 3), np.uint8)
+            self._fill(stripe, number, level, x, top)
+            shrinker.add(stripe)
+
+    def _fill(self, out: Pixels, number: int, level: Level, x: int, y: int) -> None:
+        """Fill `out` with a part of a level, the sound blocks from itself and the others from larger levels."""
+        height, width = out.shape[:2]
+        pixels = level.read(x, y, width, height)
+        if pixels is not None:
+            out[:] = pixels
+            return
+        across, down = list(cuts(x, x + width, level.block[0])), list(cuts(y, y + height, level.block[1]))
+        hopeless = number == 0 and len(self._unknown) >= _MOST_UNKNOWN
+        if len(across) * len(down) == 1 or hopeless:
+            self._fill_from_larger(out, number, level, x, y)
+            return
+        for top, bottom in down:
+            for left, right in across:
+                self._fill(out[top - y : bottom - y, left - x : right - x], number, level, left, top)
+
+    def _fill_from_larger(self, out: Pixels, number: int, level: Level, x: int, y: int) -> None:
+        height, width = out.shape[:2]
+        if number == 0:
+            out[:] = 255
+            across, down = level.size
+            self._unknown.append((x / across, y / down, (x + width) / across, (y + height) / down))
+            return
+        larger = self._larger.get(number)
+        if larger is None:
+            larger, _ = self._open_level(number - 1, _whole(level))
+            self._larger[number] = larger
+        spans = [
+            _span(start, length, own, other, whole)
+            for start, length, own, other, whole in zip(
+                (x, y), (width, height), level.size, larger.size, _whole(larger), strict=True
+            )
+        ]
+        (left, right), (top, bottom) = spans
+        size = min(width, right - left), min(height, bottom - top)
+        shrinker = Shrinker(right - left, bottom - top, size)
+        self._feed(shrinker, number - 1, larger, left, top, right - left, bottom - top)
+        rest = ((0, height - size[1]), (0, width - size[0]), (0, 0))  # levels whose sizes do not quite fit together
+        out[:] = np.pad(shrinker.result(), rest, mode="edge")
+
+
+def _whole(level: Level) -> tuple[int, int]:
+    return math.ceil(level.size[0]), math.ceil(level.size[1])
+
+
+def cuts(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a range that lie between multiples of a number.
+
+    Parameters
+    ----------
+    start, stop : int
+        The range.
+    step : int
+        The number.
+
+    Yields
+    ------
+    tuple of int
+        Start and stop of a part.
+    """
+    while start < stop:
+        end = min(stop, (start // step + 1) * step)
+        yield start, end
+        start = end
+
+
+def _span(start: int, length: int, own: float, other: float, whole: int) -> tuple[int, int]:
+    """Return the range of a level of length `other` under a range of a level of length `own`."""
+    end = max(1, min(whole, math.ceil((start + length) * other / own)))
+    return max(0, min(math.floor(start * other / own), end - length)), end
+
+
+def single_colour(pixels: Pixels) -> Pixels | None:
+    """Return the colour that all pixels have, as if nothing were there.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (h, w, 3) uint8.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        (3,) uint8; None if the pixels differ.
+    """
+    first = pixels[0, 0]
+    if (pixels[-1, -1] != first).any() or (pixels[len(pixels) // 2, pixels.shape[1] // 2] != first).any():
+        return None  # nearly always
+    return first if (pixels == first).all() else None
+
+
+def shows_more(pixels: Pixels, colour: Pixels) -> bool:
+    """Tell whether pixels are clearly not all of one colour.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (h, w, 3) uint8.
+    colour : numpy.ndarray
+        (3,) uint8.
+    """
+    return bool((np.abs(pixels.astype(np.int16) - colour.astype(np.int16)) > _ALIKE).any())
 
 
 def thumbnail_size(width: int, height: int, limit: int) -> tuple[int, int]:

@@ -4,12 +4,15 @@ A hostile file of a few kilobytes can claim 2³¹ × 2³¹ pixels, a million dir
 forms a loop. Every claim is checked against the size of the file before memory is reserved, so such a file is refused
 within milliseconds. Nothing here decodes pixels or relies on the offsets of tiles: a truncated file with intact
 directories can be opened, and its missing tiles are damage.
+
+A fault in a directory costs that directory alone: a slide does not need its label, nor every reduced level.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -30,15 +33,31 @@ LARGEST_TILE: Final = 1 << 26  # pixels
 SMALLEST_TILE_SIDE: Final = 8
 LARGEST_TILE_SIDE: Final = 1 << 16
 MOST_DECODED_PER_STORED: Final = 10_000  # bytes; 1,026 is the most known in an honest file
+MOST_SPARSE: Final = 100  # bytes of image per stored byte without compression; the rest is left out as background
+FREE_BYTES: Final = 4096  # added to the stored bytes: a small image may be all background
 
 _TYPES: Final = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _TYPES_BIG: Final = _TYPES | {13: "I", 16: "Q", 17: "q", 18: "Q"}
-_INTEGERS: Final = frozenset({1, 3, 4, 13, 16, 18})  # types of unsigned integers and offsets
+_INTEGERS: Final = frozenset({1, 3, 4, 6, 8, 9, 13, 16, 17, 18})  # types of integers and offsets
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _DESCRIPTION, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS = 270, 273, 274, 277, 278, 279
 _X_RESOLUTION, _Y_RESOLUTION, _PLANAR, _UNIT, _PREDICTOR = 282, 283, 284, 296, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, _SUBDIRECTORIES = 322, 323, 324, 325, 330
+_NDPI: Final = 65420
+_SOFTWARE, _XMP = 305, 700
+_KINDS: Final = {34412: "a Zeiss LSM file", 50706: "a raw camera file"} | dict.fromkeys(
+    range(33628, 33632), "a MetaMorph STK file"
+)
+_SENSOR: Final = frozenset({32803, 34892})  # photometric interpretations of the sensors of cameras
+_RAW: Final = frozenset({32767, 32769, 32770, 34713, 65535})  # compressions that only raw camera files have
+_MAKERS: Final = {
+    b"leica-microsystems.com/scn": "Leica",
+    b"<iScan": "Ventana",
+    b"MedScan": "Trestle",
+    b"Philips DP": "Philips",
+}
+_LOOKED_AT: Final = 16 << 10  # bytes of a text in which a maker is looked for
 _EXTRA, _SAMPLE_FORMAT, _TABLES, _SUBSAMPLING, _ICC, _DEPTH = 338, 339, 347, 530, 34675, 32997
 _PAGE_NAME, _IMAGEJ_COUNTS, _IMAGEJ = 285, 50838, 50839
 _MOST_IMAGEJ_PARTS: Final = 10_000
@@ -132,12 +151,51 @@ class Directory:
         return -(-self.height // self.tile_height)
 
 
+class Oversized(UnreadableSlide):
+    """A directory claims more than any slide has. No library may be asked to read such a file."""
+
+
+class _Hostile(UnreadableSlide):
+    """The directories together take more than those of any slide. The file is refused, whatever is read already."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiffIndex:
+    """The directories of a TIFF file.
+
+    Attributes
+    ----------
+    base : Directory or UnreadableSlide
+        The first directory, or why it cannot be read.
+    others : tuple of Directory
+        The other directories that can be read, in the order of the file's chain.
+    faults : tuple of UnreadableSlide
+        What is wrong with those that cannot be read, apart from the first.
+    kind : str
+        What the file is, in words, if only its head is that of a TIFF slide; empty for others.
+    maker : str
+        Whose scanner wrote the file, if its first image is not simply level 0, so that only OpenSlide can read it;
+        empty for others.
+    """
+
+    base: Directory | UnreadableSlide
+    others: tuple[Directory, ...]
+    faults: tuple[UnreadableSlide, ...]
+    kind: str
+    maker: str
+
+    @property
+    def oversized(self) -> Oversized | None:
+        """Why no library may be asked to read the file; None if one may."""
+        return next((fault for fault in (self.base, *self.faults) if isinstance(fault, Oversized)), None)
+
+
 def is_tiff(head: bytes) -> bool:
     """Tell whether a file that starts with the bytes `head` (at least 4) claims to be a TIFF file."""
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_directories(descriptor: int) -> tuple[Directory, ...]:
+def read_index(descriptor: int) -> TiffIndex:
     """Read the directories of an open TIFF file.
 
     Parameters
@@ -147,15 +205,15 @@ def read_directories(descriptor: int) -> tuple[Directory, ...]:
 
     Returns
     -------
-    tuple of Directory
-        The directories, in the order of the file's chain. There is at least one.
+    TiffIndex
+        What can be read of them.
 
     Raises
     ------
     UnreadableSlide
-        The file is not a TIFF file, or its directories are broken, lie outside the file, or make impossible claims.
+        The file is not a TIFF file, has no directory, or has more of them than any slide.
     """
-    return _Parser(descriptor).directories()
+    return _Parser(descriptor).index()
 
 
 @dataclass(slots=True)
@@ -173,11 +231,15 @@ class _Parser:
     size: int = 0
     order: Literal["<", ">"] = "<"
     big: bool = False
-    seen: set[int] = field(default_factory=set)
+    chain: set[int] = field(default_factory=set)
     tags: int = 0
     read: int = 0
+    ndpi: bool = False  # Hamamatsu's variant of TIFF, with offsets of 64 bits that are stored in part
+    faults: list[UnreadableSlide] = field(default_factory=list)
+    kind: str = ""
+    maker: str = ""
 
-    def directories(self) -> tuple[Directory, ...]:
+    def index(self) -> TiffIndex:
         self.size = os.fstat(self.descriptor).st_size
         head = read_at(self.descriptor, 16, 0)
         if len(head) < 8 or not is_tiff(head):
@@ -192,15 +254,41 @@ class _Parser:
                 raise UnreadableSlide(f"the BigTIFF header gives offsets {width} bytes; they must have 8")
         else:
             (offset,) = struct.unpack(self.order + "I", head[4:8])
-        directories: list[Directory] = []
-        while offset:
-            if len(directories) >= MOST_DIRECTORIES:
-                raise UnreadableSlide(f"the TIFF file has more than {MOST_DIRECTORIES} directories")
-            directory, offset = self._directory(offset)
-            directories.append(directory)
-        if not directories:
+            wide = struct.unpack(self.order + "Q", head[4:12])[0] if len(head) >= 12 else 0
+            for first in (wide, offset):
+                if self._is_ndpi(first):
+                    self.ndpi, offset = True, first
+                    break
+        if not offset:
             raise UnreadableSlide("the TIFF file contains no image")
-        return tuple(directories)
+        found: list[Directory | UnreadableSlide] = []
+        while offset and offset not in self.chain:  # a chain that comes back to a directory ends there
+            if len(self.chain) >= MOST_DIRECTORIES:
+                raise _Hostile(f"the TIFF file has more than {MOST_DIRECTORIES} directories")
+            self.chain.add(offset)
+            try:
+                entries, offset = self._entries(offset)
+            except _Hostile:
+                raise
+            except UnreadableSlide as fault:  # where the next directory lies cannot be told either
+                found.append(fault)
+                break
+            found.append(self._directory(entries))
+        others = tuple(directory for directory in found[1:] if isinstance(directory, Directory))
+        self.faults += [fault for fault in found[1:] if isinstance(fault, UnreadableSlide)]
+        kind = "a raw camera file" if head[:4] == b"II*\0" and head[8:12] == b"CR\2\0" else self.kind
+        return TiffIndex(found[0], others, tuple(self.faults), kind, self.maker)
+
+    def _is_ndpi(self, offset: int) -> bool:
+        """Tell whether the first directory, at `offset`, has the tag by which OpenSlide knows a Hamamatsu file."""
+        if not 0 < offset < self.size:
+            return False
+        data = read_at(self.descriptor, min(2 + 12 * MOST_TAGS, self.size - offset), offset)
+        count = int.from_bytes(data[:2], "little" if self.order == "<" else "big")
+        return any(
+            data[at : at + 2] == struct.pack(self.order + "H", _NDPI)
+            for at in range(2, min(len(data), 2 + 12 * count), 12)
+        )
 
     def _read(self, offset: int, count: int) -> bytes:
         if offset < 0 or count < 0 or offset + count > self.size:
@@ -209,24 +297,30 @@ class _Parser:
             )
         self.read += count
         if self.read > MOST_READ:
-            raise UnreadableSlide(f"the TIFF directories have more than {MOST_READ} bytes in all")
+            raise _Hostile(f"the TIFF directories have more than {MOST_READ} bytes in all")
         data = read_at(self.descriptor, count, offset)
         if len(data) != count:
             raise UnreadableSlide("the file became shorter while it was read")
         return data
 
-    def _directory(self, offset: int, is_sub: bool = False) -> tuple[Directory, int]:
-        """Return the directory at `offset`, and the offset of the next one (0 if there is none)."""
-        if offset in self.seen:
-            raise UnreadableSlide("the chain of TIFF directories forms a loop")
-        self.seen.add(offset)
-        count_size, entry_size, link_size = (8, 20, 8) if self.big else (2, 12, 4)
+    def _directory(self, entries: dict[int, _Entry], is_sub: bool = False) -> Directory | UnreadableSlide:
+        """Return the image of a directory, or what is wrong with it."""
+        try:
+            return self._image(entries, is_sub)
+        except _Hostile:
+            raise
+        except UnreadableSlide as fault:
+            return fault
+
+    def _entries(self, offset: int) -> tuple[dict[int, _Entry], int]:
+        """Return the tags of the directory at `offset`, and the offset of the next one (0 if there is none)."""
+        count_size, entry_size, link_size = (8, 20, 8) if self.big else (2, 12, 8 if self.ndpi else 4)
         count = int.from_bytes(self._read(offset, count_size), "little" if self.order == "<" else "big")
         if not 0 < count <= MOST_TAGS:
             raise UnreadableSlide(f"a TIFF directory has {count} tags; 1 to {MOST_TAGS} are allowed")
         self.tags += count
         if self.tags > MOST_TAGS_TOGETHER:
-            raise UnreadableSlide(f"the TIFF directories have more than {MOST_TAGS_TOGETHER} tags in all")
+            raise _Hostile(f"the TIFF directories have more than {MOST_TAGS_TOGETHER} tags in all")
         at = offset + count_size
         data = self._read(at, count * entry_size + link_size)
         entries: dict[int, _Entry] = {}
@@ -245,9 +339,29 @@ class _Parser:
                 (value_at,) = struct.unpack_from(
                     self.order + ("Q" if self.big else "I"), data, start + entry_size - inline
                 )
+                if self.ndpi:  # the values lie before their directory; only the lower half of the offset is stored
+                    value_at |= offset >> 32 << 32
+                    value_at -= 1 << 32 if value_at > max(offset, (1 << 32) - 1) else 0
             entries.setdefault(tag, _Entry(kind, values, value_at))
-        (following,) = struct.unpack_from(self.order + ("Q" if self.big else "I"), data, count * entry_size)
-        return self._image(entries, is_sub), following
+        (following,) = struct.unpack_from(self.order + ("Q" if link_size == 8 else "I"), data, count * entry_size)
+        self._recognise(entries)
+        return entries, following
+
+    def _recognise(self, entries: dict[int, _Entry]) -> None:
+        """Note what the tags of a directory say about the file."""
+        for tag, kind in _KINDS.items():
+            if tag in entries:
+                self.kind = self.kind or kind
+        for tag, values in ((_PHOTOMETRIC, _SENSOR), (_COMPRESSION, _RAW)):
+            with suppress(UnreadableSlide):  # the directory itself will be refused
+                number = self._numbers(entries, tag, 1)
+                if number is not None and int(number[0]) in values:
+                    self.kind = self.kind or "a raw camera file"
+        for tag in (_DESCRIPTION, _SOFTWARE, _XMP):
+            entry = entries.get(tag)
+            if entry is not None and entry.count and 0 < entry.at < self.size:
+                text = self._read(entry.at, min(entry.count, self.size - entry.at, _LOOKED_AT))
+                self.maker = next((maker for mark, maker in _MAKERS.items() if mark in text), self.maker)
 
     def _image(self, entries: dict[int, _Entry], is_sub: bool) -> Directory:
         def integer(tag: int, default: int | None = None) -> int:
@@ -260,9 +374,8 @@ class _Parser:
 
         width, height = integer(_WIDTH), integer(_HEIGHT)
         if not (0 < width <= MOST_PIXELS_ACROSS and 0 < height <= MOST_PIXELS_ACROSS):
-            raise UnreadableSlide(
-                f"a TIFF image has {width} × {height} pixels; 1 to {MOST_PIXELS_ACROSS} per side are allowed"
-            )
+            kind = UnreadableSlide if min(width, height) == 0 else Oversized
+            raise kind(f"a TIFF image has {width} × {height} pixels; 1 to {MOST_PIXELS_ACROSS} per side are allowed")
         if integer(_DEPTH, 1) != 1:
             raise UnreadableSlide("a TIFF image is three-dimensional, which is not supported")
         samples, planar = integer(_SAMPLES, 1), integer(_PLANAR, 1)
@@ -273,10 +386,10 @@ class _Parser:
 
         bits = of_all_samples(_BITS, 1)
         if not 0 < samples <= 4096 or not 0 <= bits <= 64:
-            raise UnreadableSlide(f"a TIFF image has {samples} samples of {bits} bits per pixel")
+            raise Oversized(f"a TIFF image has {samples} samples of {bits} bits per pixel")
         decoded = width * height * samples * max(1, bits) // 8
         if decoded > MOST_DECODED_PER_STORED * self.size:
-            raise UnreadableSlide(
+            raise Oversized(
                 f"a TIFF image has {width} × {height} pixels in a file of {self.size} bytes; more than "
                 f"{MOST_DECODED_PER_STORED} bytes of image per byte of the file are not allowed"
             )
@@ -289,14 +402,23 @@ class _Parser:
                 or max(sides) > LARGEST_TILE_SIDE
                 or tile_width * tile_height > LARGEST_TILE
             ):
-                raise UnreadableSlide(f"a TIFF image has unsupported tiles of {tile_width} × {tile_height} pixels")
+                raise Oversized(f"a TIFF image has unsupported tiles of {tile_width} × {tile_height} pixels")
         else:
             tile_width, tile_height = width, min(integer(_ROWS_PER_STRIP, height), height)
             if tile_height < 1:
                 raise UnreadableSlide(f"a TIFF image has strips of {tile_height} rows")
         segments = -(-width // tile_width) * -(-height // tile_height) * (samples if planar == 2 else 1)
-        offsets = self._segments(entries, _TILE_OFFSETS if tiled else _STRIP_OFFSETS, segments)
-        counts = self._segments(entries, _TILE_COUNTS if tiled else _STRIP_COUNTS, segments)
+        # Some writers, and so libtiff, use the tags of tiles for strips, or those of strips for tiles.
+        offsets = self._segments(entries, (_TILE_OFFSETS, _STRIP_OFFSETS), tiled, segments)
+        counts = self._segments(entries, (_TILE_COUNTS, _STRIP_COUNTS), tiled, segments)
+        compression = integer(_COMPRESSION, 1)
+        stored = self.size if self.ndpi else self._stored(offsets, counts)
+        if decoded > (MOST_DECODED_PER_STORED if compression != 1 else MOST_SPARSE) * (stored + FREE_BYTES):
+            kind = UnreadableSlide if is_sub or len(self.chain) > 1 else Oversized
+            raise kind(
+                f"a TIFF image has {width} × {height} pixels, but its tiles or strips have only {stored} bytes in all, "
+                "which cannot hold them"
+            )
         subsampling = self._numbers(entries, _SUBSAMPLING, 2)
         return Directory(
             width=width,
@@ -310,7 +432,7 @@ class _Parser:
             sample_format=of_all_samples(_SAMPLE_FORMAT, 1),
             planar=planar,
             photometric=integer(_PHOTOMETRIC, 0),
-            compression=integer(_COMPRESSION, 1),
+            compression=compression,
             predictor=integer(_PREDICTOR, 1),
             subsampling=(2, 2)
             if subsampling is None or len(subsampling) < 2
@@ -339,14 +461,21 @@ class _Parser:
         code = _TYPES_BIG[entry.type]
         size = struct.calcsize("=" + code)
         if entry.at + entry.count * size > self.size:
-            raise UnreadableSlide(f"the TIFF tag {tag} claims {entry.count} values, more than the file can hold")
+            raise Oversized(f"the TIFF tag {tag} claims {entry.count} values, more than the file can hold")
         data = self._read(entry.at, min(entry.count, most) * size)
         values = np.frombuffer(data, np.dtype(code).newbyteorder(self.order))
         if values.dtype.itemsize == 8 and values.max() > np.iinfo(np.int64).max:
             raise UnreadableSlide(f"the TIFF tag {tag} has the value {values.max()}, which is too large")
+        if values.min() < 0:
+            raise UnreadableSlide(f"the TIFF tag {tag} has the value {values.min()}, which is negative")
         return values.astype(np.int64)
 
-    def _segments(self, entries: dict[int, _Entry], tag: int, expected: int) -> npt.NDArray[np.int64]:
+    def _segments(
+        self, entries: dict[int, _Entry], tags: tuple[int, int], tiled: bool, expected: int
+    ) -> npt.NDArray[np.int64]:
+        """Return the values of the first of two tags if the image is tiled, else of the second; or of the other one."""
+        proper, other = tags if tiled else tags[::-1]
+        tag = other if proper not in entries and other in entries else proper
         entry = entries.get(tag)
         if entry is None or entry.count < expected:
             count = 0 if entry is None else entry.count
@@ -356,12 +485,18 @@ class _Parser:
             raise UnreadableSlide(f"the values of the TIFF tag {tag} are not integers")
         return values
 
+    def _stored(self, offsets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> int:
+        """Return how many bytes of the file tiles or strips have; those that several share count once."""
+        in_file = (counts > 0) & (offsets <= self.size - np.minimum(counts, self.size))
+        _, first = np.unique(offsets[in_file], return_index=True)
+        return int(np.minimum(counts[in_file][first], self.size).sum())
+
     def _bytes(self, entries: dict[int, _Entry], tag: int) -> bytes | None:
         entry = entries.get(tag)
         if entry is None or entry.type not in (1, 2, 7) or entry.count == 0:
             return None
         if entry.count > MOST_TEXT:
-            raise UnreadableSlide(f"the TIFF tag {tag} has {entry.count} bytes; at most {MOST_TEXT} are allowed")
+            raise Oversized(f"the TIFF tag {tag} has {entry.count} bytes; at most {MOST_TEXT} are allowed")
         return self._read(entry.at, entry.count)
 
     def _page_name(self, entries: dict[int, _Entry]) -> str:
@@ -396,15 +531,29 @@ class _Parser:
         return resolution[0], resolution[1]
 
     def _subdirectories(self, entries: dict[int, _Entry]) -> tuple[Directory, ...]:
-        entry = entries.get(_SUBDIRECTORIES)
-        if entry is None:
+        try:
+            offsets = self._numbers(entries, _SUBDIRECTORIES, MOST_SUBDIRECTORIES)
+        except _Hostile:
+            raise
+        except UnreadableSlide as fault:
+            self.faults.append(fault)
             return ()
-        if entry.count > MOST_SUBDIRECTORIES:
-            raise UnreadableSlide(
-                f"a TIFF directory has {entry.count} subdirectories; at most {MOST_SUBDIRECTORIES} are allowed"
-            )
-        offsets = self._numbers(entries, _SUBDIRECTORIES, MOST_SUBDIRECTORIES)
-        return () if offsets is None else tuple(self._directory(int(o), is_sub=True)[0] for o in offsets)
+        found: list[Directory] = []
+        for offset in () if offsets is None else dict.fromkeys(offsets.tolist()):  # one listed twice is one
+            directory = self._subdirectory(offset)
+            if isinstance(directory, Directory):
+                found.append(directory)
+            else:
+                self.faults.append(directory)
+        return tuple(found)
+
+    def _subdirectory(self, offset: int) -> Directory | UnreadableSlide:
+        try:
+            return self._directory(self._entries(offset)[0], is_sub=True)
+        except _Hostile:
+            raise
+        except UnreadableSlide as fault:
+            return fault
 
 
 def _text(data: bytes | None) -> str:

@@ -157,14 +157,13 @@ class TiffTiles(StoredTiles):
     def __init__(
         self, info: SlideInfo, levels: tuple[Directory, ...], cache: int | None = None, *, dark: bool = False
     ) -> None:
-        self._dark = dark
         reason = why_unsupported(levels[0])
         if reason:
             raise UnreadableSlide(reason)
         levels = tuple(
             cut_strips(level) for level in levels if level.bits == levels[0].bits and not why_unsupported(level)
         )
-        super().__init__(info, levels, cache)
+        super().__init__(info, levels, cache, background=0 if dark else 255)
         self.bits = self._bits_with_data() if levels[0].bits == 16 else 8
 
     def _bits_with_data(self) -> int:
@@ -191,7 +190,7 @@ class TiffTiles(StoredTiles):
         if samples is None:
             return None
         if isinstance(samples, _Blank):
-            return np.broadcast_to(np.uint8(0 if self._dark else 255), (level.tile_height, level.tile_width, 3))
+            return np.broadcast_to(self._background, (level.tile_height, level.tile_width, 3))
         if level.bits == 16:
             shifts = np.full(samples.shape[2], self.bits - 8)
             if level.alpha in (1, 2):

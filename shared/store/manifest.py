@@ -27,11 +27,11 @@ from nuclei_segmentation.shared.store.files import read_store_file
 FILE = "manifest.json"
 COMPLETE = "COMPLETE"
 FORMAT = "nuclei-store"
-VERSION = (1, 1)
+VERSION = (1, 2)
 LIMIT = 1 << 20
 """The most bytes of a manifest; those written here have two thousand."""
 
-ARRAYS = ("tiles", "masks", "index", "tissue")
+ARRAYS = ("tiles", "masks", "index", "tissue", "guessed")
 """The names that arrays may have."""
 
 Kind = Literal["tiles", "masks"]
@@ -174,7 +174,8 @@ class Manifest:
     shard : ShardMetadata or None
         For a map store with a share of the tiles, which share; None if it has all tiles.
     arrays : Mapping of str to ArrayMetadata
-        By name: ``tiles`` or ``masks``, ``index`` and, if there is a tissue mask, ``tissue``.
+        By name: ``tiles`` or ``masks``, ``index``; if there is a tissue mask, ``tissue``, and ``guessed`` if part of it
+        is only a guess.
     """
 
     kind: Kind
@@ -480,6 +481,7 @@ def _check(manifest: Manifest) -> None:
         "masks": ((items, tile, tile, maps.shape[-1] if maps else 0), "uint8"),
         "index": ((items, 2), "int32"),
         "tissue": (None, "bool"),
+        "guessed": (None, "bool"),
     }
     for name, array in manifest.arrays.items():
         shape, dtype = expected[name]

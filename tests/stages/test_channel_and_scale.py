@@ -132,11 +132,3 @@ def test_at_an_absurd_pixel_size_the_count_means_nothing(
     with tifffile.TiffFile(stated.image) as file:
         x, y = (file.pages[0].tags[name].value for name in ("XResolution", "YResolution"))
         assert (x[0] / x[1], y[0] / y[1]) == (20000, 20000)
-
-
-def test_filter_too_says_that_its_count_means_nothing(
-    coarse: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    load_command.run(replace(settings, input_path=coarse, output_path=tmp_path / "tiles"))
-    filter_command.run(replace(settings, input_path=tmp_path / "tiles", output_path=tmp_path / "masks"))
-    assert "(this means nothing: at 29 µm per pixel, nuclei cannot be told apart)" in capsys.readouterr().out

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from nuclei_segmentation.shared.result import SegmentationResult, read_document, read_result
+from tests.helpers.broken_tiff import break_tile
+from tests.helpers.slides import tiff
 
 VARYING = {"times", "num_workers", "peak_memory_bytes", "warnings"}
 
@@ -69,22 +73,49 @@ def test_another_result_says_what_differs(run, finished: Path, small_slide: Path
     assert "holds another result (overlay.opacity 0.9 -> 0.25)" in refused.err
 
 
+def staged_summary(run, slide: Path, folder: Path, *options: object) -> dict[str, Any]:
+    """Return the summary of three stages that run one after the other."""
+    payload = folder / "payload"
+    payload.mkdir()
+    shutil.copy(slide, payload)
+    for stage, source, target in (
+        ("load", slide.parent, payload / "tiles"),
+        ("filter", payload, payload / "masks"),
+        ("stitch", payload, folder / "staged"),
+    ):
+        done = run(stage, "--input-path", source, "--output-path", target, *options, NVIDIA_CLARA_NOSYNCLOCK="TRUE")
+        assert done.code == 0, done.err
+    document = read_document(folder / "staged")
+    assert document is not None
+    return document
+
+
 def test_three_stages_leave_the_summary_that_one_process_leaves(
     run, finished: Path, small_slide: Path, tmp_path: Path
 ) -> None:
-    alone = {"NVIDIA_CLARA_NOSYNCLOCK": "TRUE"}
-    payload = tmp_path / "payload"
-    payload.mkdir()
-    shutil.copy(small_slide, payload)
-    for stage, source, target in (
-        ("load", small_slide.parent, payload / "tiles"),
-        ("filter", payload, payload / "masks"),
-        ("stitch", payload, tmp_path / "staged"),
-    ):
-        done = run(stage, "--input-path", source, "--output-path", target, **alone)
-        assert done.code == 0, done.err
-    fused, staged = read_document(finished), read_document(tmp_path / "staged")
+    fused, staged = read_document(finished), staged_summary(run, small_slide, tmp_path)
     assert fused is not None
-    assert staged is not None
     staged["settings"]["wait.limit"] = fused["settings"]["wait.limit"]  # a stage that runs alone waits for none
     assert {k: v for k, v in fused.items() if k not in VARYING} == {k: v for k, v in staged.items() if k not in VARYING}
+    assert fused["tissue_guessed"] == []
+    assert fused["tissue_guessed_pixels"] == 0
+
+
+def test_where_tissue_is_only_guessed_is_said(run, tmp_path: Path) -> None:
+    """A tile that cannot be read counts as tissue, in one process and in three, and is named."""
+    (tmp_path / "in").mkdir()
+    slide = tmp_path / "in" / "slide.tif"
+    tiff(slide, np.full((480, 720, 3), 243, np.uint8))
+    break_tile(slide, 0, 4, "unreadable")
+    (tmp_path / "config.yaml").write_text("damaged: {limit: 1}\n")
+    options = ("--config-path", tmp_path, "--tile-size", "240")
+    done = run("segmentation", "--input-path", slide.parent, "--output-path", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert "17% of the slide cannot be read: that it is tissue is only guessed (x 240 to 479, y 240 to 479)" in done.err
+    assert "only guessed, since the slide cannot be read there" in done.out
+    for document in (read_document(tmp_path / "out"), staged_summary(run, slide, tmp_path, *options)):
+        assert document is not None
+        assert document["tissue_guessed"] == [{"x": 240, "y": 240, "width": 240, "height": 240}]
+        assert document["tissue_guessed_pixels"] == 240 * 240
+        assert document["tiles"]["with_tissue"] >= 1
+        assert any("only guessed" in warning for warning in document["warnings"])

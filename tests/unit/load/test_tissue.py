@@ -186,7 +186,7 @@ def test_unscanned_areas_are_dropped_and_do_not_shift_the_background(made, value
 
 def thumbnail_of(path):
     with open_slide(path) as slide:
-        return slide.thumbnail(LIMIT)
+        return slide.thumbnail(LIMIT).pixels
 
 
 def test_the_sample_slide(sample_slide):
@@ -288,3 +288,41 @@ def test_a_stained_slide_is_not_taken_for_fluorescence(made):
     dark = Canvas.glass(SHAPE).tissue(made * 3, np.ones(SHAPE, np.bool_))
     assert not looks_like_fluorescence(dark.image())
     assert not looks_like_fluorescence(np.zeros((50, 50, 3), np.uint8))
+
+
+def test_what_is_unknown_is_tissue_and_changes_nothing_else(made):
+    """Wherever it lies and whatever its pixels are: on glass, on tissue, over the border of both."""
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.25, 3))
+    image = canvas.image()
+    whole = tissue_mask(image)
+    height, width = SHAPE
+    for top, left in ((0.05, 0.05), (0.45, 0.45), (0.2, 0.4), (0.6, 0.0)):
+        unknown = np.zeros(SHAPE, np.bool_)
+        rows, columns = (slice(round(a * side), round((a + 0.3) * side)) for a, side in ((top, height), (left, width)))
+        unknown[rows, columns] = True
+        around = cv2.dilate(unknown.astype(np.uint8), np.ones((25, 25))).astype(bool)
+        for colour in (0, 255, (255, 0, 255)):
+            broken = image.copy()
+            broken[unknown] = colour
+            mask = tissue_mask(broken, unknown)
+            assert mask[unknown].all()
+            assert mask[canvas.truth["tissue"]].all()
+            assert ((mask != whole) & ~around).mean() < 0.001
+            assert not looks_like_fluorescence(broken, unknown)
+
+
+def test_a_saturated_slide_keeps_its_tissue_beside_the_unknown(made):
+    """Pure white glass with a white hole in it: the straight border of the hole must not pass for a skipped area."""
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.5), 0.25, 3))
+    image = canvas.image()
+    image[~canvas.truth["tissue"]] = 255
+    unknown = np.zeros(SHAPE, np.bool_)
+    unknown[: SHAPE[0] // 2] = True
+    image[unknown] = 255
+    mask = tissue_mask(image, unknown)
+    assert mask[unknown | canvas.truth["tissue"]].all()
+    assert mask.mean() < 0.9
+
+
+def test_nothing_is_known():
+    assert tissue_mask(np.full((50, 60, 3), 255, np.uint8), np.ones((50, 60), np.bool_)).all()

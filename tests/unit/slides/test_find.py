@@ -10,7 +10,7 @@ import pytest
 
 from nuclei_segmentation.shared.errors import InputError
 from nuclei_segmentation.shared.slides import find_slide
-from nuclei_segmentation.shared.slides.find import files_of
+from nuclei_segmentation.shared.slides.companions import files_of
 from tests.helpers.slides import tissue_like
 
 TIFF = b"II*\0" + bytes(100)

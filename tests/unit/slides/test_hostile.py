@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
-from nuclei_segmentation.shared.slides.tiff_index import read_directories
+from nuclei_segmentation.shared.slides.tiff_index import read_index
 from tests.helpers.slides import damaged_tiles
 
 LONG, SHORT = 4, 3
@@ -180,7 +180,7 @@ def parse(data: bytes) -> None:
     descriptor = os.memfd_create("tiff")
     try:
         os.write(descriptor, data)
-        read_directories(descriptor)
+        read_index(descriptor)
     finally:
         os.close(descriptor)
 

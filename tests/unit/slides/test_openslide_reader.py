@@ -77,6 +77,6 @@ def test_a_disk_that_fails_while_the_slide_is_opened(tmp_path: Path, monkeypatch
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(opening, "read_directories", fail)
+    monkeypatch.setattr(opening, "read_index", fail)
     with pytest.raises(UnreadableSlide, match=r"x\.tif cannot be read: Input/output error"):
         open_slide(path)

@@ -38,7 +38,7 @@ def grey(slides: list[Slide]) -> Any:
         slides.append(open_slide(path, **options))
         pixels = read_all(slides[-1], 64)
         assert (pixels == pixels[..., :1]).all()
-        shrunk = slides[-1].thumbnail(30_000).astype(int)
+        shrunk = slides[-1].thumbnail(30_000).pixels.astype(int)
         assert np.abs(shrunk.mean() - pixels.mean()) < 1
         return pixels[..., 0]
 
@@ -124,7 +124,7 @@ def test_three_channels_named_as_colours_are_an_rgb_image(tmp_path, opened, name
     path = ome(tmp_path / "x.ome.tif", np.moveaxis(RGB, 2, 0)[order], Channel={"Name": names}, options=options)
     slide = opened(path)
     assert np.array_equal(read_all(slide, 64), RGB)
-    assert np.abs(slide.thumbnail(200 * 150).astype(int) - RGB).max() <= 1
+    assert np.abs(slide.thumbnail(200 * 150).pixels.astype(int) - RGB).max() <= 1
     assert "are put together as red, green and blue" in caplog.text
 
 
@@ -320,7 +320,7 @@ def test_each_channel_has_its_own_reduced_levels(tmp_path, grey, slides):
         for number, name in enumerate(NAMES):
             assert np.array_equal(grey(path, channel=name), large[number])
             assert slides[-1].info.levels == ((400, 300), (200, 150))
-            assert np.array_equal(slides[-1].thumbnail(200 * 150)[..., 0], STAINS[number])
+            assert np.array_equal(slides[-1].thumbnail(200 * 150).pixels[..., 0], STAINS[number])
 
 
 def test_channels_of_16_bits(tmp_path, grey):

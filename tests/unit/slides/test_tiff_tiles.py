@@ -11,7 +11,7 @@ import tifffile
 from nuclei_segmentation.shared.errors import UnreadableSlide
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.slides import open_slide
-from nuclei_segmentation.shared.slides.tiff_index import read_directories
+from nuclei_segmentation.shared.slides.tiff_index import read_index
 from nuclei_segmentation.shared.slides.tiff_tiles import cut_strips
 from tests.helpers.slides import damaged_tiles, read_all, tissue_like
 
@@ -30,7 +30,7 @@ def test_lossless_tiles_are_read_exactly(make_tiff, opened, compression, shape, 
     image = tissue_like(301, 207)
     slide = opened(make_tiff(image, compression=compression, predictor=predictor, order=order, **shape), "tiff")
     assert np.array_equal(read_all(slide, 100), image)
-    assert slide.thumbnail(1000).shape == (26, 38, 3)
+    assert slide.thumbnail(1000).pixels.shape == (26, 38, 3)
 
 
 @pytest.mark.parametrize("planar", ["CONTIG", "SEPARATE"])
@@ -107,7 +107,7 @@ def test_large_strips_without_compression_are_read_row_by_row(make_tiff, opened,
     for rows in (200, 60, 64):
         path = make_tiff(image, f"{rows}.tif", tile=None, rowsperstrip=rows)
         with path.open("rb") as file:
-            cut = cut_strips(read_directories(file.fileno())[0])
+            cut = cut_strips(read_index(file.fileno()).base)
         assert cut.tile_height <= 5
         assert np.array_equal(read_all(opened(path, "tiff")), image)
     data = path.read_bytes()
@@ -188,7 +188,7 @@ def test_samples_of_16_bits_are_scaled_by_the_bits_that_hold_data(make_tiff, ope
     )
     slide = opened(path)
     assert np.array_equal(read_all(slide, 64), image)
-    assert np.abs(slide.thumbnail(200 * 150).astype(int) - image).max() <= 1
+    assert np.abs(slide.thumbnail(200 * 150).pixels.astype(int) - image).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [8, 9, 10, 14, 16])
