@@ -69,7 +69,9 @@ def find_slide(path: Path) -> Path:
         raise InputError(f"{shown} is {file_kind(mode)}, not a slide file")
     slides, others, problems = _slides_in(path)
     folder = path / _SLIDE_FOLDER
-    if not slides and folder.is_dir():
+    if not slides and folder.is_dir() and not folder.resolve().is_relative_to(path.resolve()):
+        problems = [*problems, f"{_SLIDE_FOLDER} is a link that leads out of the folder and is not followed"]
+    elif not slides and folder.is_dir():
         slides, more_others, more_problems = _slides_in(folder)
         others, problems = others + more_others, problems + more_problems
     if len(slides) == 1:

@@ -30,6 +30,7 @@ from nuclei_segmentation.shared.slides.stored_tiles import StoredTiles
 from nuclei_segmentation.shared.slides.tiff_index import (
     LARGEST_TILE,
     MOST_DECODED_PER_STORED,
+    BadDirectory,
     Directory,
     TiffIndex,
     is_tiff,
@@ -182,11 +183,11 @@ class _Opener:
         plain = self._vendor in (None, *_PLAIN)  # the first directory is level 0
         if index.maker and self._vendor is None and index.faults:
             raise UnreadableSlide(f"it is a slide of {index.maker}, and {index.faults[0]}")
-        if isinstance(index.base, UnreadableSlide) and (plain or index.oversized):
-            raise index.base
+        if isinstance(index.base, BadDirectory) and (plain or index.oversized):
+            raise UnreadableSlide(str(index.base))
         if index.oversized:
             if not plain:
-                raise index.oversized
+                raise UnreadableSlide(str(index.oversized))
             self._reason = str(index.oversized)  # this file is not for OpenSlide
         for fault in dict.fromkeys(map(str, index.faults)):
             log.warning("%s: an image that is not needed is broken and is left out: %s", self._path.name, fault)

@@ -151,12 +151,12 @@ class Directory:
         return -(-self.height // self.tile_height)
 
 
-class Oversized(UnreadableSlide):
+class BadDirectory(Exception):
+    """A directory cannot be read. Does not leave this package."""
+
+
+class Oversized(BadDirectory):
     """A directory claims more than any slide has. No library may be asked to read such a file."""
-
-
-class _Hostile(UnreadableSlide):
-    """The directories together take more than those of any slide. The file is refused, whatever is read already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +165,11 @@ class TiffIndex:
 
     Attributes
     ----------
-    base : Directory or UnreadableSlide
+    base : Directory or BadDirectory
         The first directory, or why it cannot be read.
     others : tuple of Directory
         The other directories that can be read, in the order of the file's chain.
-    faults : tuple of UnreadableSlide
+    faults : tuple of BadDirectory
         What is wrong with those that cannot be read, apart from the first.
     kind : str
         What the file is, in words, if only its head is that of a TIFF slide; empty for others.
@@ -178,9 +178,9 @@ class TiffIndex:
         empty for others.
     """
 
-    base: Directory | UnreadableSlide
+    base: Directory | BadDirectory
     others: tuple[Directory, ...]
-    faults: tuple[UnreadableSlide, ...]
+    faults: tuple[BadDirectory, ...]
     kind: str
     maker: str
 
@@ -235,7 +235,7 @@ class _Parser:
     tags: int = 0
     read: int = 0
     ndpi: bool = False  # Hamamatsu's variant of TIFF, with offsets of 64 bits that are stored in part
-    faults: list[UnreadableSlide] = field(default_factory=list)
+    faults: list[BadDirectory] = field(default_factory=list)
     kind: str = ""
     maker: str = ""
 
@@ -261,21 +261,19 @@ class _Parser:
                     break
         if not offset:
             raise UnreadableSlide("the TIFF file contains no image")
-        found: list[Directory | UnreadableSlide] = []
+        found: list[Directory | BadDirectory] = []
         while offset and offset not in self.chain:  # a chain that comes back to a directory ends there
             if len(self.chain) >= MOST_DIRECTORIES:
-                raise _Hostile(f"the TIFF file has more than {MOST_DIRECTORIES} directories")
+                raise UnreadableSlide(f"the TIFF file has more than {MOST_DIRECTORIES} directories")
             self.chain.add(offset)
             try:
                 entries, offset = self._entries(offset)
-            except _Hostile:
-                raise
-            except UnreadableSlide as fault:  # where the next directory lies cannot be told either
+            except BadDirectory as fault:  # where the next directory lies cannot be told either
                 found.append(fault)
                 break
             found.append(self._directory(entries))
         others = tuple(directory for directory in found[1:] if isinstance(directory, Directory))
-        self.faults += [fault for fault in found[1:] if isinstance(fault, UnreadableSlide)]
+        self.faults += [fault for fault in found[1:] if isinstance(fault, BadDirectory)]
         kind = "a raw camera file" if head[:4] == b"II*\0" and head[8:12] == b"CR\2\0" else self.kind
         return TiffIndex(found[0], others, tuple(self.faults), kind, self.maker)
 
@@ -292,24 +290,22 @@ class _Parser:
 
     def _read(self, offset: int, count: int) -> bytes:
         if offset < 0 or count < 0 or offset + count > self.size:
-            raise UnreadableSlide(
+            raise BadDirectory(
                 f"the file is truncated: a TIFF directory points to byte {offset + count} of {self.size}"
             )
         self.read += count
         if self.read > MOST_READ:
-            raise _Hostile(f"the TIFF directories have more than {MOST_READ} bytes in all")
+            raise UnreadableSlide(f"the TIFF directories have more than {MOST_READ} bytes in all")
         data = read_at(self.descriptor, count, offset)
         if len(data) != count:
-            raise UnreadableSlide("the file became shorter while it was read")
+            raise BadDirectory("the file became shorter while it was read")
         return data
 
-    def _directory(self, entries: dict[int, _Entry], is_sub: bool = False) -> Directory | UnreadableSlide:
+    def _directory(self, entries: dict[int, _Entry], is_sub: bool = False) -> Directory | BadDirectory:
         """Return the image of a directory, or what is wrong with it."""
         try:
             return self._image(entries, is_sub)
-        except _Hostile:
-            raise
-        except UnreadableSlide as fault:
+        except BadDirectory as fault:
             return fault
 
     def _entries(self, offset: int) -> tuple[dict[int, _Entry], int]:
@@ -317,10 +313,10 @@ class _Parser:
         count_size, entry_size, link_size = (8, 20, 8) if self.big else (2, 12, 8 if self.ndpi else 4)
         count = int.from_bytes(self._read(offset, count_size), "little" if self.order == "<" else "big")
         if not 0 < count <= MOST_TAGS:
-            raise UnreadableSlide(f"a TIFF directory has {count} tags; 1 to {MOST_TAGS} are allowed")
+            raise BadDirectory(f"a TIFF directory has {count} tags; 1 to {MOST_TAGS} are allowed")
         self.tags += count
         if self.tags > MOST_TAGS_TOGETHER:
-            raise _Hostile(f"the TIFF directories have more than {MOST_TAGS_TOGETHER} tags in all")
+            raise UnreadableSlide(f"the TIFF directories have more than {MOST_TAGS_TOGETHER} tags in all")
         at = offset + count_size
         data = self._read(at, count * entry_size + link_size)
         entries: dict[int, _Entry] = {}
@@ -353,7 +349,7 @@ class _Parser:
             if tag in entries:
                 self.kind = self.kind or kind
         for tag, values in ((_PHOTOMETRIC, _SENSOR), (_COMPRESSION, _RAW)):
-            with suppress(UnreadableSlide):  # the directory itself will be refused
+            with suppress(BadDirectory):  # the directory itself will be refused
                 number = self._numbers(entries, tag, 1)
                 if number is not None and int(number[0]) in values:
                     self.kind = self.kind or "a raw camera file"
@@ -368,16 +364,16 @@ class _Parser:
             values = self._numbers(entries, tag, 1)
             if values is None:
                 if default is None:
-                    raise UnreadableSlide(f"a TIFF directory lacks the required tag {tag}")
+                    raise BadDirectory(f"a TIFF directory lacks the required tag {tag}")
                 return default
             return int(values[0])
 
         width, height = integer(_WIDTH), integer(_HEIGHT)
         if not (0 < width <= MOST_PIXELS_ACROSS and 0 < height <= MOST_PIXELS_ACROSS):
-            kind = UnreadableSlide if min(width, height) == 0 else Oversized
+            kind = BadDirectory if min(width, height) == 0 else Oversized
             raise kind(f"a TIFF image has {width} × {height} pixels; 1 to {MOST_PIXELS_ACROSS} per side are allowed")
         if integer(_DEPTH, 1) != 1:
-            raise UnreadableSlide("a TIFF image is three-dimensional, which is not supported")
+            raise BadDirectory("a TIFF image is three-dimensional, which is not supported")
         samples, planar = integer(_SAMPLES, 1), integer(_PLANAR, 1)
 
         def of_all_samples(tag: int, default: int) -> int:
@@ -406,7 +402,7 @@ class _Parser:
         else:
             tile_width, tile_height = width, min(integer(_ROWS_PER_STRIP, height), height)
             if tile_height < 1:
-                raise UnreadableSlide(f"a TIFF image has strips of {tile_height} rows")
+                raise BadDirectory(f"a TIFF image has strips of {tile_height} rows")
         segments = -(-width // tile_width) * -(-height // tile_height) * (samples if planar == 2 else 1)
         # Some writers, and so libtiff, use the tags of tiles for strips, or those of strips for tiles.
         offsets = self._segments(entries, (_TILE_OFFSETS, _STRIP_OFFSETS), tiled, segments)
@@ -414,7 +410,7 @@ class _Parser:
         compression = integer(_COMPRESSION, 1)
         stored = self.size if self.ndpi else self._stored(offsets, counts)
         if decoded > (MOST_DECODED_PER_STORED if compression != 1 else MOST_SPARSE) * (stored + FREE_BYTES):
-            kind = UnreadableSlide if is_sub or len(self.chain) > 1 else Oversized
+            kind = BadDirectory if is_sub or len(self.chain) > 1 else Oversized
             raise kind(
                 f"a TIFF image has {width} × {height} pixels, but its tiles or strips have only {stored} bytes in all, "
                 "which cannot hold them"
@@ -465,9 +461,9 @@ class _Parser:
         data = self._read(entry.at, min(entry.count, most) * size)
         values = np.frombuffer(data, np.dtype(code).newbyteorder(self.order))
         if values.dtype.itemsize == 8 and values.max() > np.iinfo(np.int64).max:
-            raise UnreadableSlide(f"the TIFF tag {tag} has the value {values.max()}, which is too large")
+            raise BadDirectory(f"the TIFF tag {tag} has the value {values.max()}, which is too large")
         if values.min() < 0:
-            raise UnreadableSlide(f"the TIFF tag {tag} has the value {values.min()}, which is negative")
+            raise BadDirectory(f"the TIFF tag {tag} has the value {values.min()}, which is negative")
         return values.astype(np.int64)
 
     def _segments(
@@ -479,10 +475,10 @@ class _Parser:
         entry = entries.get(tag)
         if entry is None or entry.count < expected:
             count = 0 if entry is None else entry.count
-            raise UnreadableSlide(f"a TIFF image has {expected} tiles or strips, but its tag {tag} has {count} values")
+            raise BadDirectory(f"a TIFF image has {expected} tiles or strips, but its tag {tag} has {count} values")
         values = self._numbers(entries, tag, expected)
         if values is None:
-            raise UnreadableSlide(f"the values of the TIFF tag {tag} are not integers")
+            raise BadDirectory(f"the values of the TIFF tag {tag} are not integers")
         return values
 
     def _stored(self, offsets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> int:
@@ -533,9 +529,7 @@ class _Parser:
     def _subdirectories(self, entries: dict[int, _Entry]) -> tuple[Directory, ...]:
         try:
             offsets = self._numbers(entries, _SUBDIRECTORIES, MOST_SUBDIRECTORIES)
-        except _Hostile:
-            raise
-        except UnreadableSlide as fault:
+        except BadDirectory as fault:
             self.faults.append(fault)
             return ()
         found: list[Directory] = []
@@ -547,12 +541,10 @@ class _Parser:
                 self.faults.append(directory)
         return tuple(found)
 
-    def _subdirectory(self, offset: int) -> Directory | UnreadableSlide:
+    def _subdirectory(self, offset: int) -> Directory | BadDirectory:
         try:
             return self._directory(self._entries(offset)[0], is_sub=True)
-        except _Hostile:
-            raise
-        except UnreadableSlide as fault:
+        except BadDirectory as fault:
             return fault
 
 
