@@ -30,10 +30,15 @@ _MANY_MORE = 10
 
 _MOST_ADVICE = 3
 
+_QUESTION = (
+    "does the model fit this slide, and do models.input_scale, models.output and models.maps in config.yaml fit the "
+    "model?"
+)
+
 _ENOUGH_TILES = 16
 """After so many tiles with a share that is believed, no more are looked at."""
 
-_SAMPLES, _SAMPLE_BYTES = 8, 16 << 20
+_SAMPLES, _SAMPLE_BYTES = 8, 64 << 20
 """How many tiles are kept for trying other settings, and how many bytes they take at most."""
 
 
@@ -95,7 +100,7 @@ class MapCheck:
             fact = f"only {self._share:.2%} of the pixels in {tiles} are nuclei"
         else:
             return  # a slide may have few nuclei
-        log.warning("%s; %s", fact, advice or "does the model fit this slide, and do the settings fit the model?")
+        log.warning("%s; %s", fact, advice or _QUESTION)
 
     def _keep(self, pixels: Pixels) -> None:
         """Keep every n-th tile, so that those that are kept come from all of the slide. The caller holds `_lock`."""

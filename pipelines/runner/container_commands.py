@@ -25,9 +25,8 @@ _CONFINED = (
     "--read-only",
     "--tmpfs", "/tmp:rw,nosuid,nodev,mode=1777,size=1g",  # noqa: S108 - in the container, where it is empty
     "--tmpfs", "/var/tmp:rw,nosuid,nodev,mode=1777,size=1g",  # noqa: S108 - the same
-    "--tmpfs", "/run:rw,nosuid,nodev,mode=1777,size=64m",
 )  # fmt: skip
-"""What Podman makes writable under ``--read-only``, Docker does not; so it is stated, with limits."""
+"""Podman makes some folders writable under ``--read-only``, Docker none; so those for all users are stated."""
 
 _OPERATOR_LIMITS = ("cpu", "memory")
 """Operators have Clara's defaults where the definition states no limit. A server would hardly start with those."""

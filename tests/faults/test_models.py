@@ -126,6 +126,28 @@ def test_maps_that_mean_something_else_are_noticed_and_the_advice_finds_the_nucl
     assert any(abs(nuclei - expected) <= 0.1 * expected for nuclei in found), (expected, found)
 
 
+def test_without_a_setting_that_helps_the_warning_only_asks(
+    crop: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A map of percent: no setting makes nuclei of it, so none is advised."""
+    body = f"{PROBABILITIES} percent = Mul (p, hundred) y = Cast <to = 2> (percent)"
+    constants = f"{LIMITS}, float hundred = {{100}}"
+    written(tmp_path / NAME / "1" / "model.onnx", body, outputs="uint8[n, h, w, 1] y", constants=constants)
+    _, (warning,) = nuclei_and_warnings(settings_of(tmp_path, {}), crop, caplog)
+    assert "is 100 of 255" in warning
+    assert advised(warning) == []
+
+
+def test_few_nuclei_are_no_reason_for_a_warning(
+    crop: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body, constants = f"{DARK} p = Sigmoid (steep)", "float limit = {20}, float factor = {0.5}"
+    written(tmp_path / NAME / "1" / "model.onnx", body, outputs="float[n, h, w, 1] p", constants=constants)
+    nuclei, warnings = nuclei_and_warnings(settings_of(tmp_path, {}), crop, caplog)
+    assert nuclei == 1  # the speck of dirt
+    assert warnings == []
+
+
 def test_the_warning_is_in_the_summary_and_the_log_of_a_run(run: Run, arguments: list[str], tmp_path: Path) -> None:
     body, tensors, _, _ = SILENT["an ArgMax over two classes"]
     written(tmp_path / "models" / NAME / "1" / "model.onnx", body, **tensors)

@@ -30,8 +30,7 @@ JOB = "/data/out/.job"
 UNSET = [word for name in (*TRITON, "NUCLEI_STORE_SHM", "NUCLEI_SHARD") for word in ("-u", name)]
 CONFINED = (
     "--cap-drop all --security-opt no-new-privileges --pids-limit 2048 --read-only "
-    "--tmpfs /tmp:rw,nosuid,nodev,mode=1777,size=1g --tmpfs /var/tmp:rw,nosuid,nodev,mode=1777,size=1g "
-    "--tmpfs /run:rw,nosuid,nodev,mode=1777,size=64m"
+    "--tmpfs /tmp:rw,nosuid,nodev,mode=1777,size=1g --tmpfs /var/tmp:rw,nosuid,nodev,mode=1777,size=1g"
 )
 PLAIN = Container("image", "tag")
 IMAGE = Container("nuclei/load", "1", ("/bin/bash", "-c", "python -u /app/main.py load -w 2"))
