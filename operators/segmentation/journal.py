@@ -21,6 +21,7 @@ import numpy as np
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.folder import create_file, open_file
 
 MAGIC = b"nuclei maps 1\n\0\0"
 HEADER = struct.Struct("<QII")
@@ -42,7 +43,10 @@ class Journal(Closing):
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self._shape = shape
         self._lock = threading.Lock()
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            self._file = open_file(path, os.O_RDWR)
+        except FileNotFoundError:
+            self._file = create_file(path)
         self._offsets: dict[int, int] = {}
         self._end = self._scan()
         self._synced = time.monotonic()

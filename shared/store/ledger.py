@@ -20,7 +20,8 @@ import xxhash
 from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.files import write_all
+from nuclei_segmentation.shared.runtime.files import write_all, write_file
+from nuclei_segmentation.shared.runtime.lock import Check
 from nuclei_segmentation.shared.store.array import Array
 from nuclei_segmentation.shared.store.files import open_store_file
 
@@ -65,7 +66,12 @@ class LedgerWriter(Closing):
     items : int
         How many items the store has when it is complete.
     create : bool
-        Whether to begin a new ledger. Otherwise the ledger must exist, and is continued.
+        Whether to begin a new ledger. Otherwise the ledger must exist, and is continued in a copy that takes its place:
+        an earlier run that was taken for dead may wake up, and write to the file that it has open.
+    work : pathlib.Path
+        The work folder, on the same file system.
+    check : callable
+        Called before the copy is renamed.
 
     Attributes
     ----------
@@ -82,7 +88,7 @@ class LedgerWriter(Closing):
         The file that should exist is missing, is not a ledger, or belongs to another store.
     """
 
-    def __init__(self, path: Path, generation: str, items: int, *, create: bool) -> None:
+    def __init__(self, path: Path, generation: str, items: int, work: Path, check: Check, *, create: bool) -> None:
         self._path = path
         self.entries: dict[int, Entry] = {}
         if create:
@@ -95,9 +101,10 @@ class LedgerWriter(Closing):
         with LedgerReader(path, generation, items) as reader:
             reader.poll()
             self.entries, self._end = reader.entries, reader.end
-        self._file = open_store_file(path, os.O_RDWR)
+            content = reader.content()
         with writing(path):
-            os.ftruncate(self._file, self._end)
+            write_file(path, content, work / f"{path.name}.part", check)
+        self._file = open_store_file(path, os.O_RDWR)
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Write records and sync them. One thread at a time may call this."""
@@ -140,7 +147,7 @@ class LedgerReader(Closing):
     """
 
     def __init__(self, path: Path, generation: str, items: int) -> None:
-        self._path, self._items = path, items
+        self._path, self._items, self._generation = path, items, generation
         try:
             self._file = open_store_file(path)
         except OSError as error:
@@ -161,6 +168,7 @@ class LedgerReader(Closing):
         StoreError
             A record names an item that the store does not have, or the file cannot be read.
         """
+        self._follow()
         data = self._read(os.fstat(self._file).st_size - self.end, self.end)
         found = parse(data)
         for entry in found:
@@ -172,6 +180,10 @@ class LedgerReader(Closing):
                 self.entries[entry.item] = entry
         self.end += len(found) * _RECORD.size
         return len(found)
+
+    def content(self) -> bytes:
+        """Return the file up to the end of the last valid record."""
+        return self._read(self.end, 0)
 
     def why_incomplete(self) -> str:
         """Return why the ledger does not name all items; an empty text if it does."""
@@ -186,6 +198,18 @@ class LedgerReader(Closing):
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _follow(self) -> None:
+        """Open the file that a resumed run has put in the place of this one; it begins with the same records."""
+        try:
+            if os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._file)):
+                return
+            file = open_store_file(self._path)
+        except (FileNotFoundError, NotADirectoryError):  # the store is being replaced, which the manifest tells
+            return
+        os.close(self._file)
+        self._file = file
+        _check_header(self._path, self._read(HEADER, 0), self._generation)
 
     def _read(self, length: int, offset: int) -> bytes:
         try:

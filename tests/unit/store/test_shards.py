@@ -48,7 +48,7 @@ class ShardMaker(Maker):
         facts = ShardMetadata(self.shard.number, self.shard.count, self.first, TOTAL)
         index = np.array([(0, column) for column in self.own] or [(0, 0)], np.int32)
         manifest = replace(manifest_of(n, "masks"), shard=facts)
-        return StoreWriter(held.path, held.work, manifest, {"index": index}, {}, shared=self.shared)
+        return StoreWriter(held.path, held.work, manifest, {"index": index}, {}, shared=self.shared, check=held.check)
 
     def put(self, items: range, *, finish: bool) -> None:
         with StoreFolder(self.folder, self.shard) as held:
