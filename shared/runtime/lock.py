@@ -115,7 +115,9 @@ class FolderLock(Closing):
         with OpenFolder(self._folder) as folder:
             found = [name for name in folder.names() if _OWN.fullmatch(name) and name != self.own.name]
         last = f"run-{self._ended_holder}"
-        return [(name, self._ended_holder == "" or name == last) for name in sorted(found, key=lambda name: name != last)]
+        return [
+            (name, self._ended_holder == "" or name == last) for name in sorted(found, key=lambda name: name != last)
+        ]
 
     def close(self) -> None:
         """Release the lock; the file stays, and this holder's own folder if there is something in it."""
@@ -210,7 +212,9 @@ class FolderLock(Closing):
                 f"{_describe(holder)}, another machine or this one before a restart, last active {max(0, age):.0f} s "
                 f"ago; after {silence:.0f} s without activity the lock is free"
             )
-        log.warning("%s: %s was inactive for %.0f s; its lock is taken over", self._folder / FILE, _describe(holder), age)
+        log.warning(
+            "%s: %s was inactive for %.0f s; its lock is taken over", self._folder / FILE, _describe(holder), age
+        )
 
     def _touched(self, folder: OpenFolder, seconds: float) -> bool:
         """Tell whether the lock's holder touches it within so many seconds."""

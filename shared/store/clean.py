@@ -39,9 +39,7 @@ NAMES = (FILE, COMPLETE, ledger.FILE, *(f"{name}.npy" for name in ARRAYS))
 """Names of a store's files in its folder. A tile store has a copy of config_render.json as well."""
 
 
-def make_room(
-    folder: Path, work: Path, kind: Kind, check: Check, shared: str = "", fastio: Context = None
-) -> None:
+def make_room(folder: Path, work: Path, kind: Kind, check: Check, shared: str = "", fastio: Context = None) -> None:
     """Remove the store in a folder, complete or not, and note that a new one is being made.
 
     Parameters

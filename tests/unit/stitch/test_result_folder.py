@@ -7,19 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.shared.clara.config_meta import META
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import OutputError
-from nuclei_segmentation.shared.runtime.output_folder import WORK
+from nuclei_segmentation.shared.result import SUMMARY, checksum
 from nuclei_segmentation.shared.slides.inputs import IMAGE
+from tests.helpers.outputs import unfinished
 
 
 def finish(folder: Path, key: str) -> None:
-    (folder / IMAGE).write_bytes(b"image")
+    tifffile.imwrite(folder / IMAGE, np.zeros((64, 64, 3), np.uint8), tile=(64, 64), photometric="rgb")
     (folder / RENDER).write_text("{}")
+    image = {"bytes": (folder / IMAGE).stat().st_size, "xxh3": checksum(folder / IMAGE)}
+    (folder / SUMMARY).write_text(json.dumps({"key": key, "image": image}))
     (folder / META).write_text(json.dumps({"run": key}))
 
 
@@ -44,7 +49,7 @@ def test_an_unfinished_run_with_another_key_is_refused_unless_overwrite(tmp_path
         (folder.work / "maps").write_bytes(b"kept")
     with ResultFolder(tmp_path) as folder, pytest.raises(OutputError, match="unfinished run"):
         folder.claim("two", {}, overwrite=False)
-    assert (tmp_path / WORK / "maps").exists()
+    assert unfinished(tmp_path, "maps") is not None
     with ResultFolder(tmp_path) as folder:
         assert folder.claim("two", {}, overwrite=True)
         assert not (folder.work / "maps").exists()
@@ -55,7 +60,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     with ResultFolder(tmp_path) as folder:
         assert not folder.claim("one", {}, overwrite=False)
         folder.finish()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE, SUMMARY]
 
 
 def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> None:
