@@ -119,7 +119,7 @@ class StoreError(NucleiError):
 
 
 class LockLost(NucleiError):
-    """Another run took the output folder over while this one, or its machine, stood still. It published nothing since."""
+    """Another run took the output folder over while this one, or its machine, stood still."""
 
     exit_code = 19
     passing = True

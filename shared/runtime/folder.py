@@ -119,7 +119,7 @@ class OpenFolder(Closing):
 
     def names(self) -> list[str]:
         """Return the names of all files and folders in it, in order."""
-        return sorted(os.listdir(self.number))
+        return sorted(os.listdir(self.number))  # noqa: PTH208 - by the descriptor
 
     def make(self, name: str) -> OpenFolder:
         """Open a folder in it, and make it if it does not exist. A link in its place is removed.

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 FILE = "lock"
 STALE_SECONDS = lock_silence({})
-"""A lock of another machine that was not touched for this long counts as abandoned, unless the environment says else."""
+"""A lock of another machine that was not touched for so long counts as abandoned, unless the environment differs."""
 BEATS = 6
 """How often within that time the holder touches the file."""
 TRY_SECONDS = 1.0
@@ -63,6 +63,8 @@ class FolderLock(Closing):
 
     Attributes
     ----------
+    folder : pathlib.Path
+        The work folder.
     own : pathlib.Path
         This holder's own folder in the work folder, for what it has not finished.
     lost : bool
@@ -77,7 +79,7 @@ class FolderLock(Closing):
     """
 
     def __init__(self, folder: Path, output: Path) -> None:
-        self._folder, self._output = folder, output
+        self.folder, self._output = folder, output
         self._token = uuid.uuid4().hex
         self._silence = lock_silence(os.environ)
         self.own = folder / f"run-{self._token}"
@@ -112,12 +114,11 @@ class FolderLock(Closing):
 
         The last holder's comes first.
         """
-        with OpenFolder(self._folder) as folder:
+        with OpenFolder(self.folder) as folder:
             found = [name for name in folder.names() if _OWN.fullmatch(name) and name != self.own.name]
         last = f"run-{self._ended_holder}"
-        return [
-            (name, self._ended_holder == "" or name == last) for name in sorted(found, key=lambda name: name != last)
-        ]
+        found.sort(key=lambda name: name != last)
+        return [(name, self._ended_holder == "" or name == last) for name in found]
 
     def close(self) -> None:
         """Release the lock; the file stays, and this holder's own folder if there is something in it."""
@@ -141,9 +142,9 @@ class FolderLock(Closing):
         with suppress(OSError):
             self.own.rmdir()
         if self._holder().get("token") == self._token:
-            (self._folder / FILE).unlink(missing_ok=True)
+            (self.folder / FILE).unlink(missing_ok=True)
             try:
-                self._folder.rmdir()
+                self.folder.rmdir()
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):  # another run has just begun
                     raise
@@ -152,9 +153,9 @@ class FolderLock(Closing):
     def _acquire(self) -> int:
         while True:
             with suppress(FileExistsError):
-                self._folder.mkdir()
+                self.folder.mkdir()
             try:
-                with OpenFolder(self._folder) as folder:
+                with OpenFolder(self.folder) as folder:
                     found = folder.status(FILE)
                     if found is not None and stat.S_ISLNK(found.st_mode):
                         folder.remove(FILE)
@@ -190,7 +191,7 @@ class FolderLock(Closing):
             return
         if _of_this_machine(holder):  # where the kernel's lock is reliable
             self._ended_holder = str(holder.get("token"))
-            log.debug("%s: %s has ended; its lock is taken over", self._folder / FILE, _describe(holder))
+            log.debug("%s: %s has ended; its lock is taken over", self.folder / FILE, _describe(holder))
             return
         self._ended_holder = None
         self._await_silence(file, folder, holder)
@@ -202,7 +203,7 @@ class FolderLock(Closing):
         if age < -silence:  # a clock was wrong, and the time says nothing
             log.warning(
                 "%s is from the future, since a clock was wrong; waiting up to %.0f s for a sign of life from %s",
-                self._folder / FILE,
+                self.folder / FILE,
                 silence,
                 _describe(holder),
             )
@@ -213,7 +214,7 @@ class FolderLock(Closing):
                 f"ago; after {silence:.0f} s without activity the lock is free"
             )
         log.warning(
-            "%s: %s was inactive for %.0f s; its lock is taken over", self._folder / FILE, _describe(holder), age
+            "%s: %s was inactive for %.0f s; its lock is taken over", self.folder / FILE, _describe(holder), age
         )
 
     def _touched(self, folder: OpenFolder, seconds: float) -> bool:
@@ -249,7 +250,7 @@ class FolderLock(Closing):
     def _holder(self) -> dict[str, object]:
         """Return what the file under the lock's name says; nothing if it is not there."""
         try:
-            with OpenFolder(self._folder) as folder:
+            with OpenFolder(self.folder) as folder:
                 return _parsed(folder.read(FILE, _LIMIT) or b"")
         except (FileNotFoundError, FileExistsError):
             return {}
@@ -277,7 +278,7 @@ class FolderLock(Closing):
                 log.debug("%s", error)
                 return
             except OSError as error:  # only other machines need it
-                log.debug("cannot touch %s: %s", self._folder / FILE, error)
+                log.debug("cannot touch %s: %s", self.folder / FILE, error)
 
 
 def held(folder: Path) -> bool:
@@ -297,7 +298,7 @@ def held(folder: Path) -> bool:
 
 
 def _of_this_machine(holder: dict[str, object]) -> bool:
-    """Tell whether a holder is of this machine, since it started: by the boot's id or, without one, by the host name."""
+    """Tell whether a holder is of this machine since it started: by the boot's id or, without one, by the host name."""
     theirs, ours = holder.get("boot"), _boot()
     if theirs is None or ours is None:
         return holder.get("host") == socket.gethostname()

@@ -202,7 +202,7 @@ class LedgerReader(Closing):
     def _follow(self) -> None:
         """Open the file that a resumed run has put in the place of this one; it begins with the same records."""
         try:
-            if os.path.samestat(os.stat(self._path, follow_symlinks=False), os.fstat(self._file)):
+            if os.path.samestat(self._path.lstat(), os.fstat(self._file)):
                 return
             file = open_store_file(self._path)
         except (FileNotFoundError, NotADirectoryError):  # the store is being replaced, which the manifest tells

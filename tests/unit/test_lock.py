@@ -151,7 +151,7 @@ def test_a_holder_whose_lock_was_taken_notices_and_leaves_the_other_alone(tmp_pa
     second = lock(tmp_path)
     said = (tmp_path / ".run" / "lock").read_bytes()
     second.check()
-    with pytest.raises(LockLost, match=f"another run .process {os.getpid()} on .* took {tmp_path} over"):
+    with pytest.raises(LockLost, match=rf"another run .process {os.getpid()} on .* took {tmp_path} over"):
         first.check()
     first.remove()
     assert (tmp_path / ".run" / "lock").read_bytes() == said
