@@ -141,7 +141,7 @@ def test_the_holder_says_for_how_long_it_may_be_silent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["0", "-5", "soon", "nan", "inf", "3601"])
 def test_a_silence_that_is_none_is_refused(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUCLEI_LOCK_SILENCE", text)
-    with pytest.raises(UsageError, match="NUCLEI_LOCK_SILENCE: .* is not a number of seconds from 1 to 3600"):
+    with pytest.raises(UsageError, match=r"NUCLEI_LOCK_SILENCE: .* is not a number of seconds from 1 to 3600"):
         lock(tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_a_holder_whose_lock_was_taken_notices_and_leaves_the_other_alone(tmp_pa
     second = lock(tmp_path)
     said = (tmp_path / ".run" / "lock").read_bytes()
     second.check()
-    with pytest.raises(LockLost, match=rf"another run .process {os.getpid()} on .* took {tmp_path} over"):
+    with pytest.raises(LockLost, match=r"took .* over while this one, or its machine, stood still"):
         first.check()
     first.remove()
     assert (tmp_path / ".run" / "lock").read_bytes() == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.result import SUMMARY, checksum
 from nuclei_segmentation.shared.slides.inputs import IMAGE
-from tests.helpers.outputs import unfinished
+from tests.helpers.outputs import left_by_image, unfinished
 
 
 def finish(folder: Path, key: str) -> None:
@@ -68,6 +69,49 @@ def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> Non
     (tmp_path / IMAGE).unlink()
     with ResultFolder(tmp_path) as folder:
         assert folder.claim("one", {}, overwrite=False)
+
+
+def test_a_finished_run_whose_image_is_cut_short_or_changed_is_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the summary of an older version, or none, says nothing of it."""
+    finish(tmp_path, "one")
+    image, summary = tmp_path / IMAGE, tmp_path / SUMMARY
+    whole, said = image.read_bytes(), summary.read_text()
+    bare = json.dumps({"key": "one", "image": {"bytes": len(whole) - 100}})
+    cut, flipped = whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1])
+    for content, text, wanted in (
+        (whole, said, ""), (cut, said, "size"), (flipped, said, "checksum"), (cut, bare, "not a whole TIFF"),
+        (cut, None, "not a whole TIFF"), (b"image", None, "not a whole TIFF"), (whole, None, ""),
+        (whole, json.dumps({"key": "two"}), "different runs"), (whole, json.dumps({"key": "one"}), "size"),
+    ):  # fmt: skip
+        image.write_bytes(content)
+        summary.unlink(missing_ok=True)
+        if text is not None:
+            summary.write_text(text)
+        caplog.clear()
+        with ResultFolder(tmp_path) as folder:
+            assert folder.claim("one", {}, overwrite=False) is bool(wanted)
+            folder.finish()
+        assert wanted in caplog.text
+        assert ("made again" in caplog.text) is bool(wanted)
+
+
+def test_what_a_silent_run_may_still_write_to_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of a run that has ended is moved."""
+    for silent in (False, True):
+        own = left_by_image(tmp_path / str(silent), key="one", maps="work", publishing="")
+        if silent:
+            monkeypatch.setenv("NUCLEI_LOCK_SILENCE", "1")
+            lock = own.parent / "lock"
+            lock.write_text(json.dumps({"process": 1, "host": "x", "boot": "y", "token": "0" * 32}))
+            os.utime(lock, (1, 1))
+        with (own / "maps").open("a") as theirs, ResultFolder(tmp_path / str(silent)) as folder:
+            theirs.write("more")
+            theirs.flush()
+            assert (folder.work / "maps").read_text() == ("work" if silent else "workmore")
+            assert sorted(path.name for path in folder.work.iterdir()) == ["key", "maps", "publishing"]
+            assert not own.exists()
 
 
 @pytest.mark.parametrize("meta", ['{"run": "other"}', "{}", "[]", "not json", None])
