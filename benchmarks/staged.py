@@ -158,7 +158,8 @@ def _into_store(folder: Path, batch: Pixels, tiles: int) -> Usage:
     )
     index = np.stack([np.zeros(tiles, np.int32), np.arange(tiles, dtype=np.int32)], axis=1)
     try:
-        with StoreWriter(folder, folder / ".run", manifest, {"index": index}, {}, shared=False) as store:
+        work = folder / ".run"
+        with StoreWriter(folder, work, manifest, {"index": index}, {}, shared=False, check=lambda: None) as store:
 
             def put(first: int) -> None:
                 store.put(list(range(first, first + BATCH)), batch)

@@ -15,7 +15,8 @@
     ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
     │   └── Unanswered          16  a service does not answer in time (of the package `pipelines`)
     ├── WaitedTooLong           17  the stage before this one made no progress (worth a retry)
-    └── StoreError              18  a store is corrupt, or belongs to another slide or run
+    ├── StoreError              18  a store is corrupt, or belongs to another slide or run
+    └── LockLost                19  another run took the output folder over (worth a retry)
 
     Interrupted         130 or 143  stopped by Ctrl-C or SIGTERM; the next run resumes
 
@@ -115,6 +116,13 @@ class StoreError(NucleiError):
     """A store is corrupt, has a newer format, or belongs to another slide, run or tile store than its neighbour."""
 
     exit_code = 18
+
+
+class LockLost(NucleiError):
+    """Another run took the output folder over while this one, or its machine, stood still."""
+
+    exit_code = 19
+    passing = True
 
 
 class Interrupted(BaseException):

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance
 from nuclei_segmentation.shared.runtime.files import read_regular
@@ -22,6 +24,7 @@ from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 IMAGE = "image.tif"
 SUMMARY = "summary.json"
 FORMAT, VERSION = "nuclei-summary", "1.1"
+_BLOCK = 4 << 20
 LARGEST = 16 << 20
 """Most bytes of a summary; one with ten thousand damaged tiles has one million."""
 
@@ -72,6 +75,8 @@ class SegmentationResult:
         Bytes of anonymous memory.
     image_bytes : int
         Size of ``image.tif``.
+    image_checksum : str
+        Its XXH3-64, 16 hexadecimal digits; empty where an older version made it.
     already_done : bool
         Whether an earlier run made it, so that nothing was done now.
     """
@@ -96,6 +101,7 @@ class SegmentationResult:
     num_workers: int
     peak_memory: int
     image_bytes: int
+    image_checksum: str
     already_done: bool = False
 
     @property
@@ -154,7 +160,7 @@ class SegmentationResult:
             },
             "num_workers": self.num_workers,
             "peak_memory_bytes": self.peak_memory,
-            "image": {"file": IMAGE, "bytes": self.image_bytes},
+            "image": {"file": IMAGE, "bytes": self.image_bytes, "xxh3": self.image_checksum},
         }
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -206,6 +212,7 @@ class SegmentationResult:
             num_workers=int(document["num_workers"]),
             peak_memory=int(document["peak_memory_bytes"]),
             image_bytes=int(document["image"]["bytes"]),
+            image_checksum=str(document["image"].get("xxh3", "")),
             already_done=True,
         )
 
@@ -252,6 +259,22 @@ class SegmentationResult:
         """Return an area in mm²."""
         mpp = self.slide.mpp
         return None if mpp is None else pixels * mpp[0] * mpp[1] / 1e6
+
+
+def checksum(path: Path) -> str:
+    """Return the XXH3-64 of a file, as ``xxhsum -H3`` prints it: 16 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    digest = xxhash.xxh3_64()
+    block = bytearray(_BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(memoryview(block)[:count])
+    return digest.hexdigest()
 
 
 def read_document(folder: Path) -> dict[str, Any] | None:

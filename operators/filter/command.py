@@ -153,6 +153,7 @@ def _fill_store(
             {},
             shared=settings.store.shm,
             fastio=settings.fastio,
+            check=folder.check,
         ) as store,
         WorkerPool(settings.num_workers) as pool,  # it ends first, since no worker may read from a closed store
     ):

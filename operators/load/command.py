@@ -102,6 +102,7 @@ def run(settings: Settings) -> None:
                 files,
                 shared=settings.store.shm,
                 fastio=settings.fastio,
+                check=folder.check,
             ) as store,
             WorkerPool(settings.num_workers) as pool,
         ):

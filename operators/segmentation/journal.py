@@ -26,6 +26,7 @@ from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.file_system import sync_file
 from nuclei_segmentation.shared.runtime.files import read_at, write_all
+from nuclei_segmentation.shared.runtime.folder import create_file, open_file
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,10 @@ class Journal(Closing):
         self._path, self._shape = path, shape
         self._lock = threading.Lock()
         with writing(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                self._file = open_file(path, os.O_RDWR)
+            except FileNotFoundError:
+                self._file = create_file(path)
         self._offsets: dict[int, int] = {}
         try:
             self._end = self._scan()

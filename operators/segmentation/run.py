@@ -23,6 +23,7 @@ from nuclei_segmentation.shared.provenance import ModelProvenance
 from nuclei_segmentation.shared.result import SegmentationResult, read_result
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.memory import check_memory
+from nuclei_segmentation.shared.runtime.output_folder import JOURNAL
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
 from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -105,7 +106,7 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
     check = MapCheck()
-    with Journal(job.folder.work / "maps", shape) as journal, WorkerPool(settings.num_workers) as pool:
+    with Journal(job.folder.work / JOURNAL, shape) as journal, WorkerPool(settings.num_workers) as pool:
         done = _Progress(resumed=len(journal))
         needs = estimate(slide, grid, foreground, engine, settings, journal, pool)
         log.info(

@@ -20,7 +20,7 @@ from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.guesses import warn_of_guesses
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance, recorded
-from nuclei_segmentation.shared.result import IMAGE, SegmentationResult
+from nuclei_segmentation.shared.result import IMAGE, SegmentationResult, checksum
 from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.resources import free_bytes, human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
@@ -75,11 +75,11 @@ def claim(
         Where else it may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
-    if folder.claim(key, provenance.to_json(), overwrite=settings.overwrite):
+    render = find_render_config(slide, *folders)
+    if folder.claim(key, provenance.to_json(), overwrite=settings.overwrite, render_config=render):
         return True
     log.info("already done: %s is the result of this run", folder.path / IMAGE)
-    render = find_render_config(slide, *folders)
-    if render is not None and renew_render_config(folder.work, folder.path, render):
+    if render is not None and renew_render_config(folder.work, folder.path, render, folder.check):
         log.info("%s has changed and was copied again", render)
     return False
 
@@ -175,12 +175,19 @@ class ImageJob:
         ------
         TooMuchDamage
             Too much of the slide could not be read.
+        LockLost
+            Another run holds the output folder by now.
         """
         source = TiledSlide(self.slide, self.grid, self.foreground)
         settings, folder = self.settings, self.folder.work
         output = OutputSpec(folder / IMAGE, folder / SPOOL, settings.overlay, settings.jpeg, reserve_bytes)
         limit = settings.damaged.limit
-        return stitch(source, maps, output, pool, progress, channels=channels, damage_limit=limit)
+
+        def on_progress(done: int, of: int) -> None:
+            self.folder.check_noticed()
+            progress(done, of)
+
+        return stitch(source, maps, output, pool, on_progress, channels=channels, damage_limit=limit)
 
     def publish(
         self,
@@ -218,6 +225,8 @@ class ImageJob:
         ------
         UnreadableSlide
             The slide changed meanwhile.
+        LockLost
+            Another run holds the output folder by now.
         """
         list_damage(image.damaged)
         guessed = warn_of_guesses(self.guessed, self.grid)
@@ -248,6 +257,7 @@ class ImageJob:
             num_workers=self.settings.num_workers,
             peak_memory=recorder.peak_memory,
             image_bytes=image.bytes,
+            image_checksum=checksum(self.folder.work / IMAGE),
         )
         publish(
             self.folder.work,
@@ -257,6 +267,7 @@ class ImageJob:
             damaged=len(image.damaged),
             render_config=render,
             summary=result.to_json(),
+            check=self.folder.check,
         )
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from nuclei_segmentation.shared.clara.config_meta import META, config_meta
@@ -11,16 +12,29 @@ from nuclei_segmentation.shared.result import IMAGE, SUMMARY
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.file_system import sync
 from nuclei_segmentation.shared.runtime.files import write_file
+from nuclei_segmentation.shared.runtime.lock import Check
+from nuclei_segmentation.shared.runtime.output_folder import PUBLISHING
 
 
 def publish(
-    work: Path, output: Path, *, name: str, run: str, damaged: int, render_config: Path | None, summary: bytes
+    work: Path,
+    output: Path,
+    *,
+    name: str,
+    run: str,
+    damaged: int,
+    render_config: Path | None,
+    summary: bytes,
+    check: Check,
 ) -> None:
     """Give a finished image and its two files their final names.
 
-    All files are first written and synced in the work folder. Then an older result's config.meta is removed, the other
-    files are renamed into place, and config.meta comes last: where it exists, the result is complete and belongs to the
-    run that it names.
+    All files are first written and synced in the work folder. Then an older result's config.meta is moved there, the
+    other files are renamed into place, and config.meta comes last: where it exists, the result is complete and belongs
+    to the run that it names.
+
+    A run that takes the output folder over removes this one's work folder. After that no rename succeeds, even if this
+    process has slept since its last look at the lock.
 
     Parameters
     ----------
@@ -38,6 +52,8 @@ def publish(
         A config_render.json to copy byte for byte, or None for default settings.
     summary : bytes
         The content of summary.json.
+    check : callable
+        Called before every rename.
 
     Raises
     ------
@@ -47,6 +63,8 @@ def publish(
         The disk is full.
     OutputError
         The files cannot be written.
+    LockLost
+        Another run holds the output folder by now.
     """
     for file in (IMAGE, RENDER, SUMMARY, META):
         if (output / file).is_dir():
@@ -55,20 +73,24 @@ def publish(
     write_file(work / RENDER, settings, work / f"{RENDER}.part")
     write_file(work / SUMMARY, summary, work / f"{SUMMARY}.part")
     write_file(work / META, config_meta(name, run, damaged), work / f"{META}.part")
+    write_file(work / PUBLISHING, b"", work / f"{PUBLISHING}.part")
     with writing(work / IMAGE):
         sync(work / IMAGE)
     with writing(output / META):
-        (output / META).unlink(missing_ok=True)
+        check()
+        with suppress(FileNotFoundError):
+            (output / META).rename(work / f"{META}.old")
         sync(output)
-        (work / RENDER).rename(output / RENDER)
-        (work / IMAGE).rename(output / IMAGE)
-        (work / SUMMARY).rename(output / SUMMARY)
+        for file in (RENDER, IMAGE, SUMMARY):
+            check()
+            (work / file).rename(output / file)
         sync(output)
+        check()
         (work / META).rename(output / META)
         sync(output)
 
 
-def renew_render_config(work: Path, output: Path, render_config: Path) -> bool:
+def renew_render_config(work: Path, output: Path, render_config: Path, check: Check) -> bool:
     """Copy a config_render.json that changed after its image was finished.
 
     Parameters
@@ -79,6 +101,8 @@ def renew_render_config(work: Path, output: Path, render_config: Path) -> bool:
         The output folder.
     render_config : pathlib.Path
         The file to copy byte for byte.
+    check : callable
+        Called before the rename.
 
     Returns
     -------
@@ -98,5 +122,5 @@ def renew_render_config(work: Path, output: Path, render_config: Path) -> bool:
     with writing(output / RENDER):
         if (output / RENDER).read_bytes() == content:
             return False
-    write_file(output / RENDER, content, work / f"{RENDER}.part")
+    write_file(output / RENDER, content, work / f"{RENDER}.part", check)
     return True

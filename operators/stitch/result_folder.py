@@ -2,24 +2,33 @@
 
 A finished run leaves ``image.tif``, ``config_render.json``, ``summary.json`` and ``config.meta`` only. An unfinished
 run keeps its key, what it is made from, the journal of maps and the unfinished image in the work folder.
+
+``config.meta`` names the run that the result belongs to, ``summary.json`` the run, the size and the checksum of the
+image. A result is finished where they agree with each other and with the image. They may not, if a run was taken for
+dead, and woke up at the worst instant.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from nuclei_segmentation.shared.clara.config_meta import META, read_config_meta
 from nuclei_segmentation.shared.clara.render_config import RENDER
-from nuclei_segmentation.shared.errors import OutputError, StoreError
+from nuclei_segmentation.shared.errors import OutputError, StoreError, UnreadableSlide
 from nuclei_segmentation.shared.provenance import differences
-from nuclei_segmentation.shared.result import IMAGE, SUMMARY, read_document
+from nuclei_segmentation.shared.result import IMAGE, SUMMARY, checksum, read_document
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
-from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, OutputFolder
+from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, PUBLISHING, UNFINISHED_SUMMARY, OutputFolder
+from nuclei_segmentation.shared.slides.tiff_index import Directory, read_index
 from nuclei_segmentation.shared.store.manifest import STORE_NAMES, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import shard_folders
+
+log = logging.getLogger(__name__)
 
 SPOOL = "spool"
 
@@ -42,7 +51,9 @@ class ResultFolder(OutputFolder):
         super().__init__(path)
         self._claimed = False
 
-    def claim(self, key: str, provenance: dict[str, Any], *, overwrite: bool) -> bool:
+    def claim(
+        self, key: str, provenance: dict[str, Any], *, overwrite: bool, render_config: Path | None = None
+    ) -> bool:
         """Begin or resume a run.
 
         Parameters
@@ -53,6 +64,8 @@ class ResultFolder(OutputFolder):
             What the result is made from, as `Provenance.to_json` returns it.
         overwrite : bool
             Whether to replace another result.
+        render_config : pathlib.Path or None, optional
+            The config_render.json to copy, which may lie in the output folder already.
 
         Returns
         -------
@@ -62,7 +75,8 @@ class ResultFolder(OutputFolder):
         Raises
         ------
         OutputError
-            The folder holds a store, or holds another run, finished or not, and `overwrite` is off.
+            The folder holds a store, or `overwrite` is off and the folder holds another run, finished or not, or a file
+            of somebody else that has the name of one of the result's.
         """
         if store := _store_in(self.path):
             raise OutputError(f"{self.path} holds a {store}; the image needs a folder of its own")
@@ -76,6 +90,12 @@ class ResultFolder(OutputFolder):
                     f"{self.path} holds another result{_difference(self.path, provenance)}; use an empty folder, "
                     "or set `overwrite: true` in config.yaml to replace it"
                 )
+            elif finished is None and not overwrite and (name := self._of_somebody_else(render_config)):
+                advice = "move it beside the slide, from where it is copied" if name == RENDER else "move it away"
+                raise OutputError(
+                    f"{self.path / name} was not written by a run; {advice}, use another folder, or set "
+                    "`overwrite: true` in config.yaml to replace it"
+                )
             if unfinished is not None and unfinished != key:
                 if not overwrite:
                     raise OutputError(
@@ -87,7 +107,7 @@ class ResultFolder(OutputFolder):
                 self._clear()
             self._drop_image()
             content = json.dumps(provenance).encode()
-            write_file(self.work / SUMMARY, content, self.work / f"{SUMMARY}.part")
+            write_file(self.work / UNFINISHED_SUMMARY, content, self.work / f"{UNFINISHED_SUMMARY}.part")
             write_file(self.work / IMAGE_KEY, key.encode(), self.work / f"{IMAGE_KEY}.part")
         self._claimed = True
         return True
@@ -110,20 +130,70 @@ class ResultFolder(OutputFolder):
         meta = read_config_meta(self.path / META)
         if meta is not None:
             return str(meta.get("run", ""))
-        return "" if (self.path / IMAGE).exists() and self._unfinished_key() is None else None
+        return "" if os.path.lexists(self.path / IMAGE) and not (self.work / PUBLISHING).exists() else None
+
+    def _of_somebody_else(self, render_config: Path | None) -> str:
+        """Return the name of a file beside the image that no run has written; "" if there is none."""
+        if (self.path / META).exists() or (self.work / PUBLISHING).exists():
+            return ""
+        found = [name for name in (RENDER, SUMMARY) if os.path.lexists(self.path / name)]
+        if RENDER in found and render_config is not None and (self.path / RENDER).exists():
+            found = [name for name in found if name != RENDER or not render_config.samefile(self.path / RENDER)]
+        return found[0] if found else ""
 
     def _unfinished_key(self) -> str | None:
         try:
             return (self.work / IMAGE_KEY).read_text(errors="replace")
         except FileNotFoundError:
             return None
-        except IsADirectoryError:
-            return ""
 
     def _is_sound(self) -> bool:
-        """Tell whether a finished result has all its files, and no damage: the slide may be a better copy by now."""
+        """Tell whether a finished result has all its files, which belong together, and no damage.
+
+        A damaged one is made again: the slide may be a better copy by now.
+        """
         meta = read_config_meta(self.path / META) or {}
-        return not meta.get("damaged") and (self.path / IMAGE).is_file() and (self.path / RENDER).is_file()
+        if meta.get("damaged") or not (self.path / IMAGE).is_file() or not (self.path / RENDER).is_file():
+            return False
+        problem = _problem_of_image(self.path, meta.get("run"))
+        if problem:
+            log.warning("%s: %s; it is made again", self.path / IMAGE, problem)
+        return not problem
+
+
+def _problem_of_image(folder: Path, run: object) -> str:
+    """Return why the image in a folder is not that of the run which config.meta names; "" if it is.
+
+    A summary may be missing, or have no checksum. Then the file's structure must do: whether all tiles lie in it.
+    """
+    document = read_document(folder)
+    image = folder / IMAGE
+    if document is not None:
+        said = document.get("image")
+        facts = said if isinstance(said, dict) else {}
+        if document.get("key") != run:
+            return "config.meta and summary.json belong to different runs"
+        if facts.get("bytes") != image.stat().st_size:
+            return "its size is not the one in summary.json"
+        if "xxh3" in facts:
+            return "" if facts["xxh3"] == checksum(image) else "its checksum is not the one in summary.json"
+    return "" if _is_whole_tiff(image) else "it is not a whole TIFF file"
+
+
+def _is_whole_tiff(path: Path) -> bool:
+    """Tell whether a file is a TIFF all of whose tiles lie in it."""
+    with path.open("rb") as file:
+        try:
+            index = read_index(file.fileno())
+        except UnreadableSlide:
+            return False
+        size = os.fstat(file.fileno()).st_size
+    if index.faults or not isinstance(index.base, Directory):
+        return False
+    return all(
+        len(image.offsets) > 0 and bool(((image.counts > 0) & (image.offsets + image.counts <= size)).all())
+        for image in (index.base, *index.others)
+    )
 
 
 def _store_in(folder: Path) -> str:

@@ -85,4 +85,4 @@ def _write(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file; name one with -o, or omit -o for the standard output")
     path = Path(os.path.realpath(path))
-    write_file(path, text.encode(), path.with_name(f".{uuid.uuid4().hex}.part"))
+    write_file(path, text.encode(), Path(os.path.realpath(path.parent), f".{uuid.uuid4().hex}.part"))

@@ -26,6 +26,7 @@ from nuclei_segmentation.pipelines.runner.step import Step
 from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import Interrupted
 from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.folder import OpenFolder, make_folders, open_file
 from nuclei_segmentation.shared.runtime.lock import FolderLock
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
@@ -79,32 +80,37 @@ def execute(plan: Plan, folders: Folders, config: Path | None, view: View, optio
         The disk is full.
     OutputError
         The output folder holds something else, is in use, or cannot be written.
+    LockLost
+        Another run holds it by now.
     """
     check_folders(folders)
     with writing(folders.output):
-        folders.job.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folders.job, folders.output):
-            state = open_state(plan, folders, config, view)
+        folders.output.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folders.job, folders.output) as lock:
+            with OpenFolder(folders.job) as job:
+                for name, _ in lock.others():  # what a killed run had not finished writing
+                    job.remove(name)
+            state = open_state(plan, folders, config, view, lock)
             if state.complete:
                 view.show(f"{folders.output} already holds the result of this run: {', '.join(state.placed)}")
                 return 0
             try:
-                return _run(plan, folders, state, view, options)
+                return _run(plan, folders, state, lock, view, options)
             finally:
                 view.close()
 
 
-def _run(plan: Plan, folders: Folders, state: State, view: View, options: RunOptions) -> int:
+def _run(plan: Plan, folders: Folders, state: State, lock: FolderLock, view: View, options: RunOptions) -> int:
     for remark in plan.remarks:
         view.show(remark)
-    state.done = finished_operators(plan, state)
+    state.done = finished_operators(plan, folders, state)
     for name in sorted(state.done):
         view.ended(name, "done before")
         view.show(f"{name}: already done")
-    folders.log("x").parent.mkdir(exist_ok=True)
+    make_folders(folders.output, folders.log("x").parent)
     shared_memory.create(plan.shared)
     for step in plan.steps if plan.pod else ():  # an engine cannot mount a folder that does not exist
-        _prepare(step)
+        _prepare(step, folders)
     unanswered = None
     with received_signals() as received, Services(
         plan.services, state.done, folders.log, options.launch, options.service_wait, view.show,
@@ -112,7 +118,8 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, options: RunOpt
     ) as services:  # fmt: skip
 
         def start(step: Step) -> Running:
-            _prepare(step)
+            lock.check()
+            _prepare(step, folders)
             view.show(f"{step.name}: starts")
             log = folders.log(step.name)
             running = options.launch(services.with_port(step), log)
@@ -121,15 +128,20 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, options: RunOpt
 
         def on_end(result: Result) -> None:
             state.record(result)
-            state.save(folders.job)
+            state.save(lock)
             view.ended(result.name, _outcome(result))
             peak = result.status.peak_memory
             memory = "" if peak is None else f", at most {human(peak)} of memory"
             view.show(f"{result.name}: {_outcome(result)} after {duration(result.seconds)}{memory}")
 
+        def tick() -> None:
+            if lock.lost:
+                lock.check()
+            view.tick()
+
         schedule = Schedule(
             plan.steps, start, on_end, done=frozenset(state.done), pod=plan.pod, limits=options.limits,
-            stop_requests=lambda: len(received), ready=services.ready, tick=view.tick,
+            stop_requests=lambda: len(received), ready=services.ready, tick=tick,
         )  # fmt: skip
         try:
             schedule.run()
@@ -137,7 +149,7 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, options: RunOpt
             unanswered = error
     view.close()
     if len(schedule.succeeded) == len(plan.steps):
-        place_result(plan, folders, state)
+        place_result(plan, folders, state, lock)
     for line in summary(plan, schedule.results, schedule.done):
         view.show(line)
     if state.complete:
@@ -166,16 +178,17 @@ def _run(plan: Plan, folders: Folders, state: State, view: View, options: RunOpt
     return failed.status.code
 
 
-def _prepare(step: Step) -> None:
+def _prepare(step: Step, folders: Folders) -> None:
     """Make the folders and links that a step needs."""
     for folder in step.makes:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folders(folders.output, Path(folder))
         if step.owner is not None and os.getuid() == 0:  # root may run operators as another user than itself
             os.chown(folder, *step.owner, follow_symlinks=False)
     for link, target in step.links:
         path = Path(link)
-        path.unlink(missing_ok=True)
-        path.symlink_to(target, target_is_directory=True)
+        with OpenFolder(path.parent) as parent:
+            parent.remove(path.name)
+            os.symlink(target, path.name, target_is_directory=True, dir_fd=parent.number)
 
 
 def summary(plan: Plan, results: Sequence[Result], done: Collection[str]) -> Iterator[str]:
@@ -212,6 +225,6 @@ def _outcome(result: Result) -> str:
 
 
 def _show_end_of_log(name: str, folders: Folders, view: View) -> None:
-    with folders.log(name).open(encoding="utf-8", errors="replace") as lines:
+    with os.fdopen(open_file(folders.log(name)), encoding="utf-8", errors="replace") as lines:
         for line in deque(lines, LAST_LINES):
             view.show(f"  {line.rstrip()}")

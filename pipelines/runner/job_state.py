@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nuclei_segmentation.pipelines.runner.schedule import Result
-from nuclei_segmentation.shared.runtime.files import read_regular, write_file
+from nuclei_segmentation.shared.runtime.files import write_file
+from nuclei_segmentation.shared.runtime.folder import OpenFolder
+from nuclei_segmentation.shared.runtime.lock import FolderLock
 from nuclei_segmentation.shared.runtime.outside import parse_json
 
 FILE = "state.json"
-_LIMIT = 16 << 20  # bytes; a run of a thousand operators has a hundred thousand
+LIMIT = 16 << 20
+"""The most bytes that are read of the file."""
 
 
 @dataclass(slots=True)
@@ -42,21 +45,22 @@ class State:
         if result.status.code == 0:
             self.done.add(result.name)
 
-    def save(self, job: Path) -> None:
-        """Write the file whole or not at all; `job` is the job's folder."""
+    def save(self, lock: FolderLock) -> None:
+        """Write the file whole or not at all, into the job's folder, which this run holds by `lock`."""
         text = json.dumps(
             {"key": self.key, "done": sorted(self.done), "placed": self.placed, "whole": self.complete}, indent=2
         )
-        write_file(job / FILE, f"{text}\n".encode(), job / f"{FILE}.new")
+        write_file(lock.folder / FILE, f"{text}\n".encode(), lock.own / f"{FILE}.part", lock.check)
 
 
 def load(job: Path) -> State | None:
     """Return the state in a job's folder; None if there is none that can be read."""
     try:
-        stored = parse_json(read_regular(job / FILE, _LIMIT) or b"")
+        with OpenFolder(job) as folder:
+            stored = parse_json(folder.read(FILE, LIMIT) or b"")
         placed = [str(path) for path in stored["placed"]]
         return State(str(stored["key"]), {str(name) for name in stored["done"]}, placed, stored["whole"] is True)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

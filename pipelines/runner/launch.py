@@ -14,6 +14,7 @@ from typing import IO, Protocol
 
 from nuclei_segmentation.pipelines.runner.memory_sampler import MemorySampler
 from nuclei_segmentation.pipelines.runner.step import Step
+from nuclei_segmentation.shared.runtime.folder import create_file
 
 UNKNOWN_EXIT_CODE = 125
 """Used if the engine ended before it reported the exit code of a container. Docker uses it for its own failures."""
@@ -69,8 +70,8 @@ class Process:
     """
 
     def __init__(self, step: Step, log: Path) -> None:
-        log.unlink(missing_ok=True)  # a process of an earlier run, whose runner was killed, may still write to it
-        with log.open("wb") as stream:
+        # A new file: a process of an earlier run, whose runner was killed, may still write to the old one.
+        with os.fdopen(create_file(log), "wb") as stream:
             self._child = subprocess.Popen(  # noqa: S603 - no shell; `process_commands` says which words are allowed
                 step.line, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
             )
@@ -165,15 +166,14 @@ class DetachedContainer:
     def __init__(self, step: Step, log: Path) -> None:
         self._engine = step.line[0]
         begin = time.time() - self._EVENTS_SECONDS
-        with log.open("wb") as stream:
+        with os.fdopen(create_file(log), "wb") as stream:
             done = subprocess.run(  # noqa: S603 - no shell
                 step.line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stream, text=True, check=False
             )
-        self._start_code, self._name = done.returncode, done.stdout.strip()
-        if self._start_code:
-            return
-        self._sampler = MemorySampler(self._engine, self._name)
-        with log.open("ab") as stream:
+            self._start_code, self._name = done.returncode, done.stdout.strip()
+            if self._start_code:
+                return
+            self._sampler = MemorySampler(self._engine, self._name)
             self._log = self._start("logs", "--follow", self._name, stdout=stream, stderr=stream)
         # The container may have ended and be gone: the daemon still has the event.
         self._end = self._start(

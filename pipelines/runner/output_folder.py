@@ -12,6 +12,8 @@ from nuclei_segmentation.pipelines.runner.job_state import State
 from nuclei_segmentation.pipelines.runner.plan import Plan
 from nuclei_segmentation.pipelines.runner.view import View
 from nuclei_segmentation.shared.errors import InputError, OutputError
+from nuclei_segmentation.shared.runtime.folder import is_folder, make_folders
+from nuclei_segmentation.shared.runtime.lock import FolderLock
 
 
 def check_folders(folders: Folders) -> None:
@@ -37,7 +39,7 @@ def check_folders(folders: Folders) -> None:
         )
 
 
-def open_state(plan: Plan, folders: Folders, config: Path | None, view: View) -> State:
+def open_state(plan: Plan, folders: Folders, config: Path | None, view: View, lock: FolderLock) -> State:
     """Return how far the run is. What an earlier, different run left unfinished is removed.
 
     Parameters
@@ -50,6 +52,8 @@ def open_state(plan: Plan, folders: Folders, config: Path | None, view: View) ->
         Folder with config.yaml, if any.
     view : View
         Shows what happens.
+    lock : FolderLock
+        By which this run holds the job's folder.
 
     Raises
     ------
@@ -71,32 +75,33 @@ def open_state(plan: Plan, folders: Folders, config: Path | None, view: View) ->
         return before
     if before is not None and before.done:
         view.show("the earlier run in this folder differs from this one: all operators run again")
-    for name in ("data", "inputs", "logs", "config"):
-        shutil.rmtree(folders.job / name, ignore_errors=True)
+    _discard(folders, "data", "inputs", "logs", "config")
     state = State(key, placed=placed)
-    state.save(folders.job)
+    state.save(lock)
     return state
 
 
-def finished_operators(plan: Plan, state: State) -> set[str]:
+def finished_operators(plan: Plan, folders: Folders, state: State) -> set[str]:
     """Return the operators that need not run again.
 
     Parameters
     ----------
     plan : Plan
         The plan of the run.
+    folders : Folders
+        The folders of the run.
     state : State
         How far it is.
     """
     finished: set[str] = set()
     for step in plan.steps:
-        kept = not step.volatile and all(Path(folder).is_dir() for folder in step.makes)
+        kept = not step.volatile and all(is_folder(folders.output, Path(folder)) for folder in step.makes)
         if step.name in state.done and kept and finished.issuperset(step.upstream):
             finished.add(step.name)
     return finished
 
 
-def place_result(plan: Plan, folders: Folders, state: State) -> None:
+def place_result(plan: Plan, folders: Folders, state: State, lock: FolderLock) -> None:
     """Move the result to its place. If the run is killed meanwhile, the next one moves the rest.
 
     Parameters
@@ -107,19 +112,36 @@ def place_result(plan: Plan, folders: Folders, state: State) -> None:
         The folders of the run.
     state : State
         How far it is. It is complete afterwards.
+    lock : FolderLock
+        By which this run holds the job's folder.
+
+    Raises
+    ------
+    LockLost
+        Another run holds it by now.
     """
     moves = [
         (entry, Path(target) / entry.name)
         for folder, target in plan.results
-        if Path(folder).is_dir()
+        if is_folder(folders.output, Path(folder))
         for entry in sorted(Path(folder).iterdir())
     ]
     state.placed = sorted({*state.placed, *(str(target.relative_to(folders.output)) for _, target in moves)})
-    state.save(folders.job)
+    state.save(lock)
     for source, target in moves:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(folders.output, target.parent)
+        lock.check()
         source.replace(target)
     state.complete = True
-    state.save(folders.job)
-    for name in ("data", "inputs", "config"):
-        shutil.rmtree(folders.job / name, ignore_errors=True)
+    state.save(lock)
+    _discard(folders, "data", "inputs", "config")
+
+
+def _discard(folders: Folders, *names: str) -> None:
+    """Remove folders of the job, as far as they can be removed; of a link the link itself."""
+    for name in names:
+        path = folders.job / name
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.file_system import sync, sync_file
+from nuclei_segmentation.shared.runtime.folder import create_file
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int | None:
@@ -106,7 +108,7 @@ def write_all(file: int, data: bytes | memoryview, offset: int) -> None:
         view, offset = view[done:], offset + done
 
 
-def write_file(path: Path, content: bytes, unfinished: Path) -> None:
+def write_file(path: Path, content: bytes, unfinished: Path, check: Callable[[], None] = lambda: None) -> None:
     """Write a file completely or not at all, even if the power fails.
 
     The content is written and synced under another name, and the file is then renamed.
@@ -119,6 +121,8 @@ def write_file(path: Path, content: bytes, unfinished: Path) -> None:
         Its content.
     unfinished : pathlib.Path
         The other name, on the same file system. A file of this name is removed.
+    check : callable, optional
+        Called before the file gets its name: what it raises prevents that.
 
     Raises
     ------
@@ -128,15 +132,14 @@ def write_file(path: Path, content: bytes, unfinished: Path) -> None:
         The file cannot be written.
     """
     with writing(path, len(content)):
-        unfinished.unlink(missing_ok=True)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.open(unfinished, flags, 0o666)
+            file = create_file(unfinished)
             try:
                 write_all(file, content, 0)
                 sync_file(file)
             finally:
                 os.close(file)
+            check()
             unfinished.rename(path)
         except BaseException:
             with suppress(OSError):

@@ -5,6 +5,7 @@ Every error of a value names the variable that holds it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,7 +23,10 @@ SHARD = "NUCLEI_SHARD"
 """Which share of the tiles filter infers."""
 STORE_SHM = "NUCLEI_STORE_SHM"
 """As `store.shm` of config.yaml, which wins: for containers that share memory and are given no file."""
+LOCK_SILENCE = "NUCLEI_LOCK_SILENCE"
+"""After how many seconds without a sign of life the run of another machine has lost its output folder."""
 
+_LOCK_SECONDS = (1.0, 3600.0)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -88,6 +92,30 @@ def triton_servers(environment: Mapping[str, str]) -> TritonServers:
 def run_id(environment: Mapping[str, str]) -> str:
     """Return the run that a stage belongs to; empty where it is not named."""
     return environment.get(RUN_ID, "").strip()
+
+
+def lock_silence(environment: Mapping[str, str]) -> float:
+    """Return after how many seconds without a sign of life a lock of another machine counts as abandoned; 60 if unset.
+
+    Parameters
+    ----------
+    environment : Mapping of str to str
+        As `os.environ`.
+
+    Raises
+    ------
+    UsageError
+        It is no number of seconds from 1 to 3600.
+    """
+    text = environment.get(LOCK_SILENCE, "").strip()
+    least, most = _LOCK_SECONDS
+    try:
+        seconds = float(text or 60)
+    except ValueError:
+        seconds = math.nan
+    if not least <= seconds <= most:
+        raise UsageError(f"{LOCK_SILENCE}: {text!r:.60} is not a number of seconds from {least:g} to {most:g}")
+    return seconds
 
 
 def shard(environment: Mapping[str, str]) -> Shard | None:

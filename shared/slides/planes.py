@@ -11,7 +11,6 @@ QPTIFF names the channel of each page. In other files, grey pages of one size co
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from nuclei_segmentation.shared.errors import ConfigError, UnreadableSlide
+from nuclei_segmentation.shared.runtime.outside import parse_json
 from nuclei_segmentation.shared.slides import imagej
 from nuclei_segmentation.shared.slides.jpeg import GREY, RGB
 from nuclei_segmentation.shared.slides.ome import read_ome
@@ -326,10 +326,10 @@ def _from_tifffile(directories: Sequence[Directory]) -> _Layout | None:
     if not base.description.startswith(_SHAPED) or len(base.description) > 20_000:
         return None
     try:
-        document = json.loads(base.description)
+        document = parse_json(base.description)
         shape = [int(size) for size in document["shape"]]
         axes = str(document.get("axes", ""))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
         return None
     count = math.prod(shape) // (base.width * base.height * base.samples)
     if count <= 1 or min(shape) < 1:

@@ -18,6 +18,8 @@ from nuclei_segmentation.shared.errors import NucleiError, OutputError, StoreErr
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.file_system import sync
 from nuclei_segmentation.shared.runtime.files import read_at, write_file
+from nuclei_segmentation.shared.runtime.lock import Check
+from nuclei_segmentation.shared.runtime.output_folder import MAKING as NOTE
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import SHARED
 from nuclei_segmentation.shared.store.files import open_store_file, read_store_file
@@ -36,10 +38,9 @@ log = logging.getLogger(__name__)
 
 NAMES = (FILE, COMPLETE, ledger.FILE, *(f"{name}.npy" for name in ARRAYS))
 """Names of a store's files in its folder. A tile store has a copy of config_render.json as well."""
-NOTE = "making"
 
 
-def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Context = None) -> None:
+def make_room(folder: Path, work: Path, kind: Kind, check: Check, shared: str = "", fastio: Context = None) -> None:
     """Remove the store in a folder, complete or not, and note that a new one is being made.
 
     Parameters
@@ -50,6 +51,8 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Co
         Its work folder.
     kind : Kind
         Kind of the new store.
+    check : callable
+        Called before anything is removed.
     shared : str, optional
         The file in shared memory that the new store will have.
     fastio : Context, optional
@@ -75,6 +78,7 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Co
             )
         note = "\n".join([*map(str, in_memory), shared, ""])
         write_file(work / NOTE, note.encode(), work / f"{NOTE}.part")
+        check()
         # First the files that make it a store, so that no reader takes the rest for one.
         for name in (COMPLETE, FILE):
             (folder / name).unlink(missing_ok=True)
@@ -85,7 +89,7 @@ def make_room(folder: Path, work: Path, kind: Kind, shared: str = "", fastio: Co
             path.unlink(missing_ok=True)
 
 
-def remove(folder: Path, work: Path, fastio: Context = None) -> None:
+def remove(folder: Path, work: Path, check: Check, fastio: Context = None) -> None:
     """Remove the store in a folder, complete or not, without making a new one.
 
     Parameters
@@ -94,6 +98,8 @@ def remove(folder: Path, work: Path, fastio: Context = None) -> None:
         The store's folder.
     work : pathlib.Path
         Its work folder.
+    check : callable
+        Called before anything is removed.
     fastio : Context, optional
         The FastIO context, if NVIDIA's driver runs this stage.
 
@@ -102,7 +108,7 @@ def remove(folder: Path, work: Path, fastio: Context = None) -> None:
     OutputError
         A file in the folder has a name of a store's file, but does not belong to a store.
     """
-    make_room(folder, work, "masks", fastio=fastio)
+    make_room(folder, work, "masks", check, fastio=fastio)
     drop_note(work)
 
 
@@ -112,7 +118,7 @@ def drop_note(work: Path) -> None:
         (work / NOTE).unlink(missing_ok=True)
 
 
-def undo(folder: Path, work: Path, kind: Kind) -> None:
+def undo(folder: Path, work: Path, kind: Kind, check: Check) -> None:
     """Remove the files of a store that could not be made; what cannot be removed is left to the next run.
 
     Parameters
@@ -123,9 +129,12 @@ def undo(folder: Path, work: Path, kind: Kind) -> None:
         Its work folder.
     kind : Kind
         Its kind.
+    check : callable
+        Called before anything is removed: by now the files may be another run's.
     """
     names = [*NAMES, RENDER] if kind == "tiles" else NAMES
     try:
+        check()
         for path in [*(folder / name for name in names), *_noted(work)]:
             path.unlink(missing_ok=True)
         drop_note(work)

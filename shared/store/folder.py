@@ -106,10 +106,10 @@ class StoreFolder(OutputFolder):
         if present is not None and (present.kind, present.key, shard) == (kind, key, self._shard):
             if self._is_sound(present):
                 if kind == "tiles":
-                    keep_files(self.path, self.work, files or {})
+                    keep_files(self.path, self.work, files or {}, self.check)
                 if present.run != run:  # the next stages wait for a store of their run
                     manifest = replace(present, run=run)
-                    write_file(self.path / FILE, manifest.to_json(), self.work / f"{FILE}.part")
+                    write_file(self.path / FILE, manifest.to_json(), self.work / f"{FILE}.part", self.check)
                 self.finish()
                 return False
         elif present is not None and not overwrite:
@@ -153,7 +153,7 @@ class StoreFolder(OutputFolder):
                                 f"{conflict}use an empty folder, or set `overwrite: true` in config.yaml to replace it"
                             )
                         if certain:
-                            remove(other.path, other.work, fastio)
+                            remove(other.path, other.work, other.check, fastio)
                             other.finish()
                 except OutputError:
                     if holds_store(folder):  # else another shard has just removed it
@@ -188,10 +188,14 @@ class StoreFolder(OutputFolder):
                     "tile is" if len(corrupt) == 1 else "tiles are",
                     corrupt[0],
                 )
-                with LedgerWriter(self.path / ledger.FILE, manifest.generation, manifest.n, create=False) as records:
+                path = self.path / ledger.FILE
+                with LedgerWriter(
+                    path, manifest.generation, manifest.n, self.work, self.check, create=False
+                ) as records:
                     records.append(Entry(item, MISSING, 0) for item in corrupt)
             else:
                 log.info("%d unreadable %s of the last run: trying again", damaged, "tile" if damaged == 1 else "tiles")
+        self.check()
         with writing(self.path):
             (self.path / COMPLETE).unlink()
             sync(self.path)

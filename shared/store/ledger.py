@@ -21,7 +21,8 @@ from nuclei_segmentation.shared.errors import StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.file_system import sync_file
-from nuclei_segmentation.shared.runtime.files import read_at, write_all
+from nuclei_segmentation.shared.runtime.files import read_at, write_all, write_file
+from nuclei_segmentation.shared.runtime.lock import Check
 from nuclei_segmentation.shared.store.array import Array
 from nuclei_segmentation.shared.store.files import open_store_file
 
@@ -68,7 +69,12 @@ class LedgerWriter(Closing):
     items : int
         How many items the store has when it is complete.
     create : bool
-        Whether to begin a new ledger. Otherwise the ledger must exist, and is continued.
+        Whether to begin a new ledger. Otherwise the ledger must exist, and is continued in a copy that takes its place:
+        an earlier run that was taken for dead may wake up, and write to the file that it has open.
+    work : pathlib.Path
+        The work folder, on the same file system.
+    check : callable
+        Called before the copy is renamed.
 
     Attributes
     ----------
@@ -85,7 +91,7 @@ class LedgerWriter(Closing):
         The file that should exist is missing, is not a ledger, or belongs to another store.
     """
 
-    def __init__(self, path: Path, generation: str, items: int, *, create: bool) -> None:
+    def __init__(self, path: Path, generation: str, items: int, work: Path, check: Check, *, create: bool) -> None:
         self._path = path
         self.entries: dict[int, Entry] = {}
         if create:
@@ -98,9 +104,10 @@ class LedgerWriter(Closing):
         with LedgerReader(path, generation, items) as reader:
             reader.poll()
             self.entries, self._end = reader.entries, reader.end
-        self._file = open_store_file(path, os.O_RDWR)
+            content = reader.content()
         with writing(path):
-            os.ftruncate(self._file, self._end)
+            write_file(path, content, work / f"{path.name}.part", check)
+        self._file = open_store_file(path, os.O_RDWR)
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Write records and sync them. One thread at a time may call this."""
@@ -143,7 +150,7 @@ class LedgerReader(Closing):
     """
 
     def __init__(self, path: Path, generation: str, items: int) -> None:
-        self._path, self._items = path, items
+        self._path, self._items, self._generation = path, items, generation
         try:
             self._file = open_store_file(path)
         except OSError as error:
@@ -164,6 +171,7 @@ class LedgerReader(Closing):
         StoreError
             A record names an item that the store does not have, there are too many records, or the file cannot be read.
         """
+        self._follow()
         size, before = os.fstat(self._file).st_size, self.end
         if size > HEADER + _RECORD.size * (_RECORDS_BESIDES + _RECORDS_PER_ITEM * self._items):
             raise StoreError(
@@ -184,6 +192,10 @@ class LedgerReader(Closing):
                 break
         return (self.end - before) // _RECORD.size
 
+    def content(self) -> bytes:
+        """Return the file up to the end of the last valid record."""
+        return self._read(self.end, 0)
+
     def why_incomplete(self) -> str:
         """Return why the ledger does not name all items; an empty text if it does."""
         if len(self.entries) == self._items:
@@ -197,6 +209,18 @@ class LedgerReader(Closing):
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _follow(self) -> None:
+        """Open the file that a resumed run has put in the place of this one; it begins with the same records."""
+        try:
+            if os.path.samestat(self._path.lstat(), os.fstat(self._file)):
+                return
+            file = open_store_file(self._path)
+        except (FileNotFoundError, NotADirectoryError):  # the store is being replaced, which the manifest tells
+            return
+        os.close(self._file)
+        self._file = file
+        _check_header(self._path, self._read(HEADER, 0), self._generation)
 
     def _read(self, length: int, offset: int) -> bytes:
         try:

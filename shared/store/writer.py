@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import uuid
 import zlib
@@ -25,6 +26,7 @@ from nuclei_segmentation.shared.errors import NucleiError, StoreError
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
+from nuclei_segmentation.shared.runtime.lock import Check
 from nuclei_segmentation.shared.runtime.threads import start
 from nuclei_segmentation.shared.store import ledger
 from nuclei_segmentation.shared.store.array import Array, ArrayReader, ArrayWriter, WritableArray
@@ -74,6 +76,8 @@ class StoreWriter(Closing):
         Whether to put the large array into shared memory.
     fastio : Context, optional
         The FastIO context, if NVIDIA's driver runs this stage. It is then the shared memory.
+    check : callable
+        Makes sure that this run still holds the folder.
 
     Attributes
     ----------
@@ -88,6 +92,8 @@ class StoreWriter(Closing):
         The disk, or shared memory, has less space than the store takes.
     OutputError
         The store cannot be written.
+    LockLost
+        Another run holds the folder by now.
     """
 
     _array: WritableArray
@@ -102,8 +108,9 @@ class StoreWriter(Closing):
         *,
         shared: bool,
         fastio: Context = None,
+        check: Check,
     ) -> None:
-        self._folder, self._work = folder, work
+        self._folder, self._work, self._check = folder, work, check
         if not self._resume(manifest, small, files):
             self._create(manifest, small, files, shared, fastio)
         self.entries = {item: entry for item, entry in self._ledger.entries.items() if not entry.flags & DAMAGED}
@@ -233,6 +240,7 @@ class StoreWriter(Closing):
             return
         try:
             self._array.sync()
+            self._check()
             self._ledger.append(entries)
         except BaseException as error:
             # Never sync again: the system has marked the lost pages as written, and the next sync would succeed.
@@ -262,7 +270,7 @@ class StoreWriter(Closing):
         try:
             if shared:
                 check_shared(large.bytes, bytes_to_release(self._folder, self._work))
-            make_room(self._folder, self._work, kind, shared_file, fastio)
+            make_room(self._folder, self._work, kind, self._check, shared_file, fastio)
         except BaseException:
             if allocation is not None:
                 allocation.close()
@@ -276,20 +284,24 @@ class StoreWriter(Closing):
                 for name, content in small.items():
                     arrays[name] = self._write_small(name, np.ascontiguousarray(content))
                 if kind == "tiles":
-                    keep_files(self._folder, self._work, files)
-                self._ledger = LedgerWriter(self._folder / ledger.FILE, generation, manifest.n, create=True)
+                    keep_files(self._folder, self._work, files, self._check)
+                self._ledger = self._open_ledger(generation, manifest.n, create=True)
                 self.manifest = replace(manifest, generation=generation, arrays=arrays)
                 self._write(FILE, self.manifest.to_json())
             except BaseException:
                 self._array.close()
                 raise
         except NucleiError:
-            undo(self._folder, self._work, kind)
+            undo(self._folder, self._work, kind, self._check)
             raise
         drop_note(self._work)
 
     def _write(self, name: str, content: bytes) -> None:
-        write_file(self._folder / name, content, self._work / f"{name}.part")
+        write_file(self._folder / name, content, self._work / f"{name}.part", self._check)
+
+    def _open_ledger(self, generation: str, items: int, *, create: bool) -> LedgerWriter:
+        path = self._folder / ledger.FILE
+        return LedgerWriter(path, generation, items, self._work, self._check, create=create)
 
     def _write_small(self, name: str, content: Array) -> ArrayMetadata:
         array = ArrayMetadata(f"{name}.npy", content.shape, str(content.dtype), crc32=zlib.crc32(content.data))
@@ -316,7 +328,7 @@ class StoreWriter(Closing):
                 raise StoreError(f"{self._folder / FILE}: array {present.kind} is not that of this slide")
             self._array = ArrayWriter(self._folder / large.file, large.shape, large.dtype, create=False)
             try:
-                self._ledger = LedgerWriter(self._folder / ledger.FILE, present.generation, present.n, create=False)
+                self._ledger = self._open_ledger(present.generation, present.n, create=False)
             except BaseException:
                 self._array.close()
                 raise
@@ -325,7 +337,7 @@ class StoreWriter(Closing):
             return False
         drop_note(self._work)
         if present.kind == "tiles":
-            keep_files(self._folder, self._work, files)
+            keep_files(self._folder, self._work, files, self._check)
         self.manifest = present
         if present.run != wanted.run:
             self.manifest = replace(present, run=wanted.run)
@@ -333,7 +345,7 @@ class StoreWriter(Closing):
         return True
 
 
-def keep_files(folder: Path, work: Path, files: Mapping[str, bytes]) -> None:
+def keep_files(folder: Path, work: Path, files: Mapping[str, bytes], check: Check) -> None:
     """Bring the further file of a tile store up to date.
 
     Parameters
@@ -344,6 +356,8 @@ def keep_files(folder: Path, work: Path, files: Mapping[str, bytes]) -> None:
         Its work folder.
     files : Mapping of str to bytes
         Content by name: config_render.json, which is removed if it is not among them.
+    check : callable
+        Makes sure that this run still holds the folder.
 
     Raises
     ------
@@ -358,7 +372,9 @@ def keep_files(folder: Path, work: Path, files: Mapping[str, bytes]) -> None:
     except (FileNotFoundError, StoreError):
         present = None
     if RENDER not in files:
-        with writing(path):
-            path.unlink(missing_ok=True)
+        if os.path.lexists(path):
+            check()
+            with writing(path):
+                path.unlink(missing_ok=True)
     elif present != files[RENDER]:
-        write_file(path, files[RENDER], work / f"{RENDER}.part")
+        write_file(path, files[RENDER], work / f"{RENDER}.part", check)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.clara_job import Job
 from tests.helpers.command import ROOT, Run, command, environment
-from tests.helpers.outputs import FILES
+from tests.helpers.outputs import FILES, size_of_journal
 
 
 def names(folder: Path) -> list[str]:
@@ -140,7 +140,7 @@ def test_a_signal_ends_the_work_itself(job: Job, small_slide: Path, tmp_path: Pa
         command("segmentation", "--config-path", job.config, "-t", "16", "-w", "1"),
         stderr=subprocess.PIPE, text=True, env=environment(**variables),
     ) as process:  # fmt: skip
-        while process.poll() is None and not (tmp_path / "out" / ".run" / "maps").exists():
+        while process.poll() is None and not size_of_journal(tmp_path / "out"):
             time.sleep(0.002)
         process.terminate()
         _, told = process.communicate(timeout=30)

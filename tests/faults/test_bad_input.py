@@ -18,6 +18,7 @@ import tifffile
 from onnx import TensorProto, helper
 
 from tests.helpers.command import NAME, Done, Run, command, environment, refused
+from tests.helpers.outputs import size_of_journal
 
 Prepare = Callable[[Path, Path], None]
 
@@ -177,7 +178,7 @@ def test_a_slide_that_changes_during_the_run(run: Run, arguments: list[str], sma
     with subprocess.Popen(
         command(*arguments, "--input-path", folder, "-t", "16"), stderr=subprocess.PIPE, text=True, env=environment()
     ) as process:
-        while process.poll() is None and not (tmp_path / "out" / ".run" / "maps").exists():
+        while process.poll() is None and not size_of_journal(tmp_path / "out"):
             time.sleep(0.001)
         with (folder / "x.tif").open("ab") as file:
             file.write(b"more")

@@ -59,6 +59,90 @@ def test_a_link_named_run_leads_nowhere(run: Run, arguments: list[str], dark_con
     assert [path.name for path in precious.iterdir()] == ["thesis.txt"]
 
 
+OURS = ("lock", "key", "maps", "summary.json", "making", "publishing", "image.tif", "spool", "config_render.json",
+        "config.meta", "key.part", "maps.part", "summary.json.part", "config_render.json.part")  # fmt: skip
+
+
+def planted(folder: Path, target: Path) -> None:
+    """Put a link to a file into a folder under each name that a run uses there."""
+    folder.mkdir(parents=True)
+    for name in OURS:
+        (folder / name).symlink_to(target)
+
+
+@pytest.mark.parametrize("place", ["", "run-" + "1" * 32])
+@pytest.mark.parametrize("command", ["segmentation", "load"])
+def test_links_in_the_work_folder_lead_nowhere(
+    run: Run, arguments: list[str], tmp_path: Path, place: str, command: str
+) -> None:
+    """Nothing is written to what they point to, and the run does its work."""
+    precious = tmp_path / "precious"
+    precious.write_text("thesis")
+    planted(tmp_path / "out" / ".run" / place, precious)
+    done = run(command, *arguments[1:])
+    assert done.code == 0, done.err
+    assert precious.read_text() == "thesis"
+    assert not (tmp_path / "out" / ".run" / "lock").exists()
+    assert not place or not (tmp_path / "out" / ".run").exists()
+
+
+def test_what_a_second_name_of_a_file_leads_to_is_not_written(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    """A hard link is no link to the eye: a journal with two names is copied before it is continued."""
+    precious = tmp_path / "precious"
+    precious.write_text("thesis")
+    own = tmp_path / "out" / ".run" / ("run-" + "1" * 32)
+    own.mkdir(parents=True)
+    for name in ("maps", "lock", "image.tif", "summary.json.part"):
+        os.link(precious, own / name)
+    os.link(precious, own.parent / "lock")
+    done = run(*arguments)
+    assert done.code == 0, done.err
+    assert precious.read_text() == "thesis"
+    assert names(tmp_path / "out") == FILES
+
+
+def test_a_folder_of_another_program_with_the_name_of_ours_is_left_alone(
+    run: Run, arguments: list[str], dark_config: Path, tmp_path: Path
+) -> None:
+    """JetBrains' programs keep run configurations in `.run`."""
+    theirs = tmp_path / "out" / ".run"
+    (theirs / "maps").mkdir(parents=True)
+    kept = {theirs / name: name for name in ("main.run.xml", "key", "image.tif", "summary.json", "maps/x")}
+    for path, text in kept.items():
+        path.write_text(text)
+    assert run(*arguments).code == 0
+    again = run(*arguments)
+    assert "already done" in again.err
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "config.yaml").write_text((dark_config / "config.yaml").read_text() + "overwrite: true\n")
+    assert run(*arguments, "--config-path", config, "-t", "128").code == 0
+    assert {path: path.read_text() for path in theirs.rglob("*") if path.is_file()} == kept
+    assert names(tmp_path / "out") == [".run", *FILES]
+
+
+@pytest.mark.parametrize("name", ["config_render.json", "summary.json"])
+def test_a_file_of_the_user_is_not_replaced_unless_overwrite_is_on(
+    run: Run, arguments: list[str], dark_config: Path, tmp_path: Path, name: str
+) -> None:
+    out, config = tmp_path / "out", tmp_path / "config"
+    out.mkdir()
+    (out / name).write_text('{"mine": 1}')
+    refused(run(*arguments), 13, f"{name} was not written by a run", "overwrite: true")
+    assert (out / name).read_text() == '{"mine": 1}'
+    assert names(out) == [name]
+    config.mkdir()
+    (config / "config.yaml").write_text((dark_config / "config.yaml").read_text() + "overwrite: true\n")
+    assert run(*arguments, "--config-path", config).code == 0
+    assert names(out) == FILES
+
+
+def test_a_pipe_in_the_place_of_the_lock(run: Run, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "out" / ".run").mkdir(parents=True)
+    os.mkfifo(tmp_path / "out" / ".run" / "lock")
+    refused(run(*arguments), 13, ".run/lock is in the way")
+
+
 def test_a_folder_named_image_tif(run: Run, arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "out" / "image.tif").mkdir(parents=True)
     refused(run(*arguments), 13, "another result")

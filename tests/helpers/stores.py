@@ -65,7 +65,9 @@ class Maker:
 
     def write(self, held: StoreFolder, *, key: str = "key") -> StoreWriter:
         manifest = manifest_of(self.n, self.kind, key)
-        return StoreWriter(held.path, held.work, manifest, self.small(), self.files(), shared=self.shared)
+        return StoreWriter(
+            held.path, held.work, manifest, self.small(), self.files(), shared=self.shared, check=held.check
+        )
 
     def make(self, *, items: range | None = None, key: str = "key", run: str = "", overwrite: bool = False) -> int:
         """Make the store, or the part of it that is missing; return how many items were made."""

@@ -12,7 +12,7 @@ import pytest
 from nuclei_segmentation.pipelines.job_folder import Folders
 from nuclei_segmentation.pipelines.runner import execute
 from nuclei_segmentation.pipelines.runner.view import View
-from nuclei_segmentation.shared.errors import InputError
+from nuclei_segmentation.shared.errors import InputError, LockLost
 from tests.helpers.jobs import Job
 from tests.helpers.pipelines import run
 
@@ -57,6 +57,48 @@ def test_a_state_that_makes_no_sense(job: Job) -> None:
     (job.folders.job / "state.json").write_text('{"key": "x", "done": [], "placed": ["", "/"], "whole": true}')
     assert job.run() == 0
     assert (job.folders.output / "one").exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "state.json", "state.json.new", "logs/a.log"])
+def test_links_to_files_in_the_jobs_folder_lead_nowhere(job: Job, tmp_path: Path, name: str) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("thesis")
+    path = job.folders.job / name
+    path.parent.mkdir(parents=True)
+    path.symlink_to(precious)
+    job.step("a", "echo 1 > $1/one; echo said")
+    assert job.run() == 0
+    assert precious.read_text() == "thesis"
+    assert (job.folders.output / "one").exists()
+
+
+@pytest.mark.parametrize("name", ["data", "data/a", "logs", "inputs", "config"])
+def test_links_to_folders_in_the_jobs_folder_lead_nowhere(job: Job, tmp_path: Path, name: str) -> None:
+    """Also if they are put there between two runs."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis").write_text("x")
+    path = job.folders.job / name
+    job.step("a", "echo 1 > $1/one; echo said")
+    job.step("b", "exit 3", "a")
+    for _ in range(2):
+        if path.is_dir():
+            path.rename(tmp_path / "away")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(precious)
+        assert job.run() == 3
+        assert [(one.name, one.read_text()) for one in precious.iterdir()] == [("thesis", "x")]
+        if path.is_symlink():
+            path.unlink()
+
+
+def test_a_run_whose_folder_another_one_has_taken_starts_and_places_nothing(job: Job) -> None:
+    job.step("a", f"echo 1 > $1/one; rm {job.folders.job}/lock")
+    job.step("b", "echo 1 > $1/two", "a")
+    with pytest.raises(LockLost):
+        job.run()
+    assert [one.name for one in job.folders.output.iterdir()] == [".job"]
+    assert not job.folders.written("b", "").exists()
 
 
 def test_who_was_left_behind_does_not_write_into_the_log_of_the_next(job: Job) -> None:

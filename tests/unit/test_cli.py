@@ -16,6 +16,7 @@ from nuclei_segmentation.shared.errors import (
     InferenceUnavailable,
     InputError,
     Interrupted,
+    LockLost,
     ModelError,
     NoSpace,
     NucleiError,
@@ -125,6 +126,7 @@ def test_a_bad_command_line_prints_usage_and_exits_2(arguments: list[str], capsy
         (NoSpace("x"), 14),
         (ModelError("x"), 15),
         (InferenceUnavailable("x"), 16),
+        (LockLost("x"), 19),
         (NucleiError("x"), 70),
         (MemoryError(), 70),
         (KeyError("x"), 70),
@@ -162,7 +164,7 @@ def test_what_is_worth_a_retry_is_what_the_docs_say() -> None:
         line.split(" | ") for line in (ROOT / "docs" / "errors.md").read_text().splitlines() if line.startswith("| ")
     ]
     said = [int(code) for row in rows if row[-1].startswith("yes") for code in re.findall(r"[0-9]+", row[0])]
-    assert list(retryable()) == said == [16, 17, 130, 143]
+    assert list(retryable()) == said == [16, 17, 19, 130, 143]
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,18 @@ from typing import BinaryIO, cast
 
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.file_system import reserve_space
+from nuclei_segmentation.shared.runtime.folder import create_file, open_file
 
 _BUFFER = 1 << 20
 
 
 def reserve(path: Path, size: int) -> None:
-    """Create or empty a file and reserve its space, so that a full disk is noticed before the work starts.
+    """Create a file and reserve its space, so that a full disk is noticed before the work starts.
 
     Parameters
     ----------
     path : pathlib.Path
-        The file.
+        The file. What is there under this name is removed.
     size : int
         Bytes to reserve. The file then has this length and reads as zeros.
 
@@ -30,13 +31,16 @@ def reserve(path: Path, size: int) -> None:
     OutputError
         The folder cannot be written.
     """
-    with writing(path, size), path.open("wb") as file:
-        if size:
-            try:
-                reserve_space(file.fileno(), size, path.parent)
-            except OSError:
-                path.unlink()
-                raise
+    with writing(path, size):
+        file = create_file(path)
+        try:
+            if size:
+                reserve_space(file, size, path.parent)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(file)
 
 
 def open_reserved(path: Path, size: int) -> BinaryIO:
@@ -64,7 +68,7 @@ class _ReservedFile(io.FileIO):
     """A file whose failed writes raise this program's errors, while errors on reading the slide stay as they are."""
 
     def __init__(self, path: Path, size: int) -> None:
-        super().__init__(path, "r+b")
+        super().__init__(path, "r+b", opener=lambda _, flags: open_file(path, flags))
         self._path, self._size = path, size
 
     def write(self, data: object) -> int:

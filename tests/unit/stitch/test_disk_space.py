@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nuclei_segmentation.operators.stitch.pyramid import disk_space
 from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.operators.stitch.pyramid.spool import Spool
 from nuclei_segmentation.shared.errors import NoSpace, OutputError
@@ -25,8 +26,9 @@ def test_reserving_more_than_the_disk_has_raises_no_space_and_leaves_no_file(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_raises_no_space_whichever_call_meets_it() -> None:
-    full = Path("/dev/full")
+def test_a_full_disk_raises_no_space_whichever_call_meets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_space, "open_file", lambda _, flags: os.open("/dev/full", flags))
+    full = tmp_path / "full"
     with pytest.raises(NoSpace), open_reserved(full, 7) as file:
         file.write(bytes(3 << 20))
     file = open_reserved(full, 7)

@@ -18,6 +18,10 @@ from nuclei_segmentation.shared.result import IMAGE, SUMMARY
 SUMMARY_TEXT = b'{"format": "nuclei-summary"}\n'
 
 
+def held() -> None:
+    """Stands for the lock, which nobody else takes here."""
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     output = tmp_path / "output"
@@ -29,9 +33,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_writes_all_files(folders: tuple[Path, Path]) -> None:
     work, output = folders
-    publish(work, output, name="model", run="0123", damaged=0, render_config=None, summary=SUMMARY_TEXT)
+    publish(work, output, name="model", run="0123", damaged=0, render_config=None, summary=SUMMARY_TEXT, check=held)
     assert sorted(path.name for path in output.iterdir()) == [".run", META, RENDER, IMAGE, SUMMARY]
-    assert list(work.iterdir()) == []
+    assert [path.name for path in work.iterdir()] == ["publishing"]
     assert (output / IMAGE).read_bytes() == b"new image"
     # Our choice, pinned: NVIDIA's keys for slides are not public.
     assert (output / META).read_text() == (
@@ -58,7 +62,7 @@ def test_writes_all_files(folders: tuple[Path, Path]) -> None:
 def test_a_given_render_config_is_copied_byte_for_byte(folders: tuple[Path, Path], tmp_path: Path) -> None:
     content = b'\xef\xbb\xbf{"a": NaN,\r\n "a": 1}'
     (tmp_path / "given").write_bytes(content)
-    publish(*folders, name="m", run="r", damaged=0, render_config=tmp_path / "given", summary=SUMMARY_TEXT)
+    publish(*folders, name="m", run="r", damaged=0, render_config=tmp_path / "given", summary=SUMMARY_TEXT, check=held)
     assert (folders[1] / RENDER).read_bytes() == content
 
 
@@ -70,10 +74,10 @@ def test_only_a_regular_file_of_sane_size_is_taken(folders: tuple[Path, Path], t
     os.mkfifo(pipe)
     for path, said in ((large, "16 MiB"), (pipe, "regular"), (tmp_path, "regular"), (tmp_path / "absent", "No such")):
         with pytest.raises(InputError, match=said):
-            publish(*folders, name="m", run="r", damaged=0, render_config=path, summary=SUMMARY_TEXT)
+            publish(*folders, name="m", run="r", damaged=0, render_config=path, summary=SUMMARY_TEXT, check=held)
     with large.open("r+b") as file:
         file.truncate(RENDER_LIMIT)
-    publish(*folders, name="m", run="r", damaged=0, render_config=large, summary=SUMMARY_TEXT)
+    publish(*folders, name="m", run="r", damaged=0, render_config=large, summary=SUMMARY_TEXT, check=held)
     assert (folders[1] / RENDER).stat().st_size == RENDER_LIMIT
 
 
@@ -115,7 +119,9 @@ def test_killed_anywhere_the_output_is_the_old_result_or_none_or_the_new(
         with monkeypatch.context() as patch:
             _counted(patch, stop)
             try:
-                publish(work, output, name="m", run="new", damaged=0, render_config=None, summary=SUMMARY_TEXT)
+                publish(
+                    work, output, name="m", run="new", damaged=0, render_config=None, summary=SUMMARY_TEXT, check=held
+                )
                 done = True
             except Killed:
                 done = False
@@ -146,7 +152,9 @@ def test_a_failing_disk_is_reported_and_never_leaves_a_result_that_claims_to_be_
         with monkeypatch.context() as patch:
             _counted(patch, stop)
             with pytest.raises(kind):
-                publish(work, output, name="m", run="new", damaged=0, render_config=None, summary=SUMMARY_TEXT)
+                publish(
+                    work, output, name="m", run="new", damaged=0, render_config=None, summary=SUMMARY_TEXT, check=held
+                )
         assert not (output / META).exists()
 
 
@@ -158,6 +166,6 @@ def test_the_order_is_files_synced_then_old_meta_gone_then_renames_then_meta(
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", lambda path, to: (seen.append(path.name), rename(path, to))[1])
     monkeypatch.setattr(os, "fsync", lambda number: seen.append(Path(f"/proc/self/fd/{number}").readlink().name))
-    publish(work, output, name="m", run="r", damaged=0, render_config=None, summary=SUMMARY_TEXT)
-    made = [name for file in (RENDER, SUMMARY, META) for name in (f"{file}.part", f"{file}.part", ".run")]
-    assert seen == [*made, IMAGE, "output", RENDER, IMAGE, SUMMARY, "output", META, "output"]
+    publish(work, output, name="m", run="r", damaged=0, render_config=None, summary=SUMMARY_TEXT, check=held)
+    made = [name for file in (RENDER, SUMMARY, META, "publishing") for name in (f"{file}.part", f"{file}.part", ".run")]
+    assert seen == [*made, IMAGE, META, "output", RENDER, IMAGE, SUMMARY, "output", META, "output"]

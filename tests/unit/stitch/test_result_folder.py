@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.shared.clara.config_meta import META
 from nuclei_segmentation.shared.clara.render_config import RENDER
 from nuclei_segmentation.shared.errors import OutputError
-from nuclei_segmentation.shared.runtime.output_folder import WORK
+from nuclei_segmentation.shared.result import SUMMARY, checksum
 from nuclei_segmentation.shared.slides.inputs import IMAGE
+from tests.helpers.outputs import left_by_image, unfinished
 
 
 def finish(folder: Path, key: str) -> None:
-    (folder / IMAGE).write_bytes(b"image")
+    tifffile.imwrite(folder / IMAGE, np.zeros((64, 64, 3), np.uint8), tile=(64, 64), photometric="rgb")
     (folder / RENDER).write_text("{}")
+    image = {"bytes": (folder / IMAGE).stat().st_size, "xxh3": checksum(folder / IMAGE)}
+    (folder / SUMMARY).write_text(json.dumps({"key": key, "image": image}))
     (folder / META).write_text(json.dumps({"run": key}))
 
 
@@ -44,7 +50,7 @@ def test_an_unfinished_run_with_another_key_is_refused_unless_overwrite(tmp_path
         (folder.work / "maps").write_bytes(b"kept")
     with ResultFolder(tmp_path) as folder, pytest.raises(OutputError, match="unfinished run"):
         folder.claim("two", {}, overwrite=False)
-    assert (tmp_path / WORK / "maps").exists()
+    assert unfinished(tmp_path, "maps") is not None
     with ResultFolder(tmp_path) as folder:
         assert folder.claim("two", {}, overwrite=True)
         assert not (folder.work / "maps").exists()
@@ -55,7 +61,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     with ResultFolder(tmp_path) as folder:
         assert not folder.claim("one", {}, overwrite=False)
         folder.finish()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [META, RENDER, IMAGE, SUMMARY]
 
 
 def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> None:
@@ -63,6 +69,49 @@ def test_a_finished_run_whose_image_is_gone_is_done_again(tmp_path: Path) -> Non
     (tmp_path / IMAGE).unlink()
     with ResultFolder(tmp_path) as folder:
         assert folder.claim("one", {}, overwrite=False)
+
+
+def test_a_finished_run_whose_image_is_cut_short_or_changed_is_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the summary of an older version, or none, says nothing of it."""
+    finish(tmp_path, "one")
+    image, summary = tmp_path / IMAGE, tmp_path / SUMMARY
+    whole, said = image.read_bytes(), summary.read_text()
+    bare = json.dumps({"key": "one", "image": {"bytes": len(whole) - 100}})
+    cut, flipped = whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1])
+    for content, text, wanted in (
+        (whole, said, ""), (cut, said, "size"), (flipped, said, "checksum"), (cut, bare, "not a whole TIFF"),
+        (cut, None, "not a whole TIFF"), (b"image", None, "not a whole TIFF"), (whole, None, ""),
+        (whole, json.dumps({"key": "two"}), "different runs"), (whole, json.dumps({"key": "one"}), "size"),
+    ):  # fmt: skip
+        image.write_bytes(content)
+        summary.unlink(missing_ok=True)
+        if text is not None:
+            summary.write_text(text)
+        caplog.clear()
+        with ResultFolder(tmp_path) as folder:
+            assert folder.claim("one", {}, overwrite=False) is bool(wanted)
+            folder.finish()
+        assert wanted in caplog.text
+        assert ("made again" in caplog.text) is bool(wanted)
+
+
+def test_what_a_silent_run_may_still_write_to_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of a run that has ended is moved."""
+    for silent in (False, True):
+        own = left_by_image(tmp_path / str(silent), key="one", maps="work", publishing="")
+        if silent:
+            monkeypatch.setenv("NUCLEI_LOCK_SILENCE", "1")
+            lock = own.parent / "lock"
+            lock.write_text(json.dumps({"process": 1, "host": "x", "boot": "y", "token": "0" * 32}))
+            os.utime(lock, (1, 1))
+        with (own / "maps").open("a") as theirs, ResultFolder(tmp_path / str(silent)) as folder:
+            theirs.write("more")
+            theirs.flush()
+            assert (folder.work / "maps").read_text() == ("work" if silent else "workmore")
+            assert sorted(path.name for path in folder.work.iterdir()) == ["key", "maps", "publishing"]
+            assert not own.exists()
 
 
 @pytest.mark.parametrize("meta", ['{"run": "other"}', "{}", "[]", "not json", None])

@@ -22,6 +22,7 @@ from nuclei_segmentation.shared.store import Manifest, ShardedReader, ShardMetad
 from nuclei_segmentation.shared.store.ledger import DAMAGED
 from nuclei_segmentation.shared.store.manifest import COMPLETE, FILE, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import conflicting_stores, shard_folders
+from tests.helpers.outputs import left_by_image
 from tests.helpers.stores import Maker, manifest_of, schema, value
 
 TOTAL = 5
@@ -48,7 +49,7 @@ class ShardMaker(Maker):
         facts = ShardMetadata(self.shard.number, self.shard.count, self.first, TOTAL)
         index = np.array([(0, column) for column in self.own] or [(0, 0)], np.int32)
         manifest = replace(manifest_of(n, "masks"), shard=facts)
-        return StoreWriter(held.path, held.work, manifest, {"index": index}, {}, shared=self.shared)
+        return StoreWriter(held.path, held.work, manifest, {"index": index}, {}, shared=self.shared, check=held.check)
 
     def put(self, items: range, *, finish: bool) -> None:
         with StoreFolder(self.folder, self.shard) as held:
@@ -269,8 +270,7 @@ def test_what_a_dead_run_left_without_any_work_is_not_in_the_way(tmp_path: Path)
     with StoreFolder(tmp_path, Shard(0, 3)) as held:
         assert held.claim("masks", "key", "", overwrite=False)
     assert not (tmp_path / "shard-0-of-2").exists()
-    (tmp_path / ".run").mkdir()
-    (tmp_path / ".run" / "key").write_text("of an image")
+    left_by_image(tmp_path)
     with (
         StoreFolder(tmp_path, Shard(0, 3)) as held,
         pytest.raises(OutputError, match="unfinished run of stitch or segmentation"),

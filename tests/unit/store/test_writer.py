@@ -18,6 +18,7 @@ from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.store import StoreFolder, release_shared_memory, writer
 from nuclei_segmentation.shared.store.clean import NAMES
 from nuclei_segmentation.shared.store.manifest import read_manifest
+from tests.helpers.outputs import left_by_image, unfinished
 from tests.helpers.stores import Maker
 
 
@@ -118,13 +119,12 @@ def test_another_store_is_kept_unless_it_may_be_replaced(maker: Maker) -> None:
 
 
 def test_an_unfinished_image_in_the_folder_is_kept(on_disk: Maker) -> None:
-    work = on_disk.folder / ".run"
-    work.mkdir(parents=True)
-    (work / "key").write_text("k")
-    (work / "maps").write_text("hours of work")
+    left_by_image(on_disk.folder, maps="hours of work")
     with pytest.raises(OutputError, match="unfinished run of stitch or segmentation"):
         on_disk.make(overwrite=True)
-    assert (work / "maps").read_text() == "hours of work"
+    maps = unfinished(on_disk.folder, "maps")
+    assert maps is not None
+    assert maps.read_text() == "hours of work"
 
 
 def test_a_finished_store_is_given_to_the_next_run(maker: Maker) -> None:
