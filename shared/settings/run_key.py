@@ -51,7 +51,9 @@ def filter_key(tiles: str, name: str, engine: str, identity: str, settings: Sett
         Of these counts how the model is fed.
     """
     models = settings.models
-    fed = (models.input_scale, models.output, models.maps)
+    fed: list[object] = [models.input_scale, models.output]
+    if models.maps is not None:  # so that older keys stay
+        fed.append(models.maps)
     return _key(_FILTER.get(engine, ("numpy",)), tiles, name, engine, identity, *fed)
 
 
