@@ -12,6 +12,7 @@
     ├── OutputError             13  the output folder holds another result, is locked or not writable
     ├── NoSpace                 14  the result does not fit on the disk
     ├── ModelError              15  the model is missing, or does not fit the task
+    │   └── WrongSize           15  a tensor has another size than the tile (of the package `operators`)
     ├── InferenceUnavailable    16  the inference server does not answer (worth a retry)
     │   └── Unanswered          16  a service does not answer in time (of the package `pipelines`)
     ├── WaitedTooLong           17  the stage before this one made no progress (worth a retry)

@@ -102,7 +102,15 @@ class OpenFolder(Closing):
             raise FileExistsError(errno.EEXIST, "not a regular file")
 
     def read(self, name: str, most: int) -> bytes | None:
-        """Return the first `most` bytes of a file; None where there is no regular file of this name."""
+        """Return the first bytes of a file; None where there is no regular file of this name.
+
+        Parameters
+        ----------
+        name : str
+            The file.
+        most : int
+            How many bytes to read at most.
+        """
         try:
             number = self.open(name)
         except (FileNotFoundError, FileExistsError):
@@ -164,7 +172,15 @@ def create_file(path: Path) -> int:
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file in a folder that is no link, and return its descriptor; see `OpenFolder.open`."""
+    """Open a regular file in a folder that is no link, and return its descriptor; see `OpenFolder.open`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    flags : int, optional
+        As for `os.open`.
+    """
     with OpenFolder(path.parent) as folder:
         return folder.open(path.name, flags)
 

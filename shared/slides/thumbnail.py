@@ -118,17 +118,15 @@ class _Maker:
     def _feed(self, shrinker: Shrinker, number: int, level: Level, x: int, y: int, width: int, height: int) -> None:
         """Give a part of a level to a shrinker, stripe by stripe."""
         for top, bottom in cuts(y, y + height, level.rows(width)):
-            stripe = np.empty((bottom - top, width, 3), np.uint8)
-            self._fill(stripe, number, level, x, top)
+            stripe = level.read(x, top, width, bottom - top)
+            if stripe is None:
+                stripe = np.empty((bottom - top, width, 3), np.uint8)
+                self._fill_in_parts(stripe, number, level, x, top)
             shrinker.add(stripe)
 
-    def _fill(self, out: Pixels, number: int, level: Level, x: int, y: int) -> None:
-        """Fill `out` with a part of a level, the sound blocks from itself and the others from larger levels."""
+    def _fill_in_parts(self, out: Pixels, number: int, level: Level, x: int, y: int) -> None:
+        """Fill `out` with a part of a level that cannot be read as a whole: what is bad comes from larger levels."""
         height, width = out.shape[:2]
-        pixels = level.read(x, y, width, height)
-        if pixels is not None:
-            out[:] = pixels
-            return
         across, down = list(cuts(x, x + width, level.block[0])), list(cuts(y, y + height, level.block[1]))
         hopeless = number == 0 and len(self._unknown) >= _MOST_UNKNOWN
         if len(across) * len(down) == 1 or hopeless:
@@ -136,7 +134,12 @@ class _Maker:
             return
         for top, bottom in down:
             for left, right in across:
-                self._fill(out[top - y : bottom - y, left - x : right - x], number, level, left, top)
+                part = out[top - y : bottom - y, left - x : right - x]
+                pixels = level.read(left, top, right - left, bottom - top)
+                if pixels is None:
+                    self._fill_from_larger(part, number, level, left, top)
+                else:
+                    part[:] = pixels
 
     def _fill_from_larger(self, out: Pixels, number: int, level: Level, x: int, y: int) -> None:
         height, width = out.shape[:2]

@@ -211,16 +211,19 @@ class LedgerReader(Closing):
             self._file = -1
 
     def _follow(self) -> None:
-        """Open the file that a resumed run has put in the place of this one; it begins with the same records."""
+        """Open the file that a resumed run has put in the place of this one; it begins with the same records.
+
+        If it is the ledger of another store, the manifest tells that too, and the reader notices.
+        """
         try:
             if os.path.samestat(self._path.lstat(), os.fstat(self._file)):
                 return
             file = open_store_file(self._path)
-        except (FileNotFoundError, NotADirectoryError):  # the store is being replaced, which the manifest tells
+        except (FileNotFoundError, NotADirectoryError):
             return
-        os.close(self._file)
-        self._file = file
-        _check_header(self._path, self._read(HEADER, 0), self._generation)
+        if os.pread(file, HEADER, 0) == MAGIC + bytes.fromhex(self._generation):
+            file, self._file = self._file, file
+        os.close(file)
 
     def _read(self, length: int, offset: int) -> bytes:
         try:

@@ -162,10 +162,14 @@ def test_a_store_whose_writer_slept(
 
 def test_a_store_that_lost_its_folder_while_it_was_begun_removes_nothing(tmp_path: Path) -> None:
     maker = Maker(tmp_path / "store", shared=False)
-    with StoreFolder(maker.folder) as held:
-        held.claim("tiles", "key", "", overwrite=False, files=maker.files())
-        (maker.folder / ".run" / "lock").unlink()
-        maker.make()
-        with pytest.raises(LockLost):
+
+    def begin() -> None:
+        with StoreFolder(maker.folder) as held:
+            held.claim("tiles", "key", "", overwrite=False, files=maker.files())
+            (maker.folder / ".run" / "lock").unlink()
+            maker.make()
             maker.write(held)
+
+    with pytest.raises(LockLost):
+        begin()
     assert maker.make() == 0, "already done"

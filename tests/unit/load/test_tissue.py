@@ -324,5 +324,25 @@ def test_a_saturated_slide_keeps_its_tissue_beside_the_unknown(made):
     assert mask.mean() < 0.9
 
 
+def test_the_unknown_within_what_the_scanner_left_out_is_tissue(made):
+    canvas = Canvas.glass(SHAPE).tissue(made, blob(SHAPE, (0.5, 0.7), 0.2, 3))
+    image = canvas.image()
+    image[:, : SHAPE[1] // 3] = 255
+    unknown = np.zeros(SHAPE, np.bool_)
+    unknown[200:400, 100:200] = True
+    mask = tissue_mask(image, unknown)
+    assert mask[unknown].all()
+    assert mask[:, : SHAPE[1] // 4].mean() < 0.15
+
+
+def test_a_dark_object_beside_a_large_unknown_area_is_not_taken_for_fluorescence():
+    image = np.full((*SHAPE, 3), 240, np.uint8)
+    image[:, 200:230] = 10
+    unknown = np.zeros(SHAPE, np.bool_)
+    unknown[:, 230:] = True
+    assert not looks_like_fluorescence(image, unknown)
+    assert not tissue_mask(image, unknown)[:, :150].any()
+
+
 def test_nothing_is_known():
     assert tissue_mask(np.full((50, 60, 3), 255, np.uint8), np.ones((50, 60), np.bool_)).all()

@@ -180,27 +180,30 @@ def test_a_plain_tiff_file_may_be_named_as_one_of_hamamatsu(tmp_path: Path, open
     assert np.array_equal(read_all(opened(tmp_path / "x.ndpi")), expected)
 
 
-def ndpi(width: int, start: int) -> bytes:
-    """Return a file with Hamamatsu's directories, the first at byte `start`: links have 64 bits."""
+def ndpi(path: Path, width: int, start: int) -> Path:
+    """Write a file with Hamamatsu's directories, the first at byte `start`: links have 64 bits."""
     values = {256: width, 257: 4096, 258: 8, 259: 7, 262: 6, 273: 100, 277: 3, 278: 4096, 279: 1 << 20, 65420: 1}
     entries = [(tag, LONG, 1, value) for tag, value in values.items()]
-    head = b"II*\0" + struct.pack("<Q", start)
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return head.ljust(start, b"\0") + directory + bytes(8)
+    entries.append((270, 2, 20, (start - 20) % (1 << 32)))  # only the lower half of its place is stored
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    with path.open("wb") as file:
+        file.write(b"II*\0" + struct.pack("<Q", start))
+        file.seek(start - 20)  # no block of the disk is taken in between
+        file.write(b"before the directory" + directory + bytes(8))
+    return path
 
 
-def index(data: bytes, path: Path) -> TiffIndex:
-    path.write_bytes(data)
+def index(path: Path) -> TiffIndex:
     with path.open("rb") as file:
         return read_index(file.fileno())
 
 
-def test_directories_of_hamamatsu_are_bounded_too(tmp_path: Path) -> None:
-    sound = index(ndpi(8192, 2 << 20), tmp_path / "sound")
+@pytest.mark.parametrize("start", [2 << 20, (1 << 32) + 10, 5 << 30], ids=["2 MiB", "4 GiB", "5 GiB"])
+def test_directories_of_hamamatsu_are_bounded_too(tmp_path: Path, start: int) -> None:
+    sound = index(ndpi(tmp_path / "sound", 8192, start))
     assert isinstance(sound.base, Directory)
-    assert sound.base.width == 8192
+    assert (sound.base.width, sound.base.description) == (8192, "before the directory")
     assert sound.oversized is None
-    hostile = index(ndpi(1 << 30, 2 << 20), tmp_path / "hostile")
-    assert hostile.oversized is not None
-    (tmp_path / "hostile").rename(tmp_path / "x.ndpi")
-    assert "1073741824 × 4096 pixels" in refusal(tmp_path / "x.ndpi")
+    hostile = ndpi(tmp_path / "x.ndpi", 1 << 30, start)
+    assert index(hostile).oversized is not None
+    assert "1073741824 × 4096 pixels" in refusal(hostile)
