@@ -19,7 +19,8 @@ from nuclei_segmentation.operators.stitch.count import NucleusCount, find_pieces
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
-from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, Labels, instances
+from nuclei_segmentation.shared.instances import instances
+from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, Labels
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.config_file import check

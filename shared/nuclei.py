@@ -1,7 +1,7 @@
-"""Nuclei as objects: from maps to seeds, one in each nucleus, and from seeds to instances.
+"""Nuclei as objects: from maps to seeds, one in each nucleus.
 
-Only this module decides what one nucleus is. The count of a run (`operators.stitch.count`) and the evaluation of a
-model both use its seeds.
+Only this module decides what one nucleus is. The count of a run (`operators.stitch.count`) and the instances by which a
+model is evaluated (`shared.instances`) both use its seeds.
 """
 
 from __future__ import annotations
@@ -75,36 +75,3 @@ def label_seeds(seeds: npt.NDArray[np.bool_]) -> Labels:
     # Of OpenCV's algorithms, those that look at blocks of pixels are faster, but number the pieces in another order.
     pixels = np.ascontiguousarray(seeds).view(np.uint8)
     return np.asarray(cv2.connectedComponentsWithAlgorithm(pixels, 8, cv2.CV_32S, cv2.CCL_SAUF)[1], np.int32)
-
-
-def instances(maps: Pixels, channels: Sequence[str]) -> Labels:
-    """Divide the nucleus pixels among the seeds by a watershed.
-
-    Parameters
-    ----------
-    maps : numpy.ndarray
-        (h, w, C) uint8; see `seed_pixels`.
-    channels : Sequence of str
-        Names of the maps; see `seed_pixels`.
-
-    Returns
-    -------
-    numpy.ndarray
-        (h, w) int32: 0 is no nucleus, 1 … n are the nuclei. Nucleus pixels that are connected to no seed are 0.
-    """
-    # Imported here, because a run only counts nuclei and does not need it.
-    from skimage.segmentation import watershed
-
-    markers = label_seeds(seed_pixels(maps, channels))
-    large_enough = np.bincount(markers.ravel()) >= SMALLEST_SEED
-    large_enough[0] = False
-    new_labels = (np.cumsum(large_enough) * large_enough).astype(np.int32)
-    if "distance" in channels:
-        height = 255 - maps[..., channels.index("distance")]
-    elif "boundary" in channels:
-        height = maps[..., channels.index("boundary")]
-    else:
-        height = 255 - maps[..., 0]
-    nuclei = is_nucleus(maps[..., 0], NUCLEUS_LIMIT)
-    labels: Labels = watershed(height, new_labels[markers], mask=nuclei)  # type: ignore[no-untyped-call] # no types
-    return labels

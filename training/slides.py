@@ -18,7 +18,8 @@ from skimage.measure import regionprops
 from nuclei_segmentation.segmenter import Segmenter
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, instances, label_seeds
+from nuclei_segmentation.shared.instances import instances
+from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, label_seeds
 from nuclei_segmentation.shared.settings import ModelsSettings, Settings
 from nuclei_segmentation.shared.slides import open_slide
 from training.augment import Floats, density, haematoxylin

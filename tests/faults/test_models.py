@@ -16,7 +16,7 @@ from onnx import helper
 from nuclei_segmentation.operators.filter.inference import open_engine
 from nuclei_segmentation.operators.filter.map_check import MapCheck
 from nuclei_segmentation.shared.errors import ModelError
-from nuclei_segmentation.shared.nuclei import instances
+from nuclei_segmentation.shared.instances import instances
 from nuclei_segmentation.shared.settings import Settings, config_file
 from tests.helpers.command import NAME, Run
 from tests.helpers.nets import written

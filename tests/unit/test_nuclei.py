@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, instances, seed_pixels
+from nuclei_segmentation.shared.instances import instances
+from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, seed_pixels
 
 CENTRES = ((20, 16), (20, 31), (44, 60))
 RADIUS = 9

@@ -9,7 +9,8 @@ import pytest
 from nuclei_segmentation.operators.stitch.count import NucleusCount, find_pieces
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
-from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, instances, label_seeds, seed_pixels
+from nuclei_segmentation.shared.instances import instances
+from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, label_seeds, seed_pixels
 
 CHANNELS = ("nucleus", "distance")
 

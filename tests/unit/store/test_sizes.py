@@ -33,7 +33,7 @@ def test_a_sparse_ledger_of_gigabytes_is_refused_without_memory(on_disk: Maker) 
 @pytest.mark.parametrize("number", [65535, 65536, 65537, 200_000])
 def test_a_long_ledger_is_read_in_parts(tmp_path: Path, number: int) -> None:
     path = tmp_path / "ledger"
-    with LedgerWriter(path, GENERATION, number, create=True) as writer:
+    with LedgerWriter(path, GENERATION, number, tmp_path, lambda: None, create=True) as writer:
         writer.append(Entry(item, 0, item) for item in range(number))
         with LedgerReader(path, GENERATION, number) as reader:
             assert reader.poll() == number
