@@ -164,11 +164,12 @@ class ResultFolder(OutputFolder):
 def _problem_of_image(folder: Path, run: object) -> str:
     """Return why the image in a folder is not that of the run which config.meta names; "" if it is.
 
-    A summary may be missing, or have no checksum. Then the file's structure must do: whether all tiles lie in it.
+    A summary may be missing, be of an unknown version, or have no checksum. Then the structure of the file must do:
+    whether all tiles lie in it.
     """
     document = read_document(folder)
     image = folder / IMAGE
-    if document is not None:
+    if document is not None and "key" in document:
         said = document.get("image")
         facts = said if isinstance(said, dict) else {}
         if document.get("key") != run:

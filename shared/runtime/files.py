@@ -64,7 +64,8 @@ def read_regular(path: Path, most: int) -> bytes | None:
     if number is None:
         return None
     with os.fdopen(number, "rb") as file:
-        return file.read(most)
+        # No more than there is: Python reserves the memory for what is asked for.
+        return file.read(min(most, os.fstat(number).st_size))
 
 
 def read_at(file: int, length: int, offset: int) -> bytes:

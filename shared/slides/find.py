@@ -36,9 +36,9 @@ def find_slide(path: Path) -> Path:
     Files whose names begin with a dot are ignored. The files of a DICOM series are one slide, and its first file is the
     one to open. An ``.mrxs``, ``.vms`` or ``.vmu`` file and the files that belong to it are one slide.
 
-    If `path` itself is a symbolic link, it is followed. A symbolic link found in the folder is followed only to a file
-    in the same folder: the content of an input folder may come from strangers, and must not make the program open
-    ``/etc/passwd``.
+    If `path` itself is a symbolic link, it is followed, and so is its subfolder ``slide``, which is how `pipelines run`
+    and other engines hand over their inputs. A symbolic link to a file is followed only to a file in the same folder:
+    the files of an input folder may come from strangers, and must not make the program open ``/etc/passwd``.
 
     Parameters
     ----------
@@ -69,9 +69,7 @@ def find_slide(path: Path) -> Path:
         raise InputError(f"{shown} is {file_kind(mode)}, not a slide file")
     slides, others, problems = _slides_in(path)
     folder = path / _SLIDE_FOLDER
-    if not slides and folder.is_dir() and not folder.resolve().is_relative_to(path.resolve()):
-        problems = [*problems, f"{_SLIDE_FOLDER} is a link that leads out of the folder and is not followed"]
-    elif not slides and folder.is_dir():
+    if not slides and folder.is_dir():
         slides, more_others, more_problems = _slides_in(folder)
         others, problems = others + more_others, problems + more_problems
     if len(slides) == 1:

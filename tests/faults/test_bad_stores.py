@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -159,7 +160,7 @@ def long_number(folder: Path) -> None:
 
 
 def newer(folder: Path) -> None:
-    text = (folder / "manifest.json").read_text().replace('"1.1"', '"2.0"')
+    text = re.sub('"version": *"[0-9.]+"', '"version": "2.0"', (folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(text)
 
 

@@ -301,6 +301,7 @@ def test_what_is_unknown_is_tissue_and_changes_nothing_else(made):
         rows, columns = (slice(round(a * side), round((a + 0.3) * side)) for a, side in ((top, height), (left, width)))
         unknown[rows, columns] = True
         around = cv2.dilate(unknown.astype(np.uint8), np.ones((25, 25))).astype(bool)
+        masks = []
         for colour in (0, 255, (255, 0, 255)):
             broken = image.copy()
             broken[unknown] = colour
@@ -309,6 +310,9 @@ def test_what_is_unknown_is_tissue_and_changes_nothing_else(made):
             assert mask[canvas.truth["tissue"]].all()
             assert ((mask != whole) & ~around).mean() < 0.001
             assert not looks_like_fluorescence(broken, unknown)
+            masks.append(mask)
+        assert np.array_equal(masks[0], masks[1])
+        assert np.array_equal(masks[0], masks[2])
 
 
 def test_a_saturated_slide_keeps_its_tissue_beside_the_unknown(made):
