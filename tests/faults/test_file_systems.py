@@ -34,7 +34,7 @@ def root(crop: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("root")
     (folder / "in").mkdir()
     tifffile.imwrite(
-        folder / "in" / "tiny.tif", crop[100:220, 200:390], tile=(64, 64), photometric="rgb", compression="jpeg",
+        folder / "in" / "tiny.tif", crop[80:200, 480:670], tile=(64, 64), photometric="rgb", compression="jpeg",
         compressionargs={"level": 90}, resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
     )  # fmt: skip
     (folder / "in" / "config_render.json").write_text("{}")
