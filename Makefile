@@ -50,7 +50,7 @@ images-table: install-dev images  ## print docs/images.md anew
 
 # Three workers on two cores: many tests wait for servers, containers and other processes.
 test: install-dev sample triton  ## run the tests (TESTS=path for some of them)
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile $(TESTS)
+	$(VENV)/bin/python -m pytest -n 3 --dist loadgroup $(TESTS)
 
 test-fast: install-dev sample  ## what to run before each commit: lint, types, quick tests (3 minutes)
 	$(VENV)/bin/ruff check

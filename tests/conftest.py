@@ -27,6 +27,14 @@ settings.register_profile(
 settings.load_profile("here")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a file in one process, and those with containers too: they look at all containers there are."""
+    for item in items:
+        folder = item.path.parent
+        group = folder if folder.name == "containers" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(ROOT))))
+
+
 @pytest.fixture(scope="session")
 def sample_slide() -> Path:
     """The sample slide: Aperio SVS, 2220 x 2967 pixels, tiles of 240."""

@@ -64,8 +64,8 @@ def read_regular(path: Path, most: int) -> bytes | None:
     if number is None:
         return None
     with os.fdopen(number, "rb") as file:
-        # No more than there is: Python reserves the memory for what is asked for.
-        return file.read(min(most, os.fstat(number).st_size))
+        # Not much more than there is: Python reserves the memory for what is asked for. Files of /proc have no size.
+        return file.read(min(most, max(1 << 20, os.fstat(number).st_size)))
 
 
 def read_at(file: int, length: int, offset: int) -> bytes:

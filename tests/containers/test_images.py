@@ -21,7 +21,7 @@ MOUNT_POINTS = {
 }
 NOT_HERE = {
     "load": ["onnxruntime", "tritonclient"],
-    "filter": ["cv2", "openslide"],
+    "filter": ["skimage", "openslide"],
     "stitch": ["onnxruntime"],
 }
 

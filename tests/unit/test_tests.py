@@ -36,10 +36,10 @@ def test_modules_share_code_through_helpers_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.name == "conftest.py"], ids=name_of)
-def test_a_conftest_holds_fixtures_only(path: Path) -> None:
+def test_a_conftest_holds_fixtures_and_hooks_only(path: Path) -> None:
     for node in ast.parse(path.read_text()).body:
         assert not isinstance(node, ast.ClassDef), node.name
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("pytest_"):
             assert any("fixture" in ast.unparse(one) for one in node.decorator_list), f"{node.name} is no fixture"
 
 
