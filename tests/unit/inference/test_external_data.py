@@ -219,7 +219,7 @@ def huge_and_sparse(model: TensorProto, folder: Path) -> None:
     [
         (absolute, "own folder"), (above, "own folder"), (linked_out, "own folder"),
         (through_a_linked_folder, "own folder"), (a_pipe, "regular file"), (a_folder, "regular file"),
-        (a_zero_byte, "null byte"), (links_in_a_circle, "weights"), (beyond_the_end, "2400 bytes instead of 6496"),
+        (a_zero_byte, "embedded null"), (links_in_a_circle, "weights"), (beyond_the_end, "2400 bytes instead of 6496"),
         (a_length_beyond_the_end, "instead of"), (no_number, "does not say where"), (no_place, "does not say where"),
         (missing, "cannot be read"), (huge_and_sparse, "more than 16"),
     ],
