@@ -48,9 +48,10 @@ images:  ## build the container images (CONTAINER_ENGINE=podman|docker; not set:
 images-table: install-dev images  ## print docs/images.md anew
 	@$(VENV)/bin/python -m tests.containers.table > docs/images.md
 
-# Three workers on two cores: many tests wait for servers, containers and other processes.
+# Three workers on two cores: many tests wait for servers, containers and other processes. In the order of their names,
+# so that the longest, those with containers, begin early.
 test: install-dev sample triton  ## run the tests (TESTS=path for some of them)
-	$(VENV)/bin/python -m pytest -n 3 --dist loadgroup $(TESTS)
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-fast: install-dev sample  ## what to run before each commit: lint, types, quick tests (3 minutes)
 	$(VENV)/bin/ruff check

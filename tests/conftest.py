@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.helpers import command
 from tests.helpers.command import NAME, Run
 from tests.helpers.nets import dark_model
+from tests.helpers.scheduler import FileScheduling
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports ONNX Runtime
 
@@ -27,12 +29,9 @@ settings.register_profile(
 settings.load_profile("here")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of a file in one process, and those with containers too: they look at all containers there are."""
-    for item in items:
-        folder = item.path.parent
-        group = folder if folder.name == "containers" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(ROOT))))
+@pytest.hookimpl(optionalhook=True)  # pytest may run without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

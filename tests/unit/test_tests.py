@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.scheduler import FileScheduling
 
 TESTS = Path(__file__).parents[1]
 HELPERS = "tests.helpers"
@@ -121,3 +125,18 @@ def test_the_table_of_faults_names_tests_that_exist() -> None:
         if name and not (file.is_file() and f"def {name}(" in file.read_text()):
             missing.append(f"{file.name}::{name}")
     assert not missing
+
+
+def test_the_tests_of_a_file_run_in_one_process_and_so_do_those_with_containers(tmp_path: Path) -> None:
+    """Else a test would see another's containers."""
+    line = [sys.executable, "-m", "pytest", "-v", "-n", "2", "--dist", "loadfile", f"--basetemp={tmp_path}"]
+    done = subprocess.run(
+        [*line, "tests/unit/test_geometry.py"], capture_output=True, text=True, check=False, cwd=TESTS.parent
+    )
+    assert done.returncode == 0, done.stdout
+    processes = re.findall(r"^\[(gw\d)\].* PASSED ", done.stdout, re.MULTILINE)
+    assert len(processes) > 2
+    assert len(set(processes)) == 1
+    scheduling = FileScheduling.__new__(FileScheduling)
+    files = [f"tests/containers/{name}.py::test_one[1]" for name in ("test_docker", "test_pipelines")]
+    assert len({scheduling._split_scope(file) for file in files}) == 1
