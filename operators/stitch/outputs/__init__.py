@@ -1,0 +1,1 @@
+"""The files that nuclei are handed over in, one module a format."""
