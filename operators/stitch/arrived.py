@@ -34,6 +34,8 @@ class ArrivedTile:
         How many pixels of the core are nucleus.
     pieces : CorePieces or None
         What is counted as nuclei; None if there is nothing to count.
+    maps : numpy.ndarray or None
+        (core's height, core's width, C) uint8, the maps of the core; None if there are no nuclei, or nobody needs them.
     """
 
     core: Region
@@ -42,6 +44,7 @@ class ArrivedTile:
     damaged: bool
     nuclei_pixels: int = 0
     pieces: CorePieces | None = None
+    maps: Pixels | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Examiner:
         Says which pixels are nucleus.
     keeps_pixels : bool
         Whether the image is made from the pixels that were inferred; otherwise they are read from the slide again.
+    keeps_maps : bool
+        Whether nuclei become objects, which the maps are needed for.
     """
 
     grid: TileGrid
@@ -67,6 +72,7 @@ class Examiner:
     channels: Sequence[str]
     painter: OverlayPainter
     keeps_pixels: bool
+    keeps_maps: bool = False
 
     def __call__(self, batch: MapBatch) -> list[ArrivedTile]:
         """Return what is kept of the tiles of a batch, in their order."""
@@ -87,5 +93,7 @@ class Examiner:
         tile.nuclei_pixels = int(np.count_nonzero(nuclei))
         if tile.nuclei_pixels:
             tile.nuclei = np.packbits(nuclei, axis=1)
-        tile.pieces = find_pieces(maps, self.channels)
+            if self.keeps_maps:
+                tile.maps = np.array(maps, order="C")  # a copy: the batch holds the maps of other tiles
+        tile.pieces = find_pieces(maps, self.channels, self.painter.threshold)
         return tile

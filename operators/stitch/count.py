@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
-from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, label_seeds, seed_pixels
+from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, SMALLEST_SEED, label_seeds, seed_pixels
 
 Line = npt.NDArray[np.int32]
 """The numbers of the pieces along one side of a core; 0 where there is none."""
@@ -49,7 +49,7 @@ class CorePieces:
     right: Line
 
 
-def find_pieces(maps: Pixels, channels: Sequence[str]) -> CorePieces | None:
+def find_pieces(maps: Pixels, channels: Sequence[str], limit: int = NUCLEUS_LIMIT) -> CorePieces | None:
     """Return the pieces of seed in the core of a tile, or None if there are none.
 
     Parameters
@@ -58,8 +58,10 @@ def find_pieces(maps: Pixels, channels: Sequence[str]) -> CorePieces | None:
         (h, w, C) uint8, the tile's core.
     channels : Sequence of str
         Names of the maps.
+    limit : int, optional
+        A pixel is nucleus where the probability is above this.
     """
-    seeds = seed_pixels(maps, channels)
+    seeds = seed_pixels(maps, channels, limit)
     if not cv2.hasNonZero(seeds.view(np.uint8)):
         return None
     labels = label_seeds(seeds)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.stitch.arrived import ArrivedTile, Examiner
 from nuclei_segmentation.operators.stitch.count import NucleusCount
 from nuclei_segmentation.operators.stitch.memory import batches_ahead
+from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 from nuclei_segmentation.operators.stitch.overlay import Mask
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.shared.batches import MapBatch, Pixels
@@ -62,6 +63,8 @@ class Mosaic:
         Level 0 of the output.
     damaged : DamagedTiles
         Collects the damaged tiles that arrive.
+    collector : NucleusCollector or None, optional
+        Makes nuclei objects.
 
     Attributes
     ----------
@@ -78,7 +81,9 @@ class Mosaic:
         examine: Examiner,
         level: Level,
         damaged: DamagedTiles,
+        collector: NucleusCollector | None = None,
     ) -> None:
+        self._collector = collector
         self._grid, self._foreground, self._examine = grid, foreground, examine
         self._level, self._damaged = level, damaged
         self._margin = examine.painter.margin
@@ -148,6 +153,9 @@ class Mosaic:
         self.nuclei_pixels += tile.nuclei_pixels
         self.nuclei.add(row, column, tile.pieces)
         tile.pieces = None  # counted
+        if self._collector is not None:
+            self._collector.add(row, tile.core, tile.maps, damaged=tile.damaged)
+            tile.maps = None
         self._arrived.setdefault(row, {})[column] = tile
 
     def _job(self, region: Region, row: int, span: int) -> SpanJob:

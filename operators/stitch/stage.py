@@ -20,6 +20,7 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.stitch.arrived import Examiner
 from nuclei_segmentation.operators.stitch.memory import spans_ahead
 from nuclei_segmentation.operators.stitch.mosaic import Mosaic, SpanJob
+from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import Encoder, encode_jpeg, shared_tables
@@ -118,6 +119,7 @@ def stitch(
     *,
     channels: Sequence[str] = ("nucleus",),
     damage_limit: float = 1.0,
+    collector: NucleusCollector | None = None,
 ) -> StitchResult:
     """Write a slide, with its nuclei drawn in, as a pyramidal TIFF.
 
@@ -138,6 +140,8 @@ def stitch(
         Names of the maps. They decide how touching nuclei are told apart; see `shared.nuclei`.
     damage_limit : float, optional
         Share of the grid's tiles that may be damaged, from 0 to 1.
+    collector : NucleusCollector or None, optional
+        Makes nuclei objects; it has all of them at the end.
 
     Returns
     -------
@@ -165,8 +169,8 @@ def stitch(
     damaged = DamagedTiles(grid, damage_limit)
     # If the TIFF tiles are the grid's tiles, the pixels that were inferred are those to write: none is read again.
     same_tiles = grid.tile == output.side and grid.overlap == 0
-    examine = Examiner(grid, source.foreground, channels, painter, same_tiles)
-    mosaic = Mosaic(grid, source.foreground, examine, levels[0], damaged)
+    examine = Examiner(grid, source.foreground, channels, painter, same_tiles, keeps_maps=collector is not None)
+    mosaic = Mosaic(grid, source.foreground, examine, levels[0], damaged, collector)
     render = SpanRenderer(slide, grid, painter, output.side, encode, coarsest=len(levels) == 1)
     reserve(output.path, output.reserve_bytes)
     with (
@@ -182,10 +186,14 @@ def stitch(
             # Asking once more lets the stream of maps do what it does at its end.
             if next(jobs, None) is not None:
                 raise AssertionError("a span was not rendered")
+            if collector is not None:
+                collector.finish()
             reduced.finish()
         finally:
             segments.close()
             reduced.close()
+            if collector is not None:
+                collector.close()
         for level in levels[1:]:
             pyramid.write(level, spool.segments(level.number))
         size = file.truncate(file.tell())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.settings import environment as variables
-from nuclei_segmentation.shared.settings.config_file import read_config
+from nuclei_segmentation.shared.settings.config_file import read_config, read_outputs
 from nuclei_segmentation.shared.settings.values import Settings, StoreSettings
 
 USAGE = """\
@@ -80,7 +80,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
     Returns
     -------
     Settings
-        config.yaml wins over the environment, but for ``NUCLEI_SHARD``.
+        config.yaml wins over the environment, but for ``NUCLEI_SHARD`` and ``NUCLEI_OUTPUTS``.
 
     Raises
     ------
@@ -106,6 +106,7 @@ def settings_from(arguments: argparse.Namespace, environment: Mapping[str, str])
         store=StoreSettings(shm=variables.is_true(environment, variables.STORE_SHM)),
     )
     settings = read_config(arguments.config_path, settings)
+    settings = read_outputs(environment, settings)
     return replace(settings, shard=variables.shard(environment) or settings.shard)
 
 

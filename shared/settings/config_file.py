@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from nuclei_segmentation.shared.errors import ConfigError
+from nuclei_segmentation.shared.errors import ConfigError, UsageError
 from nuclei_segmentation.shared.runtime.files import read_regular
 from nuclei_segmentation.shared.settings.declaration import Key, keys_of
+from nuclei_segmentation.shared.settings.environment import OUTPUTS
 from nuclei_segmentation.shared.settings.values import Settings
 
 NAME = "config.yaml"
@@ -60,6 +61,31 @@ def read_config(named: Path | None, settings: Settings) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{place}: the configuration cannot be read: {error}"]) from error
     return apply(_parse(text, path), settings)
+
+
+def read_outputs(environment: Mapping[str, str], settings: Settings) -> Settings:
+    """Return settings with the outputs that the environment names.
+
+    Parameters
+    ----------
+    environment : Mapping of str to str
+        As `os.environ`.
+    settings : Settings
+        The settings without it.
+
+    Raises
+    ------
+    UsageError
+        It names something that is no output.
+    """
+    text = environment.get(OUTPUTS, "").strip()
+    if not text:
+        return settings
+    accepts = next(key.accepts for key in KEYS if key.path == "outputs")
+    outputs = accepts.take(text)
+    if outputs is None:
+        raise UsageError(f"{OUTPUTS}: {text!r:.60} is not {accepts.words}, with commas or spaces between them, or none")
+    return replace(settings, outputs=outputs)
 
 
 def apply(document: Mapping[Any, Any], settings: Settings) -> Settings:

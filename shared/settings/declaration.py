@@ -167,6 +167,32 @@ def color() -> Accepts:
     return Accepts("red, green and blue as [0-255, 0-255, 0-255]", take)
 
 
+def words_of(*words: str) -> Accepts:
+    """Accept some of some words, as a list, or as one text with commas or spaces between them; "none" is none."""
+
+    def take(value: Any) -> tuple[str, ...] | None:  # noqa: ANN401 - YAML gives anything
+        given = value.replace(",", " ").split() if isinstance(value, str) else value
+        if given == ["none"]:
+            return ()
+        if not isinstance(given, list | tuple) or not all(word in words for word in given):
+            return None
+        return tuple(word for word in words if word in given)
+
+    return Accepts(f"some of {', '.join(words)}", take)
+
+
+def stain() -> Accepts:
+    """Accept the optical densities of a stain in red, green and blue."""
+    density = number(0, 10).take
+
+    def take(value: Any) -> tuple[float, float, float] | None:  # noqa: ANN401 - YAML gives anything
+        if not isinstance(value, list | tuple) or len(value) != 3 or any(density(part) is None for part in value):
+            return None
+        return (float(value[0]), float(value[1]), float(value[2])) if any(value) else None
+
+    return Accepts("optical densities of red, green and blue as [0-10, 0-10, 0-10]", take)
+
+
 def switch() -> Accepts:
     """Accept true or false."""
     return Accepts("true or false", lambda value: value if isinstance(value, bool) else None)

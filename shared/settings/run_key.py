@@ -20,6 +20,7 @@ _READING = ("imagecodecs", "numpy", "opencv-python-headless", "openslide-bin", "
 _LOAD = (*_READING, "scikit-image")
 _FILTER = {"embedded": ("numpy", "onnxruntime")}
 _STITCH = (*_READING, "tifffile")
+_OUTPUTS = (*_READING, "scipy")
 
 
 def load_key(fingerprint: str, settings: Settings) -> str:
@@ -68,6 +69,19 @@ def stitch_key(masks: str, settings: Settings) -> str:
         Of these count overlay, JPEG, and what of the slide is used: stitch reads it again.
     """
     return _key(_STITCH, masks, asdict(settings.overlay), asdict(settings.jpeg), *_view(settings))
+
+
+def outputs_key(run: str, settings: Settings) -> str:
+    """Return the key of the files of nuclei that a run writes, whichever they are.
+
+    Parameters
+    ----------
+    run : str
+        The run's key.
+    settings : Settings
+        Of these counts what is measured.
+    """
+    return _key(_OUTPUTS, run, asdict(settings.nuclei))
 
 
 def _view(settings: Settings) -> list[dict[str, object]]:

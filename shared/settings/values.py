@@ -15,6 +15,7 @@ from nuclei_segmentation.shared.runtime.resources import usable_cpus
 from nuclei_segmentation.shared.scale import LARGEST_MPP, SMALLEST_MPP
 from nuclei_segmentation.shared.settings import declaration as kind
 from nuclei_segmentation.shared.settings.declaration import setting
+from nuclei_segmentation.shared.settings.environment import OUTPUTS as OUTPUTS_VARIABLE
 from nuclei_segmentation.shared.settings.environment import SHARD
 from nuclei_segmentation.shared.settings.shard import Shard
 
@@ -127,6 +128,27 @@ class DamagedSettings:
     )
 
 
+OUTPUTS = ("geojson", "table", "labels", "density", "report")
+"""Files of nuclei that a run can write besides the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class NucleiSettings:
+    """What is measured of nuclei for the outputs."""
+
+    min_area: float = setting(
+        5.0,
+        kind.number(0, 10000),
+        "Square micrometres. Smaller nuclei are left out of the outputs, if the pixel size is known.",
+    )
+    hematoxylin: tuple[float, float, float] = setting(
+        (0.65, 0.70, 0.29), kind.stain(), "How much light pure haematoxylin absorbs (by default Ruifrok's)."
+    )
+    eosin: tuple[float, float, float] = setting(
+        (0.07, 0.99, 0.11), kind.stain(), "How much light pure eosin absorbs (by default Ruifrok's)."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one run.
@@ -145,8 +167,10 @@ class Settings:
         ``--model-name``: a folder in the model repository, or a model on the server.
     overlap : int
         ``--overlap``: pixels that neighbouring tiles share, a multiple of 16 below `tile_size`.
-    overlay, jpeg, mask, models, inference, store, wait, damaged : *Settings
+    overlay, jpeg, mask, models, inference, store, wait, damaged, nuclei : *Settings
         The sections of ``config.yaml``.
+    outputs : tuple of str
+        As in ``config.yaml``: which files of nuclei are written, in the order of `OUTPUTS`.
     overwrite, shard : bool, Shard or None
         As in ``config.yaml``.
     channel, plane, mpp : str, int, tuple of float or None
@@ -181,6 +205,12 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     wait: WaitSettings = field(default_factory=WaitSettings)
     damaged: DamagedSettings = field(default_factory=DamagedSettings)
+    nuclei: NucleiSettings = field(default_factory=NucleiSettings)
+    outputs: tuple[str, ...] = setting(
+        (),
+        kind.words_of(*OUTPUTS),
+        f"Files of nuclei to write besides image.tif. The variable {OUTPUTS_VARIABLE} wins over it.",
+    )
     overwrite: bool = setting(
         False,
         kind.switch(),

@@ -1,1 +1,1 @@
-"""Nuclei as objects: found block by block, joined across borders, outlined, measured, and kept until they are written."""
+"""Nuclei as objects: found block by block, joined across borders, outlined, measured, and kept until the end."""

@@ -20,10 +20,10 @@ class Nuclei:
     labels : numpy.ndarray
         (n,) uint32, from 1, ascending without gaps.
     vertices : numpy.ndarray
-        (v, 2) int32, x and y of the outlines, one after the other, in half level-0 pixels from the slide's upper left
-        corner: the first pixel covers 0 to 2, its centre is 1. An outline runs half-way between the nucleus' border
-        pixels and those beside them, holes are filled, no vertex lies on the line between its neighbours, and the
-        first is not repeated.
+        (v, 2) int32, x and y of the outlines, one after the other, in quarters of a level-0 pixel from the slide's
+        upper left corner: the first pixel covers 0 to 4, its centre is 2. The pixels of a nucleus are those whose
+        centres lie inside; holes are filled. No vertex lies on the line between its neighbours, none in the middle of a
+        row or column of pixels, and the first is not repeated.
     starts : numpy.ndarray
         (n + 1,) int64, where each outline begins in `vertices`; the last is their number.
     centroids : numpy.ndarray

@@ -1,0 +1,265 @@
+"""Finds the nuclei of a block. Runs in worker threads.
+
+Nuclei inside the block are described at once. Of those at its border the pixels in the block are a piece, to be joined
+with the pieces in the blocks beside it (`join`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
+from nuclei_segmentation.operators.stitch.objects.describe import Describer, Sum, Sums
+from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, Vertices
+from nuclei_segmentation.operators.stitch.objects.outline import border_pixels
+from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.instances import instances
+from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, Labels, channel, seed_pixels
+from nuclei_segmentation.shared.slides.slide import Slide
+
+Bits = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockJob:
+    """A block and the maps under its window.
+
+    Attributes
+    ----------
+    row, column : int
+        Position of the block.
+    tiles : list of (Region, numpy.ndarray)
+        Cores of tiles under the window, and their maps, (h, w, C) uint8.
+    damaged : list of Region
+        Cores of tiles under the window that could not be read.
+    """
+
+    row: int
+    column: int
+    tiles: list[tuple[Region, Pixels]]
+    damaged: list[Region]
+
+
+@dataclass(slots=True)
+class Piece:
+    """The part of a nucleus that lies in one block, at its border.
+
+    Attributes
+    ----------
+    box : Region
+        The pixels around it.
+    bits : numpy.ndarray or None
+        (height, ceil(width / 8)) uint8, one bit a pixel; None once it is known that the nucleus is too large.
+    sums : numpy.ndarray
+        One row of `Sums`.
+    goes_on : bool
+        Whether it touches the block below.
+    """
+
+    box: Region
+    bits: Bits | None
+    sums: npt.NDArray[np.float64]
+    goes_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlockNuclei:
+    """The nuclei of a block.
+
+    Attributes
+    ----------
+    row, column : int
+        Position of the block.
+    inner : Nuclei
+        Those inside it.
+    left_out : int
+        How many more were too small.
+    pieces : list of Piece
+        Those at its border.
+    left, above : numpy.ndarray or None
+        (h, w) int32 of what the block and the one beside it both look at: at seeds the numbers of the pieces, from 1 on
+        in the order of `pieces`; 0 elsewhere. None if there is no block.
+    right, below : tuple of numpy.ndarray or None
+        The same for the blocks that follow, as flat indices and the numbers there.
+    """
+
+    row: int
+    column: int
+    inner: Nuclei
+    left_out: int
+    pieces: list[Piece]
+    left: Numbers | None
+    above: Numbers | None
+    right: tuple[npt.NDArray[np.int64], Numbers] | None
+    below: tuple[npt.NDArray[np.int64], Numbers] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NucleusFinder:
+    """Finds nuclei; may be called by several threads at once.
+
+    Attributes
+    ----------
+    slide : Slide
+        Its pixels show how strongly nuclei are stained.
+    blocks : BlockGrid
+        The blocks.
+    channels : Sequence of str
+        Names of the maps.
+    classes : Sequence of int
+        Numbers of the maps that are classes.
+    limit : int
+        A pixel is nucleus where the probability is above this.
+    describe : Describer
+        Describes nuclei.
+    stain : HematoxylinTable or None
+        None if stains are not measured.
+    """
+
+    slide: Slide
+    blocks: BlockGrid
+    channels: Sequence[str]
+    classes: Sequence[int]
+    limit: int
+    describe: Describer
+    stain: HematoxylinTable | None
+
+    def __call__(self, job: BlockJob) -> BlockNuclei:
+        """Find the nuclei of a block."""
+        block, window = self.blocks.block(job.row, job.column), self.blocks.window(job.row, job.column)
+        maps = _assemble(window, job.tiles, len(self.channels))
+        labels = instances(maps, self.channels, self.limit)
+        seeds = seed_pixels(maps, self.channels, self.limit)
+        inside = _box(block, window)
+        own = np.ascontiguousarray(labels[inside])
+        count = int(labels.max())
+        sums = self._sums(own, maps[inside], seeds[inside], block, job.damaged, count)
+        down, at_border = self._at_border(own, job.row, job.column, count)
+        borders: list[Vertices] = []
+        described: list[int] = []
+        pieces: list[Piece] = []
+        numbers = np.zeros(count + 1, np.int32)
+        for label, box in _boxes(own):
+            mask = own[box] == label
+            y, x = block.y + box[0].start, block.x + box[1].start
+            if at_border[label]:
+                region = Region(x, y, mask.shape[1], mask.shape[0])
+                pieces.append(Piece(region, np.packbits(mask, axis=1), sums[label], bool(down[label])))
+                numbers[label] = len(pieces)
+            elif sums[label, Sum.SEEDS] >= SMALLEST_SEED:  # else it is a rim without its seed
+                borders.append(border_pixels(mask, x, y))
+                described.append(label)
+        inner, left_out = self.describe(borders, sums[described])
+        left, above, right, below = self._views(job, window, np.where(seeds, numbers[labels], 0))
+        return BlockNuclei(job.row, job.column, inner, left_out, pieces, left, above, right, below)
+
+    def _sums(
+        self,
+        own: Labels,
+        maps: Pixels,
+        seeds: npt.NDArray[np.bool_],
+        block: Region,
+        damaged: list[Region],
+        count: int,
+    ) -> Sums:
+        at = np.flatnonzero(own)
+        labels = own.ravel()[at]
+        sums = np.zeros((count + 1, Sum.CLASSES + len(self.classes)))
+
+        def add(column: int, values: npt.NDArray[np.generic] | None = None) -> None:
+            sums[:, column] = np.bincount(labels, values, minlength=count + 1)
+
+        add(Sum.PIXELS)
+        add(Sum.PROBABILITY, channel(maps, 0).ravel()[at])
+        add(Sum.SEEDS, seeds.ravel()[at])
+        if self.stain is not None and len(at):
+            density = self.stain(self.slide.read(block).pixels.reshape(-1, 3)[at])
+            add(Sum.DENSITY, density)
+            add(Sum.SQUARES, density * density)
+        if damaged:
+            add(Sum.DAMAGE, _beside(block, damaged).ravel()[at])
+        for number, map_number in enumerate(self.classes):
+            add(Sum.CLASSES + number, channel(maps, map_number).ravel()[at])
+        return sums
+
+    def _at_border(
+        self, own: Labels, row: int, column: int, count: int
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return which labels touch the block below, and which any other block."""
+        down, at_border = np.zeros(count + 1, bool), np.zeros(count + 1, bool)
+        if row < self.blocks.rows - 1:
+            down[own[-1]] = True
+        if row:
+            at_border[own[0]] = True
+        if column:
+            at_border[own[:, 0]] = True
+        if column < self.blocks.columns - 1:
+            at_border[own[:, -1]] = True
+        return down, at_border | down
+
+    def _views(
+        self, job: BlockJob, window: Region, numbers: Numbers
+    ) -> tuple[
+        Numbers | None,
+        Numbers | None,
+        tuple[npt.NDArray[np.int64], Numbers] | None,
+        tuple[npt.NDArray[np.int64], Numbers] | None,
+    ]:
+        """Return what the block and those beside it all look at, by the numbers of this block's pieces."""
+        row, column = job.row, job.column
+
+        def view(next_row: int, next_column: int) -> Numbers | None:
+            if not (0 <= next_row < self.blocks.rows and 0 <= next_column < self.blocks.columns):
+                return None
+            return numbers[_box(self.blocks.shared(row, column, next_row, next_column), window)]
+
+        def sparse(dense: Numbers | None) -> tuple[npt.NDArray[np.int64], Numbers] | None:
+            if dense is None:
+                return None
+            at = np.flatnonzero(dense)
+            return at, dense.ravel()[at]
+
+        return (
+            view(row, column - 1),
+            view(row - 1, column),
+            sparse(view(row, column + 1)),
+            sparse(view(row + 1, column)),
+        )
+
+
+def _assemble(window: Region, tiles: list[tuple[Region, Pixels]], channels: int) -> Pixels:
+    """Return (h, w, C) uint8, the maps of a window; zeros where there are none."""
+    maps = np.zeros((window.height, window.width, channels), np.uint8)
+    for core, part in tiles:
+        shared = core.intersect(window)
+        maps[_box(shared, window)] = part[_box(shared, core)]
+    return maps
+
+
+def _box(region: Region, within: Region) -> tuple[slice, slice]:
+    x, y = region.x - within.x, region.y - within.y
+    return np.s_[y : y + region.height, x : x + region.width]
+
+
+def _boxes(labels: Labels) -> list[tuple[int, tuple[slice, slice]]]:
+    """Return the labels, ascending, and the boxes around their pixels."""
+    from scipy.ndimage import find_objects  # SciPy takes a tenth of a second, which other runs save
+
+    return [(label, box) for label, box in enumerate(find_objects(labels), start=1) if box is not None]
+
+
+def _beside(block: Region, damaged: list[Region]) -> npt.NDArray[np.bool_]:
+    """Return (h, w) bool, the pixels of a block that touch damaged regions."""
+    around = Region(block.x - 1, block.y - 1, block.width + 2, block.height + 2)
+    there = np.zeros((around.height, around.width), np.uint8)
+    for region in damaged:
+        there[_box(region.intersect(around), around)] = 1
+    return np.asarray(cv2.dilate(there, np.ones((3, 3), np.uint8)))[1:-1, 1:-1] > 0
