@@ -118,6 +118,8 @@ def join(pieces: Sequence[Nuclei]) -> Nuclei:
         at_border=np.concatenate([one.at_border for one in pieces]),
         probability=np.concatenate([one.probability for one in pieces]),
         classes=np.concatenate([one.classes for one in pieces]),
-        measurements={name: np.concatenate([one.measurements[name] for one in pieces]) for name in pieces[0].measurements},
+        measurements={
+            name: np.concatenate([one.measurements[name] for one in pieces]) for name in pieces[0].measurements
+        },
         horizon=pieces[-1].horizon,
     )

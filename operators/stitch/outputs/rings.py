@@ -1,0 +1,32 @@
+"""Outlines as closed rings."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, Vertices
+
+
+def closed(nuclei: Nuclei) -> tuple[Vertices, npt.NDArray[np.int64]]:
+    """Return the outlines with the first vertex of each once more at its end.
+
+    Parameters
+    ----------
+    nuclei : Nuclei
+        n nuclei with v vertices.
+
+    Returns
+    -------
+    vertices : numpy.ndarray
+        (v + n, 2) int32, in half level-0 pixels.
+    starts : numpy.ndarray
+        (n + 1,) int64, where each ring begins; the last is v + n.
+    """
+    starts = nuclei.starts + np.arange(len(nuclei.starts))
+    last = np.zeros(len(nuclei.vertices) + len(nuclei), np.bool_)
+    last[starts[1:] - 1] = True
+    vertices = np.empty((len(last), 2), np.int32)
+    vertices[~last] = nuclei.vertices
+    vertices[last] = nuclei.vertices[nuclei.starts[:-1]]
+    return vertices, starts
