@@ -51,7 +51,7 @@ class CsvWriter(Writer[bytes]):
             *(integers(axis) for axis in nuclei.tiles.T),
             [np.where(nuclei.at_border, b"true", b"false")],
             decimals(nuclei.probability),
-            [self._classes[nuclei.classes]],
+            [self._classes.take(nuclei.classes)],
             *(decimals(values) for values in nuclei.measurements.values()),
         ]
         row = [part for field in fields for part in (b",", *field)][1:]

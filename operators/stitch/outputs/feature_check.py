@@ -14,20 +14,20 @@ import msgspec
 from nuclei_segmentation.shared.errors import NucleiError
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
-_Ring = Annotated[list[tuple[float, float]], msgspec.Meta(min_length=4)]
+_Ring = Annotated[tuple[tuple[float, float], ...], msgspec.Meta(min_length=4)]
 
 
-class _Polygon(msgspec.Struct, forbid_unknown_fields=True):
+class _Polygon(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     type: Literal["Polygon"]
     coordinates: tuple[_Ring]  # one ring: no holes
 
 
-class _Classification(msgspec.Struct, forbid_unknown_fields=True):
+class _Classification(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     color: tuple[_Byte, _Byte, _Byte]
 
 
-class _Properties(msgspec.Struct, forbid_unknown_fields=True):
+class _Properties(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     objectType: Literal["detection"]  # noqa: N815 - QuPath's name
     classification: _Classification
     measurements: dict[str, float]

@@ -120,12 +120,12 @@ class _Features:
         vertices, starts = closed(nuclei)
         after = np.full(len(vertices), b"],")
         after[starts[1:] - 1] = b"]\n"
-        x, y = self._halves[vertices[:, 0]], self._halves[vertices[:, 1]]
+        x, y = (self._halves.take(axis) for axis in vertices.T)
         return _lines(joined([b"[", x, b",", y, after], len(vertices)))
 
     def _ends(self, nuclei: Nuclei) -> list[bytes]:
         """Return what stands after the outlines. Measurements that are missing are left out."""
-        columns: list[Texts | bytes] = [b"]]}", self._classes[nuclei.classes], *integers(nuclei.labels)]
+        columns: list[Texts | bytes] = [b"]]}", self._classes.take(nuclei.classes), *integers(nuclei.labels)]
         for name, values in chain([(PROBABILITY, nuclei.probability)], nuclei.measurements.items()):
             key = f",{_json(name)}:".encode()
             there = np.isfinite(values)

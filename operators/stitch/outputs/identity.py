@@ -38,7 +38,7 @@ def ids(fingerprint: str, labels: npt.NDArray[np.uint32]) -> npt.NDArray[np.byte
     numbers = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 20)[:, :16].copy()
     numbers[:, 6] = numbers[:, 6] & 0x0F | 0x50  # version 5
     numbers[:, 8] = numbers[:, 8] & 0x3F | 0x80  # variant of RFC 9562
-    digits = _HEX[numbers].view(np.uint8)
+    digits = _HEX.take(numbers).view(np.uint8)
     text = np.full((len(labels), 36), ord("-"), np.uint8)
     for first, end, dashes in ((0, 8, 0), (8, 12, 1), (12, 16, 2), (16, 20, 3), (20, 32, 4)):
         text[:, first + dashes : end + dashes] = digits[:, first:end]

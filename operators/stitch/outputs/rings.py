@@ -26,7 +26,8 @@ def closed(nuclei: Nuclei) -> tuple[Vertices, npt.NDArray[np.int64]]:
     starts = nuclei.starts + np.arange(len(nuclei.starts))
     last = np.zeros(len(nuclei.vertices) + len(nuclei), np.bool_)
     last[starts[1:] - 1] = True
-    vertices = np.empty((len(last), 2), np.int32)
-    vertices[~last] = nuclei.vertices
-    vertices[last] = nuclei.vertices[nuclei.starts[:-1]]
-    return vertices, starts
+    given = np.ascontiguousarray(nuclei.vertices).view(np.int64)[:, 0]  # one number a vertex is copied faster than two
+    vertices = np.empty(len(last), np.int64)
+    vertices[~last] = given
+    vertices[last] = given.take(nuclei.starts[:-1])
+    return vertices.view(np.int32).reshape(-1, 2), starts

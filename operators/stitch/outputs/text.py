@@ -40,7 +40,7 @@ def integers(numbers: npt.NDArray[np.integer]) -> list[Texts]:
     while True:
         quotient = rest // 10_000
         index = rest - quotient * 10_000 + 10_000 * (quotient > 0)
-        groups.append(_INNER[index] if groups else _LAST[index])
+        groups.append((_INNER if groups else _LAST).take(index))
         if not quotient.any():
             return groups[::-1]
         rest = quotient
@@ -62,7 +62,7 @@ def decimals(values: npt.NDArray[np.float64]) -> list[Texts]:
     finite = np.isfinite(values)
     scaled = np.rint(np.abs(np.where(finite, values, 0)) * 10.0**DECIMALS).astype(np.int64)
     whole = scaled // 10**DECIMALS
-    texts = [*integers(whole), _FRACTION[scaled - whole * 10**DECIMALS]]
+    texts = [*integers(whole), _FRACTION.take(scaled - whole * 10**DECIMALS)]
     negative = (values < 0) & (scaled > 0)
     if negative.any():
         texts.insert(0, np.where(negative, b"-", b""))
