@@ -25,8 +25,9 @@ Steps = npt.NDArray[np.uint64]
 Labels = npt.NDArray[np.uint32]
 """(side, side) uint32, a tile of a label image."""
 
+_Integers = npt.NDArray[np.int32]
+
 _VALUE_BITS = np.uint64(32)
-_NEGATIVE = np.uint32(1 << 31)
 
 
 class TileKey(NamedTuple):
@@ -44,28 +45,28 @@ class _Crossings:
     Attributes
     ----------
     row : numpy.ndarray
-        (c,) int64, rows of pixels.
+        (c,) int32, rows of pixels.
     column : numpy.ndarray
-        (c,) int64, the first pixel to the right of the crossing.
+        (c,) int32, the first pixel to the right of the crossing.
     value : numpy.ndarray
         (c,) uint32, the label where the nucleus begins, minus the label where it ends.
     nucleus : numpy.ndarray
-        (c,) int64, which of the nuclei it is.
+        (c,) int32, which of the nuclei it is.
     ends : numpy.ndarray
-        (n,) int64, for each nucleus the first column to the right of it.
+        (n,) int32, for each nucleus the first column to the right of it.
     """
 
-    row: npt.NDArray[np.int64]
-    column: npt.NDArray[np.int64]
+    row: _Integers
+    column: _Integers
     value: npt.NDArray[np.uint32]
-    nucleus: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
+    nucleus: _Integers
+    ends: _Integers
 
     def halved(self) -> _Crossings:
         """Return the crossings of the next level, which keeps every second pixel of every second row."""
         kept = np.flatnonzero(self.row & 1 == 0)
-        row, column = self.row[kept] >> 1, (self.column[kept] + 1) >> 1
-        return _Crossings(row, column, self.value[kept], self.nucleus[kept], (self.ends + 1) >> 1)
+        row, column = self.row.take(kept) >> 1, (self.column.take(kept) + 1) >> 1
+        return _Crossings(row, column, self.value.take(kept), self.nucleus.take(kept), (self.ends + 1) >> 1)
 
 
 def steps_by_tile(nuclei: Nuclei, levels: Sequence[Level]) -> dict[TileKey, Steps]:
@@ -95,7 +96,7 @@ def differences(steps: Steps, side: int) -> Labels:
     Parameters
     ----------
     steps : numpy.ndarray
-        (s,) uint64, in any order.
+        (s,) uint64, in any order, at least one.
     side : int
         Side of the tile in pixels.
 
@@ -120,32 +121,34 @@ def _crossings(nuclei: Nuclei) -> _Crossings:
     An edge counts for the rows whose middle is at or below its upper end and above its lower end, so that a vertex just
     on a middle counts for one of its two edges.
     """
-    x, y = nuclei.vertices.T.astype(np.int64, order="C")
-    begins, lengths = nuclei.starts[:-1], np.diff(nuclei.starts)
-    following = np.arange(1, len(x) + 1)
-    following[nuclei.starts[1:] - 1] = begins
-    next_x, next_y = x[following], y[following]
+    x, y = np.ascontiguousarray(nuclei.vertices.T)
+    begins, ends = nuclei.starts[:-1], nuclei.starts[1:]
+    next_x, next_y = np.append(x[1:], x[:1]), np.append(y[1:], y[:1])
+    next_x[ends - 1], next_y[ends - 1] = x[begins], y[begins]
     # Row r has its middle at 2 r + 1, in half pixels.
     first = np.minimum(y, next_y) >> 1
     rows = (np.maximum(y, next_y) >> 1) - first
     crossing = np.flatnonzero(rows)
-    slope = (next_x - x)[crossing] / (next_y - y)[crossing]
+    rows, first = rows.take(crossing), first.take(crossing)
+    slope = (next_x - x).take(crossing) / (next_y - y).take(crossing)
     # On row r an edge is at x + (2 r + 1 - y) slope, and the first pixel with its centre at or behind it has the number
     # ceil((that - 1) / 2).
-    at_row_0 = (x[crossing] - 1 + (1 - y[crossing]) * slope) / 2
+    at_row_0 = (x.take(crossing) - 1 + (1 - y.take(crossing)) * slope) / 2
 
-    area = np.add.reduceat(x * next_y - next_x * y, begins)  # positive where the outline runs clockwise
-    owner = np.repeat(np.arange(len(nuclei)), lengths)[crossing]
-    begin = (next_y < y)[crossing] == (area > 0)[owner]
-    label = nuclei.labels[owner]
+    area = np.add.reduceat(x.astype(np.int64) * next_y - next_x.astype(np.int64) * y, begins)
+    owner = np.repeat(np.arange(len(nuclei), dtype=np.int32), np.diff(nuclei.starts)).take(crossing)
+    begin = (next_y < y).take(crossing) == (area > 0).take(
+        owner
+    )  # the area is positive where an outline runs clockwise
+    label = nuclei.labels.take(owner)
     value = np.where(begin, label, -label)
 
-    edge = np.repeat(np.arange(len(crossing)), rows[crossing])
-    offset = first[crossing] - (np.cumsum(rows[crossing]) - rows[crossing])
-    row = np.arange(len(edge)) + offset[edge]
-    column = np.ceil(at_row_0[edge] + slope[edge] * row).astype(np.int64)
-    ends = np.maximum.reduceat(x, begins) >> 1
-    return _Crossings(row, column, value[edge], owner[edge], ends)
+    edge = np.repeat(np.arange(len(crossing), dtype=np.int32), rows)
+    before = np.cumsum(rows, dtype=np.int32) - rows  # crossings of the edges before
+    row = np.arange(len(edge), dtype=np.int32) + (first - before).take(edge)
+    column = np.ceil(at_row_0.take(edge) + slope.take(edge) * row).astype(np.int32)
+    right = np.maximum.reduceat(x, begins) >> 1
+    return _Crossings(row, column, value.take(edge), owner.take(edge), right)
 
 
 def _by_tile(crossings: _Crossings, side: int) -> Iterator[tuple[tuple[int, int], Steps]]:
@@ -155,34 +158,42 @@ def _by_tile(crossings: _Crossings, side: int) -> Iterator[tuple[tuple[int, int]
     each further tile that its nucleus reaches: there the beginnings and ends further left add up to the label of a
     nucleus that goes on, or to 0.
     """
-    bits = side.bit_length() - 1
-    tile = crossings.column >> bits
-    further = ((crossings.ends - 1) >> bits)[crossings.nucleus] - tile
-    parts = []
-    for distance in range(int(further.max(initial=-1)) + 1):
-        reaching = np.flatnonzero(further >= distance)
-        column = crossings.column[reaching] & (side - 1) if distance == 0 else np.zeros(len(reaching), np.int64)
-        parts.append((crossings.row[reaching], tile[reaching] + distance, column, crossings.value[reaching]))
-    if not parts:
+    if len(crossings.row) == 0:
         return
-    row, tile, column, value = (
-        np.concatenate(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True)
+    bits, inside = side.bit_length() - 1, side - 1
+    row, tile = crossings.row >> bits, crossings.column >> bits
+    top, left, columns = row.min(), tile.min(), np.ptp(tile) + 1
+    first_pixel, number = (crossings.row & inside) << bits, (row - top) * columns + (tile - left)
+    further = ((crossings.ends - 1) >> bits).take(crossings.nucleus) - tile
+    own = np.flatnonzero(
+        further >= 0
+    )  # an end at the left border of a tile that its nucleus does not reach is left out
+    pixel = (first_pixel | (crossings.column & inside)).take(own)
+    numbers, steps = [number.take(own)], [_pack(pixel, crossings.value.take(own))]
+    for distance in range(1, int(further.max()) + 1):
+        reaching = np.flatnonzero(further >= distance)
+        numbers.append(number.take(reaching) + distance)
+        steps.append(_pack(first_pixel.take(reaching), crossings.value.take(reaching)))
+    yield from (
+        ((int(top) + one // int(columns), int(left) + one % int(columns)), some)
+        for one, some in _grouped(np.concatenate(numbers), np.concatenate(steps))
     )
-    steps = _pack(((row & (side - 1)) << bits) | column, value)
-    row >>= bits
-    left, top, columns = tile.min(), row.min(), np.ptp(tile) + 1
-    number = (row - top) * columns + (tile - left)
-    if number.max() < 1 << 16:
-        number = number.astype(np.uint16)  # for which NumPy has a sort by radix
-    order = np.argsort(number, kind="stable")
-    number, steps = number[order], steps[order]
-    borders = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(steps)]
+
+
+def _grouped(numbers: _Integers, steps: Steps) -> Iterator[tuple[int, Steps]]:
+    """Yield each number and its steps."""
+    if len(numbers) == 0:
+        return
+    if numbers.max() < 1 << 16:
+        numbers = numbers.astype(np.uint16)  # for which NumPy has a sort by radix
+    order = np.argsort(numbers, kind="stable")
+    numbers, steps = numbers.take(order), steps.take(order)
+    borders = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(steps)]
     for begin, end in pairwise(borders):
-        down, right = divmod(int(number[begin]), int(columns))
-        yield (int(top) + down, int(left) + right), steps[begin:end].copy()  # a view would keep the whole chunk
+        yield int(numbers[begin]), steps[begin:end].copy()  # a view would keep the whole chunk
 
 
-def _pack(pixel: npt.NDArray[np.int64], value: npt.NDArray[np.uint32]) -> Steps:
+def _pack(pixel: _Integers, value: npt.NDArray[np.uint32]) -> Steps:
     return (pixel.astype(np.uint64) << _VALUE_BITS) | value
 
 
@@ -191,15 +202,16 @@ def _unpack(steps: Steps) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]
 
 
 def _overlap(pixel: npt.NDArray[np.int64], value: npt.NDArray[np.uint32], side: int) -> bool:
-    """Tell whether a pixel lies in more than one nucleus; the steps are sorted by pixel."""
-    if len(pixel) == 0:
-        return False
-    depth = np.cumsum(np.where(value < _NEGATIVE, 1, -1))
-    row = pixel // side
-    begins = np.flatnonzero(np.diff(row, prepend=-1))
-    before = np.repeat(np.append(0, depth)[begins], np.diff(begins, append=len(row)))  # open at the ends of rows above
-    last = np.diff(pixel, append=-1) != 0  # of the steps at one pixel, only their sum counts
-    return bool(((depth - before)[last] > 1).any())
+    """Tell whether a pixel lies in more than one nucleus; the steps, at least one, are sorted by pixel."""
+    depth = np.cumsum(1 - 2 * (value >> 31).astype(np.int8), dtype=np.int32)
+    row = pixel >> (side.bit_length() - 1)
+    begins = np.flatnonzero(row[1:] != row[:-1]) + 1
+    lengths = np.diff(begins, prepend=0, append=len(row))
+    depth -= np.repeat(
+        np.append(np.int32(0), depth.take(begins - 1)), lengths
+    )  # still open at the end of the row above
+    # Of the steps at one pixel, only their sum counts.
+    return bool(((depth[:-1] > 1) & (pixel[1:] != pixel[:-1])).any() or depth[-1] > 1)
 
 
 def _one_over_the_other(pixel: npt.NDArray[np.int64], value: npt.NDArray[np.uint32], side: int) -> Labels:
