@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,7 +79,7 @@ def _flood(heights: Pixels, markers: Labels, inside: npt.NDArray[np.bool_]) -> L
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     heights, inside = heights[box], inside[box]
     # OpenCV dilates these types only; floats of 32 bits hold whole numbers up to 16 million.
-    grown = markers[box].astype(np.uint16 if markers.max() < 1 << 16 else np.float32)
+    grown: Any = markers[box].astype(np.uint16 if markers.max() < 1 << 16 else np.float32)
     filled = cv2.countNonZero(grown)
     for level in range(int(heights[inside].min()) // _RISE, 256 // _RISE):
         low = (inside & (heights < (level + 1) * _RISE)).view(np.uint8)

@@ -12,6 +12,7 @@ from typing import Any
 import xxhash
 
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance
 from nuclei_segmentation.shared.runtime.files import read_regular
 from nuclei_segmentation.shared.runtime.outside import parse_json
@@ -23,7 +24,7 @@ from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
 IMAGE = "image.tif"
 SUMMARY = "summary.json"
-FORMAT, VERSION = "nuclei-summary", "1.1"
+FORMAT, VERSION = "nuclei-summary", "1.2"
 _BLOCK = 4 << 20
 LARGEST = 16 << 20
 """Most bytes of a summary; one with ten thousand damaged tiles has one million."""
@@ -77,6 +78,8 @@ class SegmentationResult:
         Size of ``image.tif``.
     image_checksum : str
         Its XXH3-64, 16 hexadecimal digits; empty where an older version made it.
+    outputs : NucleiOutputs or None
+        The files of nuclei beside the image; None if there are none.
     already_done : bool
         Whether an earlier run made it, so that nothing was done now.
     """
@@ -102,6 +105,7 @@ class SegmentationResult:
     peak_memory: int
     image_bytes: int
     image_checksum: str
+    outputs: NucleiOutputs | None = None
     already_done: bool = False
 
     @property
@@ -161,6 +165,7 @@ class SegmentationResult:
             "num_workers": self.num_workers,
             "peak_memory_bytes": self.peak_memory,
             "image": {"file": IMAGE, "bytes": self.image_bytes, "xxh3": self.image_checksum},
+            "outputs": None if self.outputs is None else self.outputs.to_json(),
         }
         return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -213,6 +218,7 @@ class SegmentationResult:
             peak_memory=int(document["peak_memory_bytes"]),
             image_bytes=int(document["image"]["bytes"]),
             image_checksum=str(document["image"].get("xxh3", "")),
+            outputs=None if document.get("outputs") is None else NucleiOutputs.from_json(document["outputs"]),
             already_done=True,
         )
 
@@ -228,11 +234,13 @@ class SegmentationResult:
                 "tiles": f"{self.tiles}: {self.foreground} with tissue{kept}, {rest} background, not inferred",
                 "tissue": self._tissue(),
                 "nuclei": self._nuclei(),
+                "nuclear area": self._areas(),
                 "damaged": places if damaged else "",
             }),
             *time_lines(self.seconds, self.num_workers, self.peak_memory, self.stages, self.waited),
             *named_lines({
                 "result": f"{self.image}  ({human(self.image_bytes)})",
+                "outputs": self._outputs(),
                 "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (OpenSlide, ASAP, …)",
             }),
             "            For research use only; not for diagnosis.",
@@ -254,6 +262,28 @@ class SegmentationResult:
         if self.density is None or not can_count(self.slide.mpp):
             return text
         return f"{text}; {self.density:,.0f} per mm² of tissue"
+
+    def _areas(self) -> str:
+        if self.outputs is None or self.outputs.areas is None:
+            return ""
+        unit = "pixels" if self.slide.mpp is None else "µm²"
+        low, median, high = (f"{area:.3g}" for area in self.outputs.areas)
+        return f"median {median} {unit} (quartiles {low} and {high})"
+
+    def _outputs(self) -> str:
+        if self.outputs is None:
+            return ""
+        names = ", ".join(f"{one.file} ({human(one.bytes)})" for one in self.outputs.files)
+        left_out = [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.outputs.too_small, "too small"),
+                (self.outputs.too_large, "too large to be a nucleus"),
+            )
+            if count
+        ]
+        without = f", without {' and '.join(left_out)}" if left_out else ""
+        return f"{names}: {self.outputs.written:,} nuclei{without}"
 
     def _area(self, pixels: int) -> float | None:
         """Return an area in mm²."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nuclei_segmentation.operators.filter.advice import check_scale, explain_overlap
@@ -15,6 +15,7 @@ from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.segmentation.estimate import estimate, memory_needed
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
+from nuclei_segmentation.operators.stitch.outputs.there import missing_outputs
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.errors import UsageError
@@ -29,7 +30,7 @@ from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
-from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
+from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, outputs_key, stitch_key
 from nuclei_segmentation.shared.slides import fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
 from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
@@ -83,9 +84,15 @@ def segment(settings: Settings) -> SegmentationResult | None:
                     key = stitch_key(filter_key(tiles, model.name, model.engine, model.identity, settings), settings)
                     made_by = ModelProvenance(model.name, model.engine, model.identity)
                     provenance = provenance_of(slide.info, identity, made_by, settings)
+                    done: SegmentationResult | None = None
+                    wanted: tuple[str, ...] = ()
                     if not claim(folder, key, provenance, settings, path):
-                        folder.finish()
-                        return read_result(folder.path, key)
+                        done = read_result(folder.path, key)
+                        wanted = missing_outputs(folder.path, outputs_key(key, settings), settings.outputs)
+                        if done is None or not wanted:
+                            folder.finish()
+                            return done
+                        log.info("of its outputs %s will be made", ", ".join(wanted))
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
                     check_memory(
                         lambda workers: memory_needed(slide, grid, engine, replace(settings, num_workers=workers)),
@@ -96,12 +103,15 @@ def segment(settings: Settings) -> SegmentationResult | None:
                     job = ImageJob(
                         slide, grid, found.tiles, found.tissue, settings, folder, key, provenance, before, found.guessed
                     )
-                    result = _run(job, engine, recorder)
+                    result = _run(job, engine, recorder, done, wanted)
                 folder.finish()
                 return result
 
 
-def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResult:
+def _run(
+    job: ImageJob, engine: Engine, recorder: Recorder, found: SegmentationResult | None, wanted: Sequence[str]
+) -> SegmentationResult:
+    """Make the result; or, where an image was found, the outputs that are wanted beside it."""
     slide, grid, foreground, settings = job.slide, job.grid, job.foreground, job.settings
     explain_overlap(grid, engine.info)
     shape = (grid.tile, grid.tile, len(engine.info.channels))
@@ -136,6 +146,8 @@ def _run(job: ImageJob, engine: Engine, recorder: Recorder) -> SegmentationResul
         with Progress(fraction, details):
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
             maps = _watched(infer(tiles, engine, journal, pool, check), done)
+            if found is not None:
+                return job.add_outputs(found, wanted, maps, engine.info.channels, pool, written)
             image = job.write(maps, engine.info.channels, pool, written, needs.image)
             check.report(engine)
         return job.publish(image, recorder, pool.timer, resumed=done.resumed)

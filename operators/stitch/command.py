@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nuclei_segmentation.operators.stitch.estimate import estimate_image
-from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
+from nuclei_segmentation.operators.stitch.job import ImageJob, WrittenResult, claim, provenance_of
 from nuclei_segmentation.operators.stitch.memory import memory_needed
+from nuclei_segmentation.operators.stitch.outputs.there import missing_outputs
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
-from nuclei_segmentation.operators.stitch.stage import StitchResult
 from nuclei_segmentation.shared.batches import MapBatch, TileBatch
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance
 from nuclei_segmentation.shared.result import SegmentationResult, read_result
@@ -25,7 +25,7 @@ from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import MaskSettings, Settings
-from nuclei_segmentation.shared.settings.run_key import stitch_key
+from nuclei_segmentation.shared.settings.run_key import outputs_key, stitch_key
 from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
 from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
@@ -84,12 +84,18 @@ def run(settings: Settings) -> SegmentationResult | None:
                     refuse_as_output(store, "masks", settings.output_path)
                 key = stitch_key(masks.manifest.key, settings)
                 provenance = _provenance(slide.info, identity, tiles, masks.manifest, settings)
+                done: SegmentationResult | None = None
+                wanted: tuple[str, ...] = ()
                 if not claim(folder, key, provenance, settings, path, at):
-                    folder.finish()
-                    masks.look()
-                    if is_complete(at, tiles) and masks.complete:  # else another process still works on them
-                        _free(settings, tiles, *masks.manifests)
-                    return read_result(folder.path, key)
+                    done = read_result(folder.path, key)
+                    wanted = missing_outputs(folder.path, outputs_key(key, settings), settings.outputs)
+                    if done is None or not wanted:
+                        folder.finish()
+                        masks.look()
+                        if is_complete(at, tiles) and masks.complete:  # else another process still works on them
+                            _free(settings, tiles, *masks.manifests)
+                        return done
+                    log.info("of its outputs %s will be made", ", ".join(wanted))
                 with (
                     writing(folder.path),
                     StoreReader(at, tiles, wait_limit, settings.fastio) as first,
@@ -112,16 +118,20 @@ def run(settings: Settings) -> SegmentationResult | None:
                         guessed,
                         (at,),
                     )
-                    image = _run(job, _Stores(first, second), masks.manifest, pool)
-                    first.wait_until_complete()
-                    second.wait_until_complete()
-                    result = job.publish(
-                        image,
-                        recorder,
-                        pool.timer,
-                        shards=masks.count,
-                        waited=wait_limit.waited,
-                    )
+                    stores = _Stores(first, second)
+                    if done is not None:
+                        result = _add_outputs(job, done, wanted, stores, masks.manifest, pool)
+                    else:
+                        image = _run(job, stores, masks.manifest, pool)
+                        first.wait_until_complete()
+                        second.wait_until_complete()
+                        result = job.publish(
+                            image,
+                            recorder,
+                            pool.timer,
+                            shards=masks.count,
+                            waited=wait_limit.waited,
+                        )
                 folder.finish()
         _free(settings, tiles, *masks.manifests)
         return result
@@ -197,7 +207,27 @@ def _of_tiles(masks: Manifest, tiles: Manifest) -> str:
     return "" if same else "it was made from another tile store than the one given here"
 
 
-def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> StitchResult:
+def _add_outputs(
+    job: ImageJob,
+    done: SegmentationResult,
+    wanted: Sequence[str],
+    stores: _Stores,
+    masks: Manifest,
+    pool: WorkerPool,
+) -> SegmentationResult:
+    """Make outputs beside an image that is finished already."""
+    share = 0.0
+
+    def arrived(tiles: int, of: int) -> None:
+        nonlocal share
+        share = tiles / of
+
+    with Progress(lambda: share, lambda: "looking for nuclei"):
+        channels = masks.arrays["masks"].channels
+        return job.add_outputs(done, wanted, stores.batches(pool), channels, pool, arrived)
+
+
+def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> WrittenResult:
     grid, tiles = job.grid, stores.tiles.manifest
     channels = masks.arrays["masks"].channels
 

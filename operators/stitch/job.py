@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.render_files import publish, renew_render_config
+from nuclei_segmentation.operators.stitch.outputs.job import OutputJob
+from nuclei_segmentation.operators.stitch.outputs.there import outputs_there, refuse_foreign
+from nuclei_segmentation.operators.stitch.render_files import publish, publish_outputs, renew_render_config
 from nuclei_segmentation.operators.stitch.result_folder import SPOOL, ResultFolder
-from nuclei_segmentation.operators.stitch.stage import OutputSpec, StitchResult, TiledSlide, stitch
+from nuclei_segmentation.operators.stitch.stage import OutputSpec, StitchResult, TiledSlide, collect, stitch
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
 from nuclei_segmentation.shared.damage import list_damage
 from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.guesses import warn_of_guesses
+from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs, OutputFile
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance, recorded
 from nuclei_segmentation.shared.result import IMAGE, SegmentationResult, checksum
+from nuclei_segmentation.shared.runtime.output_folder import PUBLISHING
 from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.resources import free_bytes, human
 from nuclei_segmentation.shared.runtime.stage_timer import StageTimer
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.settings.run_key import outputs_key
 from nuclei_segmentation.shared.slides import Slide, SlideInfo, stat_of
 
 log = logging.getLogger(__name__)
@@ -82,6 +87,22 @@ def claim(
     if render is not None and renew_render_config(folder.work, folder.path, render, folder.check):
         log.info("%s has changed and was copied again", render)
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenResult:
+    """What lies in the work folder.
+
+    Attributes
+    ----------
+    image : StitchResult
+        The image.
+    outputs : NucleiOutputs or None
+        The files of nuclei; None if none are wanted.
+    """
+
+    image: StitchResult
+    outputs: NucleiOutputs | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +176,8 @@ class ImageJob:
         pool: WorkerPool,
         progress: Callable[[int, int], None],
         reserve_bytes: int,
-    ) -> StitchResult:
-        """Write the image into the work folder.
+    ) -> WrittenResult:
+        """Write the image, and the files of nuclei that are wanted, into the work folder.
 
         Parameters
         ----------
@@ -178,7 +199,7 @@ class ImageJob:
         LockLost
             Another run holds the output folder by now.
         """
-        source = TiledSlide(self.slide, self.grid, self.foreground)
+        source = self.source
         settings, folder = self.settings, self.folder.work
         output = OutputSpec(folder / IMAGE, folder / SPOOL, settings.overlay, settings.jpeg, reserve_bytes)
         limit = settings.damaged.limit
@@ -187,11 +208,119 @@ class ImageJob:
             self.folder.check_noticed()
             progress(done, of)
 
-        return stitch(source, maps, output, pool, on_progress, channels=channels, damage_limit=limit)
+        wanted = self.settings.outputs
+        if not wanted:
+            return WrittenResult(
+                stitch(source, maps, output, pool, on_progress, channels=channels, damage_limit=limit), None
+            )
+        if not self.settings.overwrite:
+            refuse_foreign(self.folder.path, wanted)
+        with self._outputs(channels, pool) as nuclei:
+            image = stitch(
+                source,
+                maps,
+                output,
+                pool,
+                on_progress,
+                channels=channels,
+                damage_limit=limit,
+                collector=nuclei.collector,
+            )
+            return WrittenResult(image, nuclei.write(outputs_key(self.key, settings), wanted))
+
+    def add_outputs(
+        self,
+        found: SegmentationResult,
+        wanted: Sequence[str],
+        maps: Iterator[MapBatch],
+        channels: Sequence[str],
+        pool: WorkerPool,
+        progress: Callable[[int, int], None],
+    ) -> SegmentationResult:
+        """Write files of nuclei beside an image that is finished already.
+
+        Parameters
+        ----------
+        found : SegmentationResult
+            Of the run that made the image.
+        wanted : Sequence of str
+            Words of the setting `outputs`.
+        maps : Iterator of MapBatch
+            The maps of the foreground tiles.
+        channels : Sequence of str
+            Their names.
+        pool : WorkerPool
+            The workers.
+        progress : callable
+            Called with the number of tiles whose maps have arrived, and of all.
+
+        Returns
+        -------
+        SegmentationResult
+            As ``summary.json`` has it by now.
+
+        Raises
+        ------
+        UnreadableSlide
+            The slide changed meanwhile.
+        LockLost
+            Another run holds the output folder by now.
+        """
+        if not (self.settings.overwrite or (self.folder.work / PUBLISHING).exists()):
+            refuse_foreign(self.folder.path, wanted)
+        key = outputs_key(self.key, self.settings)
+        with self._outputs(channels, pool) as nuclei:
+            for done in collect(self.source, maps, nuclei.collector, channels, self.settings.overlay, pool):
+                self.folder.check_noticed()
+                progress(done, len(self.foreground))
+            made = nuclei.write(key, wanted)
+        self._check_slide()
+        there = outputs_there(self.folder.path)
+        kept: tuple[OutputFile, ...] = ()
+        if there is not None and there.key == key:
+            kept = tuple(one for one in there.files if one.output not in wanted)
+        outputs = replace(made, files=(*kept, *made.files))
+        result = replace(found, outputs=outputs)
+        publish_outputs(
+            self.folder.work,
+            self.folder.path,
+            summary=result.to_json(),
+            check=self.folder.check,
+            outputs=[one.file for one in made.files],
+            stale=self._stale(outputs),
+        )
+        return result
+
+    @property
+    def source(self) -> TiledSlide:
+        """The slide and its tiles."""
+        return TiledSlide(self.slide, self.grid, self.foreground)
+
+    def _outputs(self, channels: Sequence[str], pool: WorkerPool) -> OutputJob:
+        return OutputJob(
+            self.slide,
+            self.provenance.slide.fingerprint,
+            self.grid,
+            channels,
+            self.settings,
+            self.folder.work,
+            pool,
+        )
+
+    def _stale(self, outputs: NucleiOutputs | None) -> list[str]:
+        """Return the names of older files of nuclei that have no successor."""
+        there = outputs_there(self.folder.path)
+        kept = set() if outputs is None else {one.file for one in outputs.files}
+        return [] if there is None else [one.file for one in there.files if one.file not in kept]
+
+    def _check_slide(self) -> None:
+        path = self.slide.info.path
+        if stat_of(path) != self.before:
+            raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
 
     def publish(
         self,
-        image: StitchResult,
+        written: WrittenResult,
         recorder: Recorder,
         timer: StageTimer,
         *,
@@ -203,7 +332,7 @@ class ImageJob:
 
         Parameters
         ----------
-        image : StitchResult
+        written : WrittenResult
             What was written.
         recorder : Recorder
             Of the run.
@@ -228,11 +357,11 @@ class ImageJob:
         LockLost
             Another run holds the output folder by now.
         """
+        image, outputs = written.image, written.outputs
         list_damage(image.damaged)
         guessed = warn_of_guesses(self.guessed, self.grid)
         path = self.slide.info.path
-        if stat_of(path) != self.before:
-            raise UnreadableSlide(f"{path} changed while it was read; run again when it is complete")
+        self._check_slide()
         render = find_render_config(path, *self.folders)
         if render is None:
             log.info("no %s beside the slide; a plain one is written", RENDER)
@@ -258,6 +387,7 @@ class ImageJob:
             peak_memory=recorder.peak_memory,
             image_bytes=image.bytes,
             image_checksum=checksum(self.folder.work / IMAGE),
+            outputs=outputs,
         )
         publish(
             self.folder.work,
@@ -268,6 +398,8 @@ class ImageJob:
             render_config=render,
             summary=result.to_json(),
             check=self.folder.check,
+            outputs=[] if outputs is None else [one.file for one in outputs.files],
+            stale=self._stale(outputs),
         )
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def publish(
     render_config: Path | None,
     summary: bytes,
     check: Check,
+    outputs: Sequence[str] = (),
+    stale: Sequence[str] = (),
 ) -> None:
     """Give a finished image and its two files their final names.
 
@@ -54,6 +57,10 @@ def publish(
         The content of summary.json.
     check : callable
         Called before every rename.
+    outputs : Sequence of str, optional
+        Names of files of nuclei, which the work folder has, forced to the disk.
+    stale : Sequence of str, optional
+        Names of those of an older result that have no successor.
 
     Raises
     ------
@@ -67,8 +74,7 @@ def publish(
         Another run holds the output folder by now.
     """
     for file in (IMAGE, RENDER, SUMMARY, META):
-        if (output / file).is_dir():
-            raise OutputError(f"{output / file} is a folder; remove it or use another output folder")
+        refuse_folder(output / file)
     settings = DEFAULT if render_config is None else take_over(render_config)
     write_file(work / RENDER, settings, work / f"{RENDER}.part")
     write_file(work / SUMMARY, summary, work / f"{SUMMARY}.part")
@@ -81,6 +87,7 @@ def publish(
         with suppress(FileNotFoundError):
             (output / META).rename(work / f"{META}.old")
         sync(output)
+        _replace(work, output, outputs, stale, check)
         for file in (RENDER, IMAGE, SUMMARY):
             check()
             (work / file).rename(output / file)
@@ -88,6 +95,58 @@ def publish(
         check()
         (work / META).rename(output / META)
         sync(output)
+
+
+def publish_outputs(
+    work: Path, output: Path, *, summary: bytes, check: Check, outputs: Sequence[str], stale: Sequence[str]
+) -> None:
+    """Give files of nuclei their final names beside an image that is finished already.
+
+    Parameters
+    ----------
+    work : pathlib.Path
+        The work folder, which has the files, forced to the disk.
+    output : pathlib.Path
+        The output folder.
+    summary : bytes
+        The new content of summary.json.
+    check : callable
+        Called before every rename.
+    outputs : Sequence of str
+        Their names.
+    stale : Sequence of str
+        Names of older ones that have no successor.
+
+    Raises
+    ------
+    NoSpace
+        The disk is full.
+    OutputError
+        The files cannot be written.
+    LockLost
+        Another run holds the output folder by now.
+    """
+    write_file(work / PUBLISHING, b"", work / f"{PUBLISHING}.part")
+    with writing(output / SUMMARY):
+        _replace(work, output, outputs, stale, check)
+        sync(output)
+    write_file(output / SUMMARY, summary, work / f"{SUMMARY}.part", check)
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder that has the name of a file of the result."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; remove it or use another output folder")
+
+
+def _replace(work: Path, output: Path, outputs: Sequence[str], stale: Sequence[str], check: Check) -> None:
+    """Remove files of nuclei that have no successor, and give the others their names."""
+    for file in stale:
+        check()
+        (output / file).unlink(missing_ok=True)
+    for file in outputs:
+        check()
+        (work / file).rename(output / file)
 
 
 def renew_render_config(work: Path, output: Path, render_config: Path, check: Check) -> bool:

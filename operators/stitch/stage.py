@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.arrived import Examiner
-from nuclei_segmentation.operators.stitch.memory import spans_ahead
+from nuclei_segmentation.operators.stitch.memory import batches_ahead, spans_ahead
 from nuclei_segmentation.operators.stitch.mosaic import Mosaic, SpanJob
 from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
@@ -192,12 +192,50 @@ def stitch(
         finally:
             segments.close()
             reduced.close()
-            if collector is not None:
-                collector.close()
         for level in levels[1:]:
             pyramid.write(level, spool.segments(level.number))
         size = file.truncate(file.tell())
     return StitchResult(mosaic.nuclei.total, mosaic.nuclei_pixels, damaged.cores, size)
+
+
+def collect(
+    source: TiledSlide,
+    maps: Iterator[MapBatch],
+    collector: NucleusCollector,
+    channels: Sequence[str],
+    overlay: OverlaySettings,
+    pool: WorkerPool,
+) -> Iterator[int]:
+    """Make nuclei objects without writing an image.
+
+    Parameters
+    ----------
+    source : TiledSlide
+        The slide and its tiles.
+    maps : Iterator of MapBatch
+        The maps of the foreground tiles, as for `stitch`.
+    collector : NucleusCollector
+        Has all nuclei at the end.
+    channels : Sequence of str
+        Names of the maps.
+    overlay : OverlaySettings
+        Say which pixels are nucleus.
+    pool : WorkerPool
+        The workers.
+
+    Yields
+    ------
+    int
+        The number of tiles whose maps have arrived.
+    """
+    examine = Examiner(source.grid, source.foreground, channels, OverlayPainter(overlay), False, keeps_maps=True)
+    received = 0
+    for tiles in pool.map("stitch", examine, maps, ahead=batches_ahead(pool.workers)):
+        for tile, row in zip(tiles, source.foreground[received:, 0].tolist(), strict=False):
+            collector.add(row, tile.core, tile.maps, damaged=tile.damaged)
+        received += len(tiles)
+        yield received
+    collector.finish()
 
 
 def _level_0(

@@ -25,6 +25,20 @@ def unit_of(mpp: tuple[float, float] | None) -> str:
     return "px" if mpp is None else "\u00b5m"
 
 
+def outline_names(mpp: tuple[float, float] | None) -> tuple[str, ...]:
+    """Return the names of what `measure_outlines` measures, in its order."""
+    unit = unit_of(mpp)
+    return (
+        f"Area {unit}^2",
+        f"Length {unit}",
+        "Circularity",
+        "Solidity",
+        f"Max diameter {unit}",
+        f"Min diameter {unit}",
+        "Eccentricity",
+    )
+
+
 def measure_outlines(found: Outlines, mpp: tuple[float, float] | None) -> tuple[Floats, dict[str, Floats]]:
     """Measure nuclei.
 
@@ -42,10 +56,10 @@ def measure_outlines(found: Outlines, mpp: tuple[float, float] | None) -> tuple[
     measurements : dict of str to numpy.ndarray
         (n,) float64 by name.
     """
-    unit, scale = unit_of(mpp), np.array(mpp or (1.0, 1.0)) / 4
+    scale = np.array(mpp or (1.0, 1.0)) / 4
     vertices, starts = found.vertices, found.starts
     if len(starts) == 1:
-        return np.empty((0, 2)), {name: np.empty(0) for name in _names(unit)}
+        return np.empty((0, 2)), {name: np.empty(0) for name in outline_names(mpp)}
     begin = starts[:-1]
     origins = vertices[begin]
     # Relative to each outline's first vertex, so that the sums of products stay small and exact.
@@ -83,19 +97,7 @@ def measure_outlines(found: Outlines, mpp: tuple[float, float] | None) -> tuple[
         eccentricity,
     )
     centroids = np.stack((middle_x, middle_y), axis=1) / (4 * scale) + origins / 4
-    return centroids, dict(zip(_names(unit), values, strict=True))
-
-
-def _names(unit: str) -> tuple[str, ...]:
-    return (
-        f"Area {unit}^2",
-        f"Length {unit}",
-        "Circularity",
-        "Solidity",
-        f"Max diameter {unit}",
-        f"Min diameter {unit}",
-        "Eccentricity",
-    )
+    return centroids, dict(zip(outline_names(mpp), values, strict=True))
 
 
 def _measure_hulls(vertices: Vertices, starts: npt.NDArray[np.int64], scale: Floats) -> tuple[Floats, Floats, Floats]:

@@ -1,0 +1,183 @@
+"""From maps to files of nuclei in the work folder: what a run with `outputs` does besides the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
+from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
+from nuclei_segmentation.operators.stitch.objects.describe import (
+    HEMATOXYLIN_DEVIATION,
+    HEMATOXYLIN_MEAN,
+    Describer,
+)
+from nuclei_segmentation.operators.stitch.objects.find import NucleusFinder
+from nuclei_segmentation.operators.stitch.objects.measure import outline_names, unit_of
+from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader, NucleusClass
+from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
+from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
+from nuclei_segmentation.operators.stitch.outputs.chunks import chunks
+from nuclei_segmentation.operators.stitch.outputs.writers import open_writers
+from nuclei_segmentation.shared.geometry import TileGrid
+from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs, OutputFile
+from nuclei_segmentation.shared.nucleus_pixels import uint8_limit
+from nuclei_segmentation.shared.result import checksum
+from nuclei_segmentation.shared.runtime.closing import Closing
+from nuclei_segmentation.shared.runtime.disk import writing
+from nuclei_segmentation.shared.runtime.progress import Progress
+from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
+from nuclei_segmentation.shared.settings import Settings
+from nuclei_segmentation.shared.slides import Slide
+
+SPOOL = "nuclei"
+STAGE = "stitch"
+NUCLEUS = NucleusClass("Nucleus", (0, 255, 0))
+"""The class of all nuclei of a model without classes."""
+
+
+class OutputJob(Closing):
+    """The nuclei of a run, and the files that they go into.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    fingerprint : str
+        Of the slide.
+    grid : TileGrid
+        Its tiles.
+    channels : Sequence of str
+        Names of the maps.
+    settings : Settings
+        Say what is measured and written.
+    work : pathlib.Path
+        The work folder.
+    pool : WorkerPool
+        The workers.
+
+    Attributes
+    ----------
+    collector : NucleusCollector
+        Takes the maps.
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        fingerprint: str,
+        grid: TileGrid,
+        channels: Sequence[str],
+        settings: Settings,
+        work: Path,
+        pool: WorkerPool,
+    ) -> None:
+        self._slide, self._fingerprint, self._work, self._pool = slide, fingerprint, work, pool
+        mpp, nuclei = slide.info.mpp, settings.nuclei
+        stained = settings.channel is None  # a single channel is fluorescence
+        smallest = 0.0 if mpp is None else nuclei.min_area / (mpp[0] * mpp[1])
+        self._names = (*outline_names(mpp), *((HEMATOXYLIN_MEAN, HEMATOXYLIN_DEVIATION) if stained else ()))
+        self._nearest = f"Nearest neighbour distance {unit_of(mpp)}"
+        finder = NucleusFinder(
+            slide,
+            BlockGrid(grid.bounds),
+            channels,
+            (),
+            uint8_limit(settings.overlay.threshold),
+            Describer(grid, mpp, smallest, stained),
+            HematoxylinTable.of(nuclei.hematoxylin, nuclei.eosin) if stained else None,
+        )
+        with writing(work / SPOOL):
+            self._spool = NucleusSpool(work / SPOOL, self._names, mpp)
+        self.collector = NucleusCollector(finder, self._spool, pool)
+
+    def write(self, key: str, wanted: Sequence[str]) -> NucleiOutputs:
+        """Write the files of all nuclei that were collected.
+
+        Parameters
+        ----------
+        key : str
+            From `outputs_key`.
+        wanted : Sequence of str
+            Words of the setting `outputs`.
+
+        Raises
+        ------
+        NoSpace
+            The disk is full.
+        OutputError
+            A file cannot be written.
+        """
+        info, total = self._slide.info, len(self._spool)
+        header = NucleiHeader(self._fingerprint, info.width, info.height, info.mpp, total, (NUCLEUS,))
+        statistics = _Statistics(info.mpp)
+        done = 0
+        with (
+            ExitStack() as stack,
+            Progress(lambda: done / max(1, total), lambda: f"{done:,} of {total:,} nuclei written"),
+        ):
+            named = open_writers(wanted, self._work, header, [*self._names, self._nearest], self._pool)
+            writers = [stack.enter_context(writer) for _, _, writer in named]
+
+            def encode(nuclei: Nuclei) -> list[Any]:
+                return [writer.encode(nuclei) for writer in writers]
+
+            for nuclei, encoded in self._encoded(encode):
+                statistics.add(nuclei)
+                for writer, part in zip(writers, encoded, strict=True):
+                    writer.append(part)
+                done += len(nuclei)
+            for writer in writers:
+                writer.finish()
+        files = tuple(
+            OutputFile(output, name, (self._work / name).stat().st_size, checksum(self._work / name))
+            for output, name, _ in named
+        )
+        return NucleiOutputs(
+            key, total, self.collector.left_out, self.collector.too_large, statistics.quartiles(), {}, files
+        )
+
+    def close(self) -> None:
+        """End what is under way, and remove the spool."""
+        self.collector.close()
+        self._spool.close()
+
+    def _encoded(self, encode: Callable[[Nuclei], list[Any]]) -> Iterator[tuple[Nuclei, list[Any]]]:
+        ahead = 2 * self._pool.workers
+        read = self._pool.map(STAGE, self._spool.read, self._spool.chunks(), ahead)
+        return self._pool.map(STAGE, lambda nuclei: (nuclei, encode(nuclei)), chunks(read), ahead)
+
+
+class _Statistics:
+    """The areas of nuclei, counted by pixels, so that their quartiles are exact.
+
+    Parameters
+    ----------
+    mpp : tuple of float or None
+        Micrometres per pixel in x and y.
+    """
+
+    def __init__(self, mpp: tuple[float, float] | None) -> None:
+        self._name = f"Area {unit_of(mpp)}^2"
+        self._pixel = 1.0 if mpp is None else mpp[0] * mpp[1]
+        self._counts = np.zeros(0, np.int64)
+
+    def add(self, nuclei: Nuclei) -> None:
+        pixels = np.rint(nuclei.measurements[self._name] / self._pixel).astype(np.int64)
+        counts = np.bincount(pixels, minlength=len(self._counts))
+        counts[: len(self._counts)] += self._counts
+        self._counts = counts
+
+    def quartiles(self) -> tuple[float, float, float] | None:
+        total = int(self._counts.sum())
+        if not total:
+            return None
+        below = np.cumsum(self._counts)
+        low, median, high = (
+            float(np.searchsorted(below, total * share, side="left") * self._pixel) for share in (0.25, 0.5, 0.75)
+        )
+        return low, median, high
