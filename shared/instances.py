@@ -13,12 +13,17 @@ from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, SMALLEST_SEED, Labels, channel, label_seeds, seed_pixels
 from nuclei_segmentation.shared.nucleus_pixels import is_nucleus
 
-_RISE = 16
+_RISE = 32
 """Of the 256 levels, how many are flooded at once."""
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-def instances(maps: Pixels, channels: Sequence[str], limit: int = NUCLEUS_LIMIT) -> Labels:
+def instances(
+    maps: Pixels,
+    channels: Sequence[str],
+    limit: int = NUCLEUS_LIMIT,
+    seeds: npt.NDArray[np.bool_] | None = None,
+) -> Labels:
     """Divide the nucleus pixels among the seeds by a watershed.
 
     Parameters
@@ -29,6 +34,8 @@ def instances(maps: Pixels, channels: Sequence[str], limit: int = NUCLEUS_LIMIT)
         Names of the maps; see `seed_pixels`.
     limit : int, optional
         A pixel is nucleus where the probability is above this.
+    seeds : numpy.ndarray or None, optional
+        (h, w) bool, what `seed_pixels` returns, if that is known.
 
     Returns
     -------
@@ -36,7 +43,8 @@ def instances(maps: Pixels, channels: Sequence[str], limit: int = NUCLEUS_LIMIT)
         (h, w) int32: 0 is no nucleus, 1 … n are the nuclei, numbered by the first pixels of their seeds, row by row.
         Nucleus pixels that are connected to no seed, by edges, are 0.
     """
-    seeds = seed_pixels(maps, channels, limit)
+    if seeds is None:
+        seeds = seed_pixels(maps, channels, limit)
     markers = label_seeds(seeds)
     at = np.flatnonzero(seeds)
     large_enough = np.bincount(markers.ravel()[at], minlength=1) >= SMALLEST_SEED
@@ -72,7 +80,7 @@ def _heights(maps: Pixels, channels: Sequence[str]) -> Pixels:
 def _flood(heights: Pixels, markers: Labels, inside: npt.NDArray[np.bool_]) -> Labels:
     """Grow markers into the pixels around them, the low ones first, `_RISE` levels at a time.
 
-    This is a watershed. It takes an eighth of the time of scikit-image's, which keeps all pixels in order in a queue,
+    This is a watershed. It takes a tenth of the time of scikit-image's, which keeps all pixels in order in a queue,
     and differs from it where two nuclei are equally near.
     """
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))

@@ -66,8 +66,11 @@ def channel(maps: Pixels, number: int) -> Pixels:
     Returns
     -------
     numpy.ndarray
-        (h, w) uint8.
+        (h, w) uint8; a view where the maps lie one after the other in memory.
     """
+    plane = maps[..., number]
+    if plane.flags.c_contiguous:
+        return plane
     # NumPy reads every C-th byte one by one; OpenCV separates interleaved channels with vector instructions.
     return np.asarray(cv2.extractChannel(maps, number), np.uint8)
 

@@ -35,7 +35,7 @@ class ArrivedTile:
     pieces : CorePieces or None
         What is counted as nuclei; None if there is nothing to count.
     maps : numpy.ndarray or None
-        (core's height, core's width, C) uint8, the maps of the core; None if there are no nuclei, or nobody needs them.
+        (C, core's height, core's width) uint8, the maps of the core; None if there are no nuclei, or nobody needs them.
     """
 
     core: Region
@@ -94,6 +94,7 @@ class Examiner:
         if tile.nuclei_pixels:
             tile.nuclei = np.packbits(nuclei, axis=1)
             if self.keeps_maps:
-                tile.maps = np.array(maps, order="C")  # a copy: the batch holds the maps of other tiles
+                # A copy: the batch holds the maps of other tiles.
+                tile.maps = np.stack([channel(maps, number) for number in range(maps.shape[2])])
         tile.pieces = find_pieces(maps, self.channels, self.painter.threshold)
         return tile

@@ -70,7 +70,7 @@ class NucleusCollector:
         core : Region
             Its core.
         maps : numpy.ndarray or None
-            (h, w, C) uint8, the maps of its core; None if there is no nucleus.
+            (C, h, w) uint8, the maps of its core; None if there is no nucleus.
         damaged : bool, optional
             Whether it could not be read.
         """

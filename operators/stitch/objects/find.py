@@ -37,7 +37,7 @@ class BlockJob:
     row, column : int
         Position of the block.
     tiles : list of (Region, numpy.ndarray)
-        Cores of tiles under the window, and their maps, (h, w, C) uint8.
+        Cores of tiles under the window, and their maps, (C, h, w) uint8.
     damaged : list of Region
         Cores of tiles under the window that could not be read.
     """
@@ -136,12 +136,12 @@ class NucleusFinder:
         """Find the nuclei of a block."""
         block, window = self.blocks.block(job.row, job.column), self.blocks.window(job.row, job.column)
         maps = _assemble(window, job.tiles, len(self.channels))
-        labels = instances(maps, self.channels, self.limit)
         seeds = seed_pixels(maps, self.channels, self.limit)
+        labels = instances(maps, self.channels, self.limit, seeds)
         inside = _box(block, window)
         own = np.ascontiguousarray(labels[inside])
         count = int(labels.max())
-        sums = self._sums(own, maps[inside], seeds[inside], block, job.damaged, count)
+        sums = self._sums(own, maps, inside, seeds[inside], block, job.damaged, count)
         down, at_border = self._at_border(own, job.row, job.column, count)
         borders: list[Vertices] = []
         described: list[int] = []
@@ -158,19 +158,20 @@ class NucleusFinder:
                 borders.append(border_pixels(mask, x, y))
                 described.append(label)
         inner, left_out = self.describe(borders, sums[described])
-        left, above, right, below = self._views(job, window, np.where(seeds, numbers[labels], 0))
+        left, above, right, below = self._views(job, window, labels, seeds, numbers)
         return BlockNuclei(job.row, job.column, inner, left_out, pieces, left, above, right, below)
 
     def _sums(
         self,
         own: Labels,
         maps: Pixels,
+        inside: tuple[slice, slice],
         seeds: npt.NDArray[np.bool_],
         block: Region,
         damaged: list[Region],
         count: int,
     ) -> Sums:
-        at = np.flatnonzero(own)
+        at = np.flatnonzero(own > 0)
         labels = own.ravel()[at]
         sums = np.zeros((count + 1, Sum.CLASSES + len(self.classes)))
 
@@ -178,8 +179,8 @@ class NucleusFinder:
             sums[:, column] = np.bincount(labels, values, minlength=count + 1)
 
         add(Sum.PIXELS)
-        add(Sum.PROBABILITY, channel(maps, 0).ravel()[at])
-        add(Sum.SEEDS, seeds.ravel()[at])
+        add(Sum.PROBABILITY, channel(maps, 0)[inside].ravel()[at])
+        sums[:, Sum.SEEDS] = np.bincount(own[seeds], minlength=count + 1)
         if self.stain is not None and len(at):
             density = self.stain(self.slide.read(block).pixels.reshape(-1, 3)[at])
             add(Sum.DENSITY, density)
@@ -187,7 +188,7 @@ class NucleusFinder:
         if damaged:
             add(Sum.DAMAGE, _beside(block, damaged).ravel()[at])
         for number, map_number in enumerate(self.classes):
-            add(Sum.CLASSES + number, channel(maps, map_number).ravel()[at])
+            add(Sum.CLASSES + number, channel(maps, map_number)[inside].ravel()[at])
         return sums
 
     def _at_border(
@@ -206,7 +207,7 @@ class NucleusFinder:
         return down, at_border | down
 
     def _views(
-        self, job: BlockJob, window: Region, numbers: Numbers
+        self, job: BlockJob, window: Region, labels: Labels, seeds: npt.NDArray[np.bool_], numbers: Numbers
     ) -> tuple[
         Numbers | None,
         Numbers | None,
@@ -219,12 +220,13 @@ class NucleusFinder:
         def view(next_row: int, next_column: int) -> Numbers | None:
             if not (0 <= next_row < self.blocks.rows and 0 <= next_column < self.blocks.columns):
                 return None
-            return numbers[_box(self.blocks.shared(row, column, next_row, next_column), window)]
+            box = _box(self.blocks.shared(row, column, next_row, next_column), window)
+            return numbers[labels[box] * seeds[box]]
 
         def sparse(dense: Numbers | None) -> tuple[npt.NDArray[np.int64], Numbers] | None:
             if dense is None:
                 return None
-            at = np.flatnonzero(dense)
+            at = np.flatnonzero(dense > 0)
             return at, dense.ravel()[at]
 
         return (
@@ -237,11 +239,11 @@ class NucleusFinder:
 
 def _assemble(window: Region, tiles: list[tuple[Region, Pixels]], channels: int) -> Pixels:
     """Return (h, w, C) uint8, the maps of a window; zeros where there are none."""
-    maps = np.zeros((window.height, window.width, channels), np.uint8)
+    maps = np.zeros((channels, window.height, window.width), np.uint8)
     for core, part in tiles:
         shared = core.intersect(window)
-        maps[_box(shared, window)] = part[_box(shared, core)]
-    return maps
+        maps[:, *_box(shared, window)] = part[:, *_box(shared, core)]
+    return np.moveaxis(maps, 0, -1)
 
 
 def _box(region: Region, within: Region) -> tuple[slice, slice]:

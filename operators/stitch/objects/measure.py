@@ -116,7 +116,6 @@ def _measure_hulls(vertices: Vertices, starts: npt.NDArray[np.int64], scale: Flo
     circles = (smallest_circle(relative[begin:end])[1] for begin, end in pairwise(bounds))
     widest = 2 * np.fromiter(circles, np.float64, count)
     areas, narrowest = np.empty(count), np.empty(count)
-    points = relative.astype(np.float64)
     largest = int(sizes.max())
     step = max(1, _AT_ONCE // (largest * largest))
     for first in range(0, count, step):
@@ -124,14 +123,14 @@ def _measure_hulls(vertices: Vertices, starts: npt.NDArray[np.int64], scale: Flo
         # Hulls of one length: the first corner fills up the shorter ones, and changes neither area nor width.
         place = np.arange(largest)[None]
         index = np.where(place < sizes[part, None], place, 0) + (ends - sizes)[part, None]
-        x, y = points[index, 0], points[index, 1]
-        next_x, next_y = np.roll(x, -1, axis=1), np.roll(y, -1, axis=1)
-        areas[part] = np.abs((x * next_y - next_x * y).sum(axis=1)) / 2
-        edge_x, edge_y = next_x - x, next_y - y
-        length = np.hypot(edge_x, edge_y)
-        distance = np.abs(
-            edge_x[:, :, None] * (y[:, None] - y[:, :, None]) - edge_y[:, :, None] * (x[:, None] - x[:, :, None])
-        ).max(axis=2)
+        points = relative[index]
+        edges = np.roll(points, -1, axis=1) - points
+        length = np.hypot(edges[..., 0], edges[..., 1])
+        # How far each corner lies beside the line through each edge, times the edge's length; all on one side of it.
+        beside = edges[..., ::-1] * np.array([-1, 1], np.float32) @ points.transpose(0, 2, 1)
+        own = beside[:, place[0], place[0]]
+        areas[part] = np.abs(own.sum(axis=1, dtype=np.float64)) / 2
+        distance = np.maximum(beside.max(axis=2) - own, own - beside.min(axis=2))
         with np.errstate(invalid="ignore", divide="ignore"):  # an edge that only fills up has no length
             narrowest[part] = np.where(length > 0, distance / length, np.inf).min(axis=1)
     return areas, widest, narrowest
