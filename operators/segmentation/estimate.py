@@ -15,6 +15,8 @@ from nuclei_segmentation.operators.load.stage import read_tile
 from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch import memory_needed as stitch_memory
 from nuclei_segmentation.operators.stitch.estimate import PROBES, estimate_image, mean, spread
+from nuclei_segmentation.operators.stitch.objects.memory import disk_needed as nuclei_disk
+from nuclei_segmentation.operators.stitch.objects.memory import memory_needed as nuclei_memory
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -100,12 +102,13 @@ def estimate(
     n = len(foreground)
     # maps compress at least this well: measured 19-fold for one channel, less where everything is nuclei
     maps = n * (grid.tile**2 * len(engine.info.channels) // 8 + 64)
+    nuclei = nuclei_disk(n * grid.stride**2) if settings.outputs else 0
     work = (n - len(journal)) * infer_seconds / (engine.in_flight or settings.num_workers)
     return Estimate(
         seconds=work + len(grid) * writing.tile_seconds / settings.num_workers,
         memory=memory_needed(slide, grid, engine, settings),
         image=writing.image,
-        scratch=writing.spool + maps,
+        scratch=writing.spool + maps + nuclei,
         infer_seconds=infer_seconds,
         write_seconds=writing.tile_seconds,
     )
@@ -136,6 +139,8 @@ def memory_needed(slide: Slide, grid: TileGrid, engine: Engine, settings: Settin
         + stitch_memory(grid.width, grid.tile, workers, channels=channels, batch=batch)
         + len(grid) * JOURNAL_BYTES
     )
+    if settings.outputs:
+        work += nuclei_memory(grid.width, grid.height, grid.tile, workers, channels)
     return BASE_MEMORY + max(mask_memory(grid, settings), work)
 
 

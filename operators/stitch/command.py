@@ -11,6 +11,8 @@ import numpy as np
 from nuclei_segmentation.operators.stitch.estimate import estimate_image
 from nuclei_segmentation.operators.stitch.job import ImageJob, WrittenResult, claim, provenance_of
 from nuclei_segmentation.operators.stitch.memory import memory_needed
+from nuclei_segmentation.operators.stitch.objects.memory import disk_needed as nuclei_disk
+from nuclei_segmentation.operators.stitch.objects.memory import memory_needed as nuclei_memory
 from nuclei_segmentation.operators.stitch.outputs.there import missing_outputs
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
@@ -234,10 +236,15 @@ def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> W
     def memory(workers: int) -> int:
         batch = 2 * workers * BATCH_BYTES // 3 * (3 + len(channels))
         drawing = memory_needed(grid.width, grid.tile, workers, channels=len(channels))
+        if job.settings.outputs:
+            drawing += nuclei_memory(grid.width, grid.height, grid.tile, workers, len(channels))
         return BASE_MEMORY + job.slide.cache_bytes + drawing + batch
 
     check_memory(memory, pool.workers)
     needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, pool)
+    disk = needs.image + needs.spool
+    if job.settings.outputs:
+        disk += nuclei_disk(tiles.n * grid.stride**2)
     log.info(
         "%d tiles of %d, %d with maps: about %s with %d worker%s, at most %s of memory and %s of disk",
         len(grid),
@@ -247,9 +254,9 @@ def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> W
         pool.workers,
         "s" if pool.workers > 1 else "",
         human(memory(pool.workers)),
-        human(needs.image + needs.spool),
+        human(disk),
     )
-    job.check_space(needs.image + needs.spool)
+    job.check_space(disk)
     share = 0.0
 
     def written(done: int, of: int) -> None:

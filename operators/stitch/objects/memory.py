@@ -1,0 +1,49 @@
+"""What making nuclei objects takes besides the image: memory and disk."""
+
+from __future__ import annotations
+
+from nuclei_segmentation.operators.stitch.objects.blocks import HEIGHT, MARGIN, WIDTH
+
+_WINDOW = (WIDTH + 2 * MARGIN) * (HEIGHT + 2 * MARGIN)
+_WINDOW_BYTES = 56
+"""For each pixel of a window that is searched: maps, pixels, labels and what they are made with; measured."""
+_PIECE_BYTES = 1200
+"""For each nucleus at the border of a block, until the row of blocks is complete."""
+_NUCLEUS_PIXELS = 350
+"""Pixels of the slide for each nucleus in crowded tissue."""
+_NUCLEUS_BYTES = 16
+"""Its centroid."""
+_SPOOL_BYTES, _FILE_BYTES = 250, 600
+"""Of a nucleus on the disk: in the spool, and in all outputs together."""
+
+
+def memory_needed(width: int, height: int, tile: int, workers: int, channels: int) -> int:
+    """Return the most bytes of anonymous memory that finding nuclei takes, besides the image.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the slide in level-0 pixels.
+    tile : int
+        Side of the tiles that maps arrive for.
+    workers : int
+        Threads of the pool.
+    channels : int
+        Channels of the maps.
+    """
+    # Maps wait until the block that they lie under has all of its window.
+    maps = width * (HEIGHT + 2 * MARGIN + 2 * tile) * channels
+    windows = (2 * workers + 1) * _WINDOW * channels + workers * _WINDOW * _WINDOW_BYTES
+    border = 2 * (width // 20 + (width // WIDTH + 1) * HEIGHT // 20) * _PIECE_BYTES
+    return maps + windows + border + width * height // _NUCLEUS_PIXELS * _NUCLEUS_BYTES
+
+
+def disk_needed(pixels: int) -> int:
+    """Return about how many bytes nuclei take on the disk.
+
+    Parameters
+    ----------
+    pixels : int
+        Level-0 pixels of tissue.
+    """
+    return pixels // _NUCLEUS_PIXELS * (_SPOOL_BYTES + _FILE_BYTES)
