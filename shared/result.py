@@ -23,7 +23,7 @@ from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
 IMAGE = "image.tif"
 SUMMARY = "summary.json"
-FORMAT, VERSION = "nuclei-summary", "1.1"
+FORMAT, VERSION = "nuclei-summary", "1.2"
 _BLOCK = 4 << 20
 LARGEST = 16 << 20
 """Most bytes of a summary; one with ten thousand damaged tiles has one million."""
