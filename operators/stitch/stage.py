@@ -189,7 +189,7 @@ def stitch(
         for level in levels[1:]:
             pyramid.write(level, spool.segments(level.number))
         size = file.truncate(file.tell())
-        pyramid.link()
+        pyramid.finish()
     return StitchResult(mosaic.nuclei.total, mosaic.nuclei_pixels, damaged.cores, size)
 
 

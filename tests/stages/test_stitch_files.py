@@ -22,7 +22,7 @@ from nuclei_segmentation.shared.runtime.resources import anonymous_memory
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from tests.helpers.stitch_cases import BrokenSlide, Case, halved
+from tests.helpers.stitch_cases import Case, halved, write_image
 
 WIDTH, HEIGHT = 1301, 777
 ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
@@ -36,15 +36,6 @@ def smooth(height: int, width: int) -> Pixels:
     return np.asarray(image).copy()
 
 
-def write(path: Path, pixels: Pixels, jpeg: JpegSettings, **info: object) -> None:
-    slide = BrokenSlide(pixels, **info)  # type: ignore[arg-type] # what the caller gives
-    grid = TileGrid(slide.info.width, slide.info.height, 256)
-    source = TiledSlide(slide, grid, np.empty((0, 2), np.int32))
-    output = OutputSpec(path, path.with_suffix(".spool"), OverlaySettings(), jpeg)
-    with WorkerPool(2) as pool:
-        stitch(source, iter(()), output, pool, lambda done, total: None)
-
-
 @pytest.fixture(scope="module", params=JPEGS, ids=lambda jpeg: jpeg.subsampling)
 def jpeg(request: pytest.FixtureRequest) -> JpegSettings:
     settings: JpegSettings = request.param
@@ -54,7 +45,7 @@ def jpeg(request: pytest.FixtureRequest) -> JpegSettings:
 @pytest.fixture(scope="module")
 def image(jpeg: JpegSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files") / "image.tif"
-    write(path, smooth(HEIGHT, WIDTH), jpeg, mpp=(0.2499, 0.26), icc=ICC)
+    write_image(path, smooth(HEIGHT, WIDTH), jpeg, mpp=(0.2499, 0.26), icc=ICC)
     return path
 
 
@@ -155,16 +146,16 @@ def test_the_file_does_not_say_when_where_or_with_what_it_was_made(image: Path, 
         assert trace not in content, trace
     assert not re.search(rb"20\d\d[:-]\d\d[:-]\d\d", content)
     again = tmp_path / "another name"
-    write(again, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
+    write_image(again, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
     once_more = tmp_path / "folder" / "third"
     once_more.parent.mkdir()
-    write(once_more, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
+    write_image(once_more, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
     assert again.read_bytes() == once_more.read_bytes()
 
 
 def test_an_unknown_pixel_size_and_profile_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
-    write(path, smooth(300, 300), JpegSettings(), mpp=None, icc=None)
+    write_image(path, smooth(300, 300), JpegSettings(), mpp=None, icc=None)
     with openslide.OpenSlide(path) as slide:
         assert "openslide.mpp-x" not in slide.properties
         assert slide.color_profile is None
@@ -187,7 +178,7 @@ def test_openslide_and_libvips_read_a_bigtiff(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("nuclei_segmentation.operators.stitch.pyramid.tiff._CLASSIC_LIMIT", 0)
     path = tmp_path / "image.tif"
     pixels = smooth(500, 700)
-    write(path, pixels, JpegSettings(), mpp=(0.5, 0.5), icc=ICC)
+    write_image(path, pixels, JpegSettings(), mpp=(0.5, 0.5), icc=ICC)
     assert path.read_bytes()[:4] == b"II\x2b\0"
     with openslide.OpenSlide(path) as slide:
         assert slide.level_dimensions[0] == (700, 500)

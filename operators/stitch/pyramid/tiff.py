@@ -31,6 +31,9 @@ _WORST = 4
 _LONG = (1 << 32) - 2
 _SUBSAMPLING = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
 _OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+# Where this tag says 4:4:4, Bio-Formats (7.3.1) takes the RGB that its decoder returns for YCbCr, and converts it once more.
+# Without the tag it does not, and every other reader goes by the JPEG data, as libtiff does.
+_SUBSAMPLING_TAG = struct.pack("<H", 530)
 # A directory: the number of its tags, that many bytes for each, and the offset of the next directory.
 _CLASSIC = struct.Struct("<H"), 12, struct.Struct("<I")
 _BIG = struct.Struct("<Q"), 20, struct.Struct("<Q")
@@ -102,21 +105,25 @@ class PyramidFile:
             subifds=len(self._levels) - 1 if first else None,  # the levels written next
         )
 
-    def link(self) -> None:
-        """Put the reduced levels, which the file lists as SubIFDs so far, into its chain of directories too.
+    def finish(self) -> None:
+        """Link the directories of the reduced levels, which are SubIFDs so far, into the file's chain too.
 
-        To be called once all levels are written. Only the offsets at the ends of directories change.
+        To be called once all levels are written. Only the directories change, and none becomes longer.
         """
         self._file.seek(0)
         with tifffile.TiffFile(self._file) as tiff:
             first = tiff.pages.first
             directories = (first.offset, *(first.subifds or ()))
-        count, entry, offset = _BIG if needs_bigtiff(self._levels) else _CLASSIC
-        for directory, following in pairwise(directories):
+        count, size, offset = _BIG if needs_bigtiff(self._levels) else _CLASSIC
+        for directory, following in pairwise((*directories, 0)):
             self._file.seek(directory)
             (tags,) = count.unpack(self._file.read(count.size))
-            self._file.seek(directory + count.size + tags * entry)
-            self._file.write(offset.pack(following))
+            entries = [self._file.read(size) for _ in range(tags)]
+            if self._jpeg.subsampling == "444":
+                entries = [entry for entry in entries if not entry.startswith(_SUBSAMPLING_TAG)]
+            self._file.seek(directory)
+            self._file.write(count.pack(len(entries)) + b"".join(entries) + offset.pack(following))
+            self._file.write(bytes(size * (tags - len(entries))))
 
 
 def needs_bigtiff(levels: tuple[Level, ...]) -> bool:
