@@ -91,5 +91,6 @@ def _run(tool: str, *arguments: str | Path) -> str:
         [*_JAVA, f"loci.formats.tools.{tool}", "-no-upgrade", *map(str, arguments)],
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert done.returncode == 0 and "Exception" not in done.stderr, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Exception" not in done.stderr, done.stderr
     return done.stdout

@@ -128,7 +128,5 @@ def test_bioformats(image: Image, rectangles: list[Pixels], tmp_path: Path) -> N
     assert sizes == ([None, None] if image.mpp is None else [str(value) for value in image.mpp])
     assert found.pixels.get("PhysicalSizeXUnit", "µm") == "µm"
     assert "research use only" in found.xml
-    for level, rectangle in zip(
-        bioformats.crops(image.path, X, Y, WIDTH, HEIGHT, tmp_path), rectangles, strict=True
-    ):
+    for level, rectangle in zip(bioformats.crops(image.path, X, Y, WIDTH, HEIGHT, tmp_path), rectangles, strict=True):
         assert far(level, rectangle) <= ROUNDING

@@ -1,11 +1,11 @@
 """Writes levels as pages of a pyramidal tiled TIFF that is an OME-TIFF, too.
 
 Programs look for the reduced levels in two places. OpenSlide and libvips follow the chain of directories; Bio-Formats
-(Fiji, OMERO, QuPath) reads OME-XML, and looks in the tag SubIFDs of its image. So the directory of each reduced level is
-linked from both. It lies in the file once.
+(Fiji, OMERO, QuPath) reads OME-XML, and looks in the tag SubIFDs of its image. So the directory of each reduced level
+lies in the file once, and is linked from both.
 
-The file holds pixels, resolution, colour profile and the program's name, but no date, version, or text of the slide. The
-same levels give the same bytes.
+The file holds pixels, resolution, colour profile and the program's name, but no date, version or text of the slide.
+The same levels give the same bytes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _WORST = 4
 _LONG = (1 << 32) - 2
 _SUBSAMPLING = {"444": (1, 1), "422": (2, 1), "420": (2, 2)}
 _OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-# Where this tag says 4:4:4, Bio-Formats (7.3.1) takes the RGB that its decoder returns for YCbCr, and converts it once more.
-# Without the tag it does not, and every other reader goes by the JPEG data, as libtiff does.
+# Where this tag says 4:4:4, Bio-Formats (7.3.1) takes the RGB that its decoder returns for YCbCr, and converts it once
+# more. Without the tag it does not, and the other readers go by the JPEG data anyway.
 _SUBSAMPLING_TAG = struct.pack("<H", 530)
 # A directory: the number of its tags, that many bytes for each, and the offset of the next directory.
 _CLASSIC = struct.Struct("<H"), 12, struct.Struct("<I")
