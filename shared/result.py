@@ -233,7 +233,7 @@ class SegmentationResult:
             *time_lines(self.seconds, self.num_workers, self.peak_memory, self.stages, self.waited),
             *named_lines({
                 "result": f"{self.image}  ({human(self.image_bytes)})",
-                "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (OpenSlide, ASAP, …)",
+                "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (ASAP, Fiji, OMERO, …)",
             }),
             "            For research use only; not for diagnosis.",
         ]  # fmt: skip
