@@ -9,6 +9,7 @@ from typing import Any
 
 from nuclei_segmentation.shared.runtime.version import Program, program
 from nuclei_segmentation.shared.settings.config_file import KEYS
+from nuclei_segmentation.shared.settings.run_key import IMAGE_LAYOUT
 from nuclei_segmentation.shared.settings.shard import Shard
 from nuclei_segmentation.shared.settings.values import Settings
 
@@ -103,6 +104,7 @@ class Provenance:
         """Return the document that `differences` takes."""
         document = dataclasses.asdict(self)
         document["model"]["precision"] = self.model.precision
+        document["layout"] = IMAGE_LAYOUT
         return document
 
 
@@ -151,6 +153,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
     before, after = _section(old, "program"), _section(new, "program")
     if before.get("version") != after.get("version"):
         yield f"program {before.get('version')} -> {after.get('version')}"
+    if old.get("layout", 1) != new.get("layout", 1):  # versions before the first change of it recorded none
+        yield f"layout of image.tif {old.get('layout', 1)} -> {new.get('layout', 1)}"
     before, after = _section(before, "libraries"), _section(after, "libraries")
     for name in sorted(before.keys() & after.keys()):
         if before[name] != after[name]:

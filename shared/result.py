@@ -241,7 +241,7 @@ class SegmentationResult:
             *named_lines({
                 "result": f"{self.image}  ({human(self.image_bytes)})",
                 "outputs": self._outputs(),
-                "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (OpenSlide, ASAP, …)",
+                "open it": "drag it into QuPath, or use any viewer that reads pyramidal TIFF (ASAP, Fiji, OMERO, …)",
             }),
             "            For research use only; not for diagnosis.",
         ]  # fmt: skip

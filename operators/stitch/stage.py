@@ -195,6 +195,7 @@ def stitch(
         for level in levels[1:]:
             pyramid.write(level, spool.segments(level.number))
         size = file.truncate(file.tell())
+        pyramid.finish()
     return StitchResult(mosaic.nuclei.total, mosaic.nuclei_pixels, damaged.cores, size)
 
 

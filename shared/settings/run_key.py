@@ -15,6 +15,11 @@ from importlib.metadata import version
 from nuclei_segmentation.shared.settings import Settings
 
 PROGRAM = "nuclei-segmentation-operators"
+IMAGE_LAYOUT = 2
+"""How image.tif holds its pixels. It is raised with every change by which the same pixels make another file.
+
+1: a chain of TIFF directories. 2: these, linked as SubIFDs of the first too, and OME-XML.
+"""
 
 _READING = ("imagecodecs", "numpy", "opencv-python-headless", "openslide-bin", "simplejpeg")
 _LOAD = (*_READING, "scikit-image")
@@ -68,7 +73,8 @@ def stitch_key(masks: str, settings: Settings) -> str:
     settings : Settings
         Of these count overlay, JPEG, and what of the slide is used: stitch reads it again.
     """
-    return _key(_STITCH, masks, asdict(settings.overlay), asdict(settings.jpeg), *_view(settings))
+    drawn = asdict(settings.overlay), asdict(settings.jpeg)
+    return _key(_STITCH, masks, *drawn, *_view(settings), {"layout": IMAGE_LAYOUT})
 
 
 def outputs_key(run: str, settings: Settings) -> str:

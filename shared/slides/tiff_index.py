@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -225,13 +225,22 @@ class _Entry:
     at: int  # where in the file its values start
 
 
+class _Known(NamedTuple):
+    """A directory that was read, without those below it."""
+
+    image: Directory | BadDirectory
+    entries: dict[int, _Entry]
+    following: int  # where the next one lies, or 0
+
+
 @dataclass(slots=True)
 class _Parser:
     descriptor: int
     size: int = 0
     order: Literal["<", ">"] = "<"
     big: bool = False
-    chain: set[int] = field(default_factory=set)
+    first: int = 0  # where the first directory lies
+    known: dict[int, _Known] = field(default_factory=dict)  # by where they lie: one may be listed several times
     tags: int = 0
     read: int = 0
     ndpi: bool = False  # Hamamatsu's variant of TIFF, with offsets of 64 bits that are stored in part
@@ -261,21 +270,19 @@ class _Parser:
                     break
         if not offset:
             raise UnreadableSlide("the TIFF file contains no image")
-        found: list[Directory | BadDirectory] = []
-        while offset and offset not in self.chain:  # a chain that comes back to a directory ends there
-            if len(self.chain) >= MOST_DIRECTORIES:
+        self.first = offset
+        chain: dict[int, Directory | BadDirectory] = {}
+        while offset and offset not in chain:  # a chain that comes back to a directory ends there
+            if len(chain) >= MOST_DIRECTORIES:
                 raise UnreadableSlide(f"the TIFF file has more than {MOST_DIRECTORIES} directories")
-            self.chain.add(offset)
-            try:
-                entries, offset = self._entries(offset)
-            except BadDirectory as fault:  # where the next directory lies cannot be told either
-                found.append(fault)
-                break
-            found.append(self._directory(entries))
+            known = self._look_up(offset)
+            chain[offset] = self._with_subdirectories(known)
+            offset = known.following
+        found = list(chain.values())
         others = tuple(directory for directory in found[1:] if isinstance(directory, Directory))
         self.faults += [fault for fault in found[1:] if isinstance(fault, BadDirectory)]
         kind = "a raw camera file" if head[:4] == b"II*\0" and head[8:12] == b"CR\2\0" else self.kind
-        return TiffIndex(found[0], others, tuple(self.faults), kind, self.maker)
+        return TiffIndex(found[0], others, tuple(dict.fromkeys(self.faults)), kind, self.maker)
 
     def _is_ndpi(self, offset: int) -> bool:
         """Tell whether the first directory, at `offset`, has the tag by which OpenSlide knows a Hamamatsu file."""
@@ -301,10 +308,21 @@ class _Parser:
             raise BadDirectory("the file became shorter while it was read")
         return data
 
-    def _directory(self, entries: dict[int, _Entry], is_sub: bool = False) -> Directory | BadDirectory:
+    def _look_up(self, offset: int) -> _Known:
+        """Return the directory at `offset`, which is read but once, however often the file lists it."""
+        if offset not in self.known:
+            try:
+                entries, following = self._entries(offset)
+            except BadDirectory as fault:  # where the next directory lies cannot be told either
+                self.known[offset] = _Known(fault, {}, 0)
+            else:
+                self.known[offset] = _Known(self._directory(entries, offset == self.first), entries, following)
+        return self.known[offset]
+
+    def _directory(self, entries: dict[int, _Entry], is_first: bool) -> Directory | BadDirectory:
         """Return the image of a directory, or what is wrong with it."""
         try:
-            return self._image(entries, is_sub)
+            return self._image(entries, is_first)
         except BadDirectory as fault:
             return fault
 
@@ -359,7 +377,7 @@ class _Parser:
                 text = self._read(entry.at, min(entry.count, self.size - entry.at, _LOOKED_AT))
                 self.maker = next((maker for mark, maker in _MAKERS.items() if mark in text), self.maker)
 
-    def _image(self, entries: dict[int, _Entry], is_sub: bool) -> Directory:
+    def _image(self, entries: dict[int, _Entry], is_first: bool) -> Directory:
         def integer(tag: int, default: int | None = None) -> int:
             values = self._numbers(entries, tag, 1)
             if values is None:
@@ -410,7 +428,7 @@ class _Parser:
         compression = integer(_COMPRESSION, 1)
         stored = self.size if self.ndpi else self._stored(offsets, counts)
         if decoded > (MOST_DECODED_PER_STORED if compression != 1 else MOST_SPARSE) * (stored + FREE_BYTES):
-            kind = BadDirectory if is_sub or len(self.chain) > 1 else Oversized
+            kind = Oversized if is_first else BadDirectory
             raise kind(
                 f"a TIFF image has {width} × {height} pixels, but its tiles or strips have only {stored} bytes in all, "
                 "which cannot hold them"
@@ -442,8 +460,6 @@ class _Parser:
             tables=self._bytes(entries, _TABLES),
             icc=self._bytes(entries, _ICC),
             description=_text(self._bytes(entries, _DESCRIPTION)),
-            # The levels of a pyramid are at most one step below their image.
-            subdirectories=() if is_sub else self._subdirectories(entries),
             byte_order=self.order,
             page_name=self._page_name(entries),
             imagej=self._imagej(entries),
@@ -526,26 +542,23 @@ class _Parser:
                 resolution.append(float(values[0]))
         return resolution[0], resolution[1]
 
-    def _subdirectories(self, entries: dict[int, _Entry]) -> tuple[Directory, ...]:
+    def _with_subdirectories(self, known: _Known) -> Directory | BadDirectory:
+        """Return a directory of the chain with those below it: levels are at most one step below their image."""
+        if not isinstance(known.image, Directory):
+            return known.image
         try:
-            offsets = self._numbers(entries, _SUBDIRECTORIES, MOST_SUBDIRECTORIES)
+            offsets = self._numbers(known.entries, _SUBDIRECTORIES, MOST_SUBDIRECTORIES)
         except BadDirectory as fault:
             self.faults.append(fault)
-            return ()
+            offsets = None
         found: list[Directory] = []
         for offset in () if offsets is None else dict.fromkeys(offsets.tolist()):  # one listed twice is one
-            directory = self._subdirectory(offset)
-            if isinstance(directory, Directory):
-                found.append(directory)
+            image = self._look_up(offset).image
+            if isinstance(image, Directory):
+                found.append(image)
             else:
-                self.faults.append(directory)
-        return tuple(found)
-
-    def _subdirectory(self, offset: int) -> Directory | BadDirectory:
-        try:
-            return self._directory(self._entries(offset)[0], is_sub=True)
-        except BadDirectory as fault:
-            return fault
+                self.faults.append(image)
+        return replace(known.image, subdirectories=tuple(found))
 
 
 def _text(data: bytes | None) -> str:

@@ -156,6 +156,22 @@ class Case:
             )
 
 
+def write_image(
+    path: Path,
+    pixels: Pixels,
+    jpeg: JpegSettings | None = None,
+    mpp: tuple[float, float] | None = (0.25, 0.25),
+    icc: bytes | None = None,
+) -> None:
+    """Write the image of a slide without tissue."""
+    slide = BrokenSlide(pixels, mpp, icc)
+    grid = TileGrid(slide.info.width, slide.info.height, 256)
+    source = TiledSlide(slide, grid, np.empty((0, 2), np.int32))
+    output = OutputSpec(path, path.with_suffix(".spool"), OverlaySettings(), jpeg or JpegSettings())
+    with WorkerPool(2) as pool:
+        stitch(source, iter(()), output, pool, lambda done, total: None)
+
+
 def halved(image: Pixels) -> Pixels:
     height, width = image.shape[:2]
     even = np.pad(image.astype(int), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

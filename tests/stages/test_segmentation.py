@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import tifffile
 
 from tests.helpers.command import Run
 from tests.helpers.outputs import FILES, digest, names
+from tests.helpers.slides import tissue_like
 
 
 def test_slide_in_three_files_out(run: Run, arguments: list[str], tmp_path: Path) -> None:
@@ -76,12 +78,47 @@ def test_the_same_bytes_whatever_the_workers_batches_and_folders(
     assert digest(other / "result") == digest(tmp_path / "out")
 
 
-def test_the_image_holds_no_date_version_or_name(run: Run, arguments: list[str], tmp_path: Path) -> None:
-    assert run(*arguments).code == 0
-    with tifffile.TiffFile(tmp_path / "out" / "image.tif") as file:
+def test_the_image_holds_no_date_version_name_or_text_of_the_slide(
+    run: Run, arguments: list[str], tmp_path: Path
+) -> None:
+    names = {"Artist": 315, "HostComputer": 316, "DocumentName": 269, "Copyright": 33432}
+    tags = [(code, 2, None, f"Mrs Example, {name}", True) for name, code in names.items()]
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(
+        tmp_path / "in" / "S24-1234.tif", tissue_like(300, 300), photometric="rgb", metadata=None, extratags=tags,
+        description="Mrs Example|MPP = 0.5|Date = 01/02/24", datetime="2024:02:01 10:11:12", software="Example v1",
+    )  # fmt: skip
+    done = run(*arguments, "--input-path", tmp_path / "in")
+    assert done.code == 0, done.err
+    path = tmp_path / "out" / "image.tif"
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].software == "nuclei-segmentation-operators"
         for page in file.pages:
-            named = {tag.name for tag in page.tags}
-            assert not named & {"DateTime", "Software", "HostComputer", "Artist", "ImageDescription", "DocumentName"}
+            assert not {tag.name for tag in page.tags} & {"DateTime", *names}
+    content = path.read_bytes()
+    for text in (b"Example", b"2024", b"01/02/24", b"S24", version("nuclei-segmentation-operators").encode()):
+        assert text not in content, text
+
+
+def test_an_image_of_the_first_layout_is_not_taken_for_this_runs(
+    run: Run, arguments: list[str], dark_config: Path, tmp_path: Path
+) -> None:
+    assert run(*arguments).code == 0
+    out, image = tmp_path / "out", (tmp_path / "out" / "image.tif").read_bytes()
+    for name, key in (("config.meta", "run"), ("summary.json", "key")):
+        document = json.loads((out / name).read_text())
+        document[key] = "0" * 64  # the key had no layout
+        document.pop("layout", None)
+        (out / name).write_text(json.dumps(document))
+    refused = run(*arguments)
+    assert refused.code == 13
+    assert "holds another result (layout of image.tif 1 -> 2); use an empty folder, or set `overwrite" in refused.err
+    assert (out / "image.tif").read_bytes() == image
+    config = tmp_path / "replace"
+    config.mkdir()
+    (config / "config.yaml").write_text((dark_config / "config.yaml").read_text() + "overwrite: true\n")
+    assert run(*arguments, "--config-path", config).code == 0
+    assert json.loads((out / "summary.json").read_text())["layout"] == 2
 
 
 def test_the_render_settings_are_copied_byte_for_byte(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
 import imagecodecs
@@ -19,10 +21,12 @@ from nuclei_segmentation.operators.stitch import OutputSpec, TiledSlide, memory_
 from nuclei_segmentation.shared.batches import MapBatch, Pixels, TileBatch
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.resources import anonymous_memory
+from nuclei_segmentation.shared.runtime.version import PROGRAM
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
+from nuclei_segmentation.shared.slides import open_slide
 from nuclei_segmentation.shared.slides.slide import RegionPixels, Slide, SlideInfo
-from tests.helpers.stitch_cases import BrokenSlide, Case, halved
+from tests.helpers.stitch_cases import Case, halved, write_image
 
 WIDTH, HEIGHT = 1301, 777
 ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
@@ -36,15 +40,6 @@ def smooth(height: int, width: int) -> Pixels:
     return np.asarray(image).copy()
 
 
-def write(path: Path, pixels: Pixels, jpeg: JpegSettings, **info: object) -> None:
-    slide = BrokenSlide(pixels, **info)  # type: ignore[arg-type] # what the caller gives
-    grid = TileGrid(slide.info.width, slide.info.height, 256)
-    source = TiledSlide(slide, grid, np.empty((0, 2), np.int32))
-    output = OutputSpec(path, path.with_suffix(".spool"), OverlaySettings(), jpeg)
-    with WorkerPool(2) as pool:
-        stitch(source, iter(()), output, pool, lambda done, total: None)
-
-
 @pytest.fixture(scope="module", params=JPEGS, ids=lambda jpeg: jpeg.subsampling)
 def jpeg(request: pytest.FixtureRequest) -> JpegSettings:
     settings: JpegSettings = request.param
@@ -54,7 +49,7 @@ def jpeg(request: pytest.FixtureRequest) -> JpegSettings:
 @pytest.fixture(scope="module")
 def image(jpeg: JpegSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files") / "image.tif"
-    write(path, smooth(HEIGHT, WIDTH), jpeg, mpp=(0.2499, 0.26), icc=ICC)
+    write_image(path, smooth(HEIGHT, WIDTH), jpeg, mpp=(0.2499, 0.26), icc=ICC)
     return path
 
 
@@ -100,16 +95,19 @@ def test_tifffile_reads_every_level_and_finds_the_tags(image: Path, levels: list
     with tifffile.TiffFile(image) as tiff:
         assert tiff.series[0].is_pyramidal
         assert [series.shape for series in tiff.series[0].levels] == [level.shape for level in levels]
+    with tifffile.TiffFile(image) as tiff:  # opened anew: once tifffile has read OME-XML, it knows no pages but its own
         for number, (page, level) in enumerate(zip(tiff.pages, levels, strict=True)):
             assert far(page.asarray(), level) < 40
             assert page.subfiletype == (1 if number else 0)
             assert page.photometric == tifffile.PHOTOMETRIC.YCBCR
             assert page.compression == tifffile.COMPRESSION.JPEG
-            assert page.subsampling == {"444": (1, 1), "422": (2, 1), "420": (2, 2)}[jpeg.subsampling]
+            assert page.subsampling == {"444": None, "422": (2, 1), "420": (2, 2)}[jpeg.subsampling]
             assert (page.tilewidth, page.tilelength) == (256, 256)
             assert page.resolutionunit == tifffile.RESUNIT.CENTIMETER
             assert page.iccprofile == ICC
-            assert {tag.name for tag in page.tags} == {
+            of_file = {"ImageDescription", "Software", "SubIFDs"} if number == 0 else set()
+            sampling = set() if page.subsampling is None else {"YCbCrSubSampling"}
+            assert {tag.name for tag in page.tags} == of_file | sampling | {
                 "NewSubfileType",
                 "ImageWidth",
                 "ImageLength",
@@ -126,7 +124,6 @@ def test_tifffile_reads_every_level_and_finds_the_tags(image: Path, levels: list
                 "TileOffsets",
                 "TileByteCounts",
                 "JPEGTables",
-                "YCbCrSubSampling",
                 "ReferenceBlackWhite",
                 "InterColorProfile",
             }
@@ -149,22 +146,62 @@ def test_segments_decode_to_what_a_plain_jpeg_decodes_to(image: Path, levels: li
                 assert count < len(own) - 500
 
 
-def test_the_file_does_not_say_when_where_or_with_what_it_was_made(image: Path, tmp_path: Path) -> None:
+def test_the_file_does_not_say_when_where_or_by_which_version_it_was_made(image: Path, tmp_path: Path) -> None:
     content = image.read_bytes().replace(ICC, b"")
-    for trace in (b"tifffile", b"oftware", b"python", b"x.svs", b"image.tif", bytes(image.parent)):
+    for trace in (
+        b"tifffile",
+        b"python",
+        b"x.svs",
+        b"image.tif",
+        b"UUID",
+        bytes(image.parent),
+        version(PROGRAM).encode(),
+    ):
         assert trace not in content, trace
     assert not re.search(rb"20\d\d[:-]\d\d[:-]\d\d", content)
     again = tmp_path / "another name"
-    write(again, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
+    write_image(again, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
     once_more = tmp_path / "folder" / "third"
     once_more.parent.mkdir()
-    write(once_more, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
+    write_image(once_more, smooth(HEIGHT, WIDTH), JpegSettings(), mpp=(0.2499, 0.26), icc=ICC)
     assert again.read_bytes() == once_more.read_bytes()
+
+
+def test_the_description_says_sizes_and_what_the_image_is_for_only(image: Path) -> None:
+    with tifffile.TiffFile(image) as tiff:
+        description, software = tiff.pages[0].description, tiff.pages[0].software
+    assert software == "nuclei-segmentation-operators"
+    assert re.sub(r"<OME [^>]*>", "<OME>", description) == (
+        '<?xml version="1.0" encoding="UTF-8"?><OME><Image ID="Image:0">'
+        "<Description>For research use only; not for diagnosis.</Description>"
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" Interleaved="true" SizeX="1301" SizeY="777" '
+        'SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="0.2499" PhysicalSizeY="0.26">'
+        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+    )
+
+
+def test_it_is_a_slide_again(image: Path, levels: list[Pixels]) -> None:
+    with closing(open_slide(image)) as slide:
+        assert slide.info.levels == tuple(level.shape[1::-1] for level in levels)
+        assert (slide.info.mpp, slide.info.mpp_note) == ((0.2499, 0.26), "")
+        assert slide.info.reader == "stored JPEG tiles, decoded directly"
+        assert slide.info.icc == ICC
+        assert far(slide.read(Region(0, 0, WIDTH, HEIGHT)).pixels, levels[0]) < 40
+
+
+def test_it_is_a_slide_again_with_a_large_colour_profile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Directories are listed twice, but read once: otherwise these would exceed what is read of directories."""
+    path, icc = tmp_path / "image.tif", ICC.ljust(8 << 20, b"\0")
+    write_image(path, np.zeros((40, 3000, 3), np.uint8), JpegSettings(), icc=icc)
+    with closing(open_slide(path)) as slide:
+        assert slide.info.levels == ((3000, 40), (1500, 20), (750, 10), (375, 5), (188, 3))
+        assert slide.info.icc == icc
+    assert not caplog.records
 
 
 def test_an_unknown_pixel_size_and_profile_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
-    write(path, smooth(300, 300), JpegSettings(), mpp=None, icc=None)
+    write_image(path, smooth(300, 300), JpegSettings(), mpp=None, icc=None)
     with openslide.OpenSlide(path) as slide:
         assert "openslide.mpp-x" not in slide.properties
         assert slide.color_profile is None
@@ -187,7 +224,7 @@ def test_openslide_and_libvips_read_a_bigtiff(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("nuclei_segmentation.operators.stitch.pyramid.tiff._CLASSIC_LIMIT", 0)
     path = tmp_path / "image.tif"
     pixels = smooth(500, 700)
-    write(path, pixels, JpegSettings(), mpp=(0.5, 0.5), icc=ICC)
+    write_image(path, pixels, JpegSettings(), mpp=(0.5, 0.5), icc=ICC)
     assert path.read_bytes()[:4] == b"II\x2b\0"
     with openslide.OpenSlide(path) as slide:
         assert slide.level_dimensions[0] == (700, 500)

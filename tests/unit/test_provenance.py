@@ -33,6 +33,7 @@ def test_the_same_has_no_differences() -> None:
         (made(model=replace(MODEL, identity="fedcba0987654321:fp32")), "model precision int8 -> fp32; "
          "model unet: other content (1234567890ab -> fedcba098765)"),
         (made() | {"program": made()["program"] | {"version": "9"}}, "program 0.1.0 -> 9"),
+        (made() | {"layout": 3}, "layout of image.tif 2 -> 3"),
         (made(Settings(num_workers=7)), ""),
     ],
 )  # fmt: skip
@@ -43,6 +44,11 @@ def test_what_differs_is_named_old_and_new(new: dict, text: str) -> None:
 @pytest.mark.parametrize("old", [{}, {"slide": 3, "settings": [], "model": None}, {"program": {"libraries": 1}}])
 def test_a_damaged_record_is_no_error(old: dict) -> None:
     assert isinstance(differences(old, made()), str)
+
+
+def test_a_record_without_a_layout_is_of_the_first() -> None:
+    old = {name: value for name, value in made().items() if name != "layout"}
+    assert differences(old, made()) == "layout of image.tif 1 -> 2"
 
 
 def test_many_differences_are_counted() -> None:

@@ -24,7 +24,8 @@ def test_the_keys_of_existing_results_stay() -> None:
     assert load_key("f", Settings()) == _hash([*reading, "scikit-image"], "f", 256, 0, mask)
     overlay = {"style": "outline", "color": [0, 255, 0], "opacity": 0.9, "threshold": 0.5}
     jpeg = {"quality": 85, "subsampling": "420"}
-    assert stitch_key("m", Settings()) == _hash([*reading, "tifffile"], "m", overlay, jpeg)
+    layout = {"layout": 2}  # 1 was no fact of the key
+    assert stitch_key("m", Settings()) == _hash([*reading, "tifffile"], "m", overlay, jpeg, layout)
 
 
 @pytest.mark.parametrize("setting", [{"channel": "DAPI"}, {"channel": 1}, {"plane": 1}, {"mpp": (0.5, 0.5)}])
