@@ -35,7 +35,7 @@ def integers(numbers: npt.NDArray[np.integer]) -> list[Texts]:
     list of Texts
         What stands one after the other.
     """
-    groups = []
+    groups: list[Texts] = []
     rest = numbers.astype(np.int64)
     while True:
         quotient = rest // 10_000
