@@ -54,8 +54,10 @@ class CsvWriter(Writer[bytes]):
             [self._classes.take(nuclei.classes)],
             *(decimals(values) for values in nuclei.measurements.values()),
         ]
-        row = [part for field in fields for part in (b",", *field)][1:]
-        lines = joined([*row, b"\n"], len(nuclei))
+        row: list[Texts | bytes] = []
+        for field in fields:
+            row += [*field, b","]
+        lines = joined([*row[:-1], b"\n"], len(nuclei))
         return gzip_member(self._first + lines if nuclei.labels[0] == 1 else lines)
 
     def append(self, encoded: bytes) -> None:

@@ -68,7 +68,7 @@ def check(features: Sequence[bytes], first: int, label: str) -> None:
         (ring,) = feature.geometry.coordinates
         if ring[0] != ring[-1]:
             raise _fault(number, "its outline is not closed")
-        if feature.properties.measurements[label] != number:
+        if feature.properties.measurements.get(label) != number:
             raise _fault(number, "it stands for another nucleus")
 
 

@@ -20,8 +20,7 @@ def gzip_member(data: bytes) -> bytes:
     data : bytes
         The data. The interpreter lock is released meanwhile.
     """
-    member: bytes = imagecodecs.gzip_encode(data, level=LEVEL)
-    return member
+    return bytes(imagecodecs.gzip_encode(data, level=LEVEL))
 
 
 def deflated(data: bytes | bytearray) -> bytes:
@@ -32,5 +31,4 @@ def deflated(data: bytes | bytearray) -> bytes:
     data : bytes or bytearray
         The data. The interpreter lock is released meanwhile.
     """
-    stream: bytes = imagecodecs.deflate_encode(data, level=LEVEL, raw=True)
-    return stream
+    return bytes(imagecodecs.deflate_encode(data, level=LEVEL, raw=True))

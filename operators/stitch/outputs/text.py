@@ -35,7 +35,7 @@ def integers(numbers: npt.NDArray[np.integer]) -> list[Texts]:
     list of Texts
         What stands one after the other.
     """
-    groups = []
+    groups: list[Texts] = []
     rest = numbers.astype(np.int64)
     while True:
         quotient = rest // 10_000
@@ -71,9 +71,15 @@ def decimals(values: npt.NDArray[np.float64]) -> list[Texts]:
 
 def halves(count: int) -> Texts:
     """Return the texts of 0, 0.5, 1, 1.5 and so on, `count` of them: the text of ``n / 2`` is at n."""
-    numbers = np.arange(count)
-    lines = joined([*integers(numbers >> 1), np.where(numbers & 1, b".5", b""), b"\n"], count)
-    return np.array(lines.split(b"\n")[:-1], np.bytes_)
+    whole = np.arange(count) >> 1
+    most = len(str(count >> 1))
+    table = np.zeros((count, most + len(".5")), np.uint8)
+    for digits in range(1, most + 1):  # numbers of as many digits follow one another
+        some = slice(2 * 10 ** (digits - 1) if digits > 1 else 0, 2 * 10**digits)
+        for place in range(digits):
+            table[some, place] = ord("0") + whole[some] // 10 ** (digits - 1 - place) % 10
+        table[some, digits : digits + 2][1::2] = np.frombuffer(b".5", np.uint8)
+    return table.view(f"S{table.shape[1]}")[:, 0]
 
 
 def joined(columns: Sequence[Texts | bytes], count: int) -> bytes:
