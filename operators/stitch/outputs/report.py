@@ -35,7 +35,7 @@ from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
 REPORT = "report.html"
 
-_LISTED = 12  # damaged places, and warnings; so that the report stays at two pages
+_LISTED = 6  # damaged places, and warnings; so that the report stays at two pages
 _PURPOSE = "For research use only; not for diagnosis."
 _UNKNOWN = "not known"
 _QUARTILES: Mapping[str, float] = {"lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75}

@@ -22,7 +22,7 @@ _Kind = TypeVar("_Kind", np.uint8, np.float32)
 
 _QUALITY = 85
 _BARS = 40
-_LEFT, _TOP, _WIDTH, _HEIGHT, _BELOW = 56, 28, 584, 200, 44  # of the histogram
+_LEFT, _TOP, _WIDTH, _HEIGHT, _BELOW = 84, 40, 556, 200, 44  # of the histogram
 # From few to many, each brighter or darker than the page in both of its schemes (the colours of viridis).
 _COLORS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float64)
 

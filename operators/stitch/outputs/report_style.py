@@ -31,6 +31,7 @@ img { display: block; width: 100%; max-height: 640px; object-fit: contain; objec
 img.map { image-rendering: pixelated; }
 svg { display: block; width: 100%; height: auto; margin-top: 6px; }
 svg text { fill: var(--text); font-size: 13px; }
+.second svg { max-width: 720px; }
 svg .bar { fill: var(--bar); }
 svg .axis { stroke: var(--faint); }
 svg .quartile { stroke: var(--accent); stroke-dasharray: 4 3; }
@@ -42,6 +43,7 @@ td { font-variant-numeric: tabular-nums; }
 th i { display: inline-block; width: .8em; height: .8em; margin-right: .5em; border-radius: 2px;
   print-color-adjust: exact; }
 footer { color: var(--faint); font-size: .875rem; }
+@media (max-width: 500px) { svg text { font-size: 18px; } }
 @media (min-width: 760px) { .tables { columns: 2; column-gap: 32px; } }
 #settings { break-inside: auto; }
 @page { size: A4; margin: 12mm; }
@@ -54,14 +56,15 @@ footer { color: var(--faint); font-size: .875rem; }
   .figures { grid-template-columns: repeat(5, 1fr); }
   .key strong { font-size: 12pt; }
   .pictures { grid-template-columns: 1fr 1fr; }
-  .pictures img { max-height: 150mm; }
+  .pictures img { max-height: 75mm; }
   figure { break-inside: avoid; }
-  .second { break-before: page; }
-  .second svg { max-height: 58mm; }
-  table { margin-bottom: 6px; font-size: 6.5pt; line-height: 1.25; }
-  caption { padding: 2px 0; font-size: 8pt; }
+  svg text { font-size: 13px; }
+  .second svg { max-height: 46mm; margin: 0 auto; }
+  .tables { break-before: page; }
+  table { margin-bottom: 10px; font-size: 8pt; line-height: 1.3; }
+  caption { padding: 2px 0; font-size: 9pt; }
   th, td { padding: 0 6px 0 0; }
-  .tables { columns: 3; column-gap: 5mm; }
+  .tables { columns: 2; column-gap: 8mm; }
   footer { font-size: 7pt; }
 }
 """
