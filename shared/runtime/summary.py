@@ -53,13 +53,26 @@ def time_lines(
                 f"  {name:<8}  {stage.cpu:8.1f} s of processor time ({stage.cpu / total:4.0%}), "
                 f"the run waited {stage.waited:.1f} s for it"
             )
+    slowest = bottleneck(seconds, stages, waited)
+    return [*lines, f"bottleneck  {slowest}"] if slowest else lines
+
+
+def bottleneck(seconds: float, stages: Mapping[str, StageTime], waited: float = 0.0) -> str:
+    """Return what a command waited for, and what would make it faster; empty where nothing stands out.
+
+    Parameters
+    ----------
+    seconds : float
+        Wall time.
+    stages : Mapping of str to StageTime
+        Times by stage.
+    waited : float, optional
+        Of `seconds`, those spent on waiting for a stage in another process.
+    """
     if waited > 0.05 * seconds:
-        lines.append(f"bottleneck  the stage before this one; this one waited {duration(waited)} for it")
-        return lines
+        return f"the stage before this one; this one waited {duration(waited)} for it"
     slowest = max(stages, key=lambda name: stages[name].waited, default="")
-    if slowest in _ADVICE and stages[slowest].waited > 0.05 * seconds:
-        lines.append(f"bottleneck  {_ADVICE[slowest]}")
-    return lines
+    return _ADVICE[slowest] if slowest in _ADVICE and stages[slowest].waited > 0.05 * seconds else ""
 
 
 def print_summary(lines: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -68,3 +69,17 @@ def blobs(width: int, height: int, seed: int, sigma: float = 1.5) -> LabelImage:
     filled = ndimage.binary_fill_holes(noise > noise.std() * 0.6)  # by background that is 4-connected
     labels, _ = ndimage.label(filled, np.ones((3, 3)))
     return labels.astype(np.uint32)
+
+
+def nuclei_at(
+    centroids: npt.ArrayLike, areas: npt.ArrayLike = 1.0, classes: npt.ArrayLike = 0, name: str = "Area µm^2"
+) -> Nuclei:
+    """Nuclei of which only centroids, areas and classes are right."""
+    points = np.asarray(centroids, np.float64).reshape(-1, 2)
+    square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], np.int32)
+    return replace(
+        nuclei_from(range(1, len(points) + 1), [square] * len(points), 0),
+        centroids=points,
+        classes=np.resize(np.asarray(classes, np.uint8), len(points)),
+        measurements={name: np.resize(np.asarray(areas, np.float64), len(points))},
+    )
