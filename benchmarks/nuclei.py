@@ -18,7 +18,7 @@ MEASUREMENTS = (
     "Nucleus: Hematoxylin OD std dev",
     "Nearest neighbour distance µm",
 )
-RADIUS = 40  # half pixels
+RADIUS = 80  # quarters of a pixel
 
 
 def header(count: int, classes: int = 1, mpp: tuple[float, float] | None = (0.25, 0.25)) -> NucleiHeader:
@@ -60,9 +60,9 @@ def nuclei(count: int, vertices: int = 45, classes: int = 1, seed: int = 0) -> N
         Of the random numbers.
     """
     random = np.random.default_rng(seed)
-    centres = np.stack([random.integers(RADIUS, 199_900, count), random.integers(RADIUS, 159_900, count)], -1)
+    centres = np.stack([random.integers(RADIUS, 399_800, count), random.integers(RADIUS, 319_800, count)], -1)
     angles = (np.arange(vertices) + random.random((count, 1))) * (2 * np.pi / vertices)
-    radii = (RADIUS - 4 - random.random((count, 1)) * 4)[..., None]
+    radii = (RADIUS - 8 - random.random((count, 1)) * 8)[..., None]
     rings = centres[:, None] + np.rint(radii * np.stack([np.cos(angles), np.sin(angles)], -1)).astype(np.int64)
     measurements = {name: random.lognormal(2, 1, count) for name in MEASUREMENTS}
     measurements["Circularity"][::7] = np.nan
@@ -70,8 +70,8 @@ def nuclei(count: int, vertices: int = 45, classes: int = 1, seed: int = 0) -> N
         labels=np.arange(1, count + 1, dtype=np.uint32),
         vertices=rings.reshape(-1, 2).astype(np.int32),
         starts=np.arange(count + 1, dtype=np.int64) * vertices,
-        centroids=centres / 2,
-        tiles=(centres[:, ::-1] // 512).astype(np.int32),
+        centroids=centres / 4,
+        tiles=(centres[:, ::-1] // 1024).astype(np.int32),
         at_border=random.random(count) < 0.1,
         probability=random.random(count),
         classes=random.integers(0, classes, count).astype(np.uint8),

@@ -23,9 +23,10 @@ def outline(mask: npt.NDArray[np.bool_], x: int = 0, y: int = 0) -> npt.NDArray[
     """The outline of an 8-connected mask whose first pixel lies at (x, y)."""
     contours = find_contours(np.pad(mask, 1).astype(float), 0.5, fully_connected="high")
     points = np.rint(2 * max(contours, key=lambda contour: np.ptp(contour[:, 0]))[:-1, ::-1]).astype(np.int32) - 1
+    points = points + np.roll(points, -1, axis=0)  # through the middles of its pieces, in quarters of a pixel
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
     corners = points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
-    return corners + 2 * np.array((x, y), np.int32)
+    return corners + 4 * np.array((x, y), np.int32)
 
 
 def nuclei_from(labels: Sequence[int], outlines: Sequence[npt.NDArray[np.int32]], horizon: int) -> Nuclei:
@@ -35,7 +36,7 @@ def nuclei_from(labels: Sequence[int], outlines: Sequence[npt.NDArray[np.int32]]
         labels=np.array(labels, np.uint32),
         vertices=np.concatenate([np.empty((0, 2), np.int32), *outlines]).astype(np.int32),
         starts=np.cumsum([0, *map(len, outlines)], dtype=np.int64),
-        centroids=np.array([one.mean(axis=0) / 2 for one in outlines], np.float64).reshape(count, 2),
+        centroids=np.array([one.mean(axis=0) / 4 for one in outlines], np.float64).reshape(count, 2),
         tiles=np.zeros((count, 2), np.int32),
         at_border=np.zeros(count, np.bool_),
         probability=np.full(count, 0.75),

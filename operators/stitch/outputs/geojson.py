@@ -19,7 +19,7 @@ from nuclei_segmentation.operators.stitch.outputs.gzip_file import gzip_member
 from nuclei_segmentation.operators.stitch.outputs.identity import ids
 from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.rings import closed
-from nuclei_segmentation.operators.stitch.outputs.text import Texts, decimals, halves, integers, joined
+from nuclei_segmentation.operators.stitch.outputs.text import Texts, decimals, integers, joined, quarters
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 from nuclei_segmentation.operators.stitch.outputs.zip_file import ZipFile
 
@@ -97,7 +97,7 @@ class _Features:
 
     def __init__(self, header: NucleiHeader) -> None:
         self._fingerprint = header.fingerprint
-        self._halves = halves(2 * max(header.width, header.height) + 2)
+        self._quarters = quarters(4 * max(header.width, header.height) + 4)
         self._classes = np.array([_middle(one) for one in header.classes], np.bytes_)
 
     def __call__(self, nuclei: Nuclei) -> list[bytes]:
@@ -120,7 +120,7 @@ class _Features:
         vertices, starts = closed(nuclei)
         after = np.full(len(vertices), b"],")
         after[starts[1:] - 1] = b"]\n"
-        x, y = (self._halves.take(axis) for axis in vertices.T)
+        x, y = (self._quarters.take(axis) for axis in vertices.T)
         return _lines(joined([b"[", x, b",", y, after], len(vertices)))
 
     def _ends(self, nuclei: Nuclei) -> list[bytes]:

@@ -125,15 +125,15 @@ def _crossings(nuclei: Nuclei) -> _Crossings:
     begins, ends = nuclei.starts[:-1], nuclei.starts[1:]
     next_x, next_y = np.append(x[1:], x[:1]), np.append(y[1:], y[:1])
     next_x[ends - 1], next_y[ends - 1] = x[begins], y[begins]
-    # Row r has its middle at 2 r + 1, in half pixels.
-    first = np.minimum(y, next_y) >> 1
-    rows = (np.maximum(y, next_y) >> 1) - first
+    # Row r has its middle at 4 r + 2, in quarters of a pixel; no vertex lies there.
+    first = (np.minimum(y, next_y) + 1) >> 2
+    rows = ((np.maximum(y, next_y) + 1) >> 2) - first
     crossing = np.flatnonzero(rows)
     rows, first = rows.take(crossing), first.take(crossing)
     slope = (next_x - x).take(crossing) / (next_y - y).take(crossing)
-    # On row r an edge is at x + (2 r + 1 - y) slope, and the first pixel with its centre at or behind it has the number
-    # ceil((that - 1) / 2).
-    at_row_0 = (x.take(crossing) - 1 + (1 - y.take(crossing)) * slope) / 2
+    # On row r an edge is at x + (4 r + 2 - y) slope, and the first pixel with its centre at or behind it has the number
+    # ceil((that - 2) / 4).
+    at_row_0 = (x.take(crossing) - 2 + (2 - y.take(crossing)) * slope) / 4
 
     area = np.add.reduceat(x.astype(np.int64) * next_y - next_x.astype(np.int64) * y, begins)
     owner = np.repeat(np.arange(len(nuclei), dtype=np.int32), np.diff(nuclei.starts)).take(crossing)
@@ -147,7 +147,7 @@ def _crossings(nuclei: Nuclei) -> _Crossings:
     before = np.cumsum(rows, dtype=np.int32) - rows  # crossings of the edges before
     row = np.arange(len(edge), dtype=np.int32) + (first - before).take(edge)
     column = np.ceil(at_row_0.take(edge) + slope.take(edge) * row).astype(np.int32)
-    right = np.maximum.reduceat(x, begins) >> 1
+    right = (np.maximum.reduceat(x, begins) + 1) >> 2
     return _Crossings(row, column, value.take(edge), owner.take(edge), right)
 
 

@@ -202,7 +202,7 @@ def _boxes(nuclei: Nuclei) -> pa.Array:
     sides = []
     for extreme, outwards in ((np.minimum, -np.inf), (np.maximum, np.inf)):
         for axis in nuclei.vertices.T:
-            exact = extreme.reduceat(axis, nuclei.starts[:-1]) / 2
+            exact = extreme.reduceat(axis, nuclei.starts[:-1]) / 4
             rounded = exact.astype(np.float32)
             cuts = rounded > exact if extreme is np.minimum else rounded < exact
             sides.append(np.where(cuts, np.nextafter(rounded, np.float32(outwards)), rounded))
@@ -212,7 +212,7 @@ def _boxes(nuclei: Nuclei) -> pa.Array:
 def _polygons(nuclei: Nuclei) -> pa.Array:
     """Return the outlines as well-known binary, in level-0 pixels."""
     vertices, starts = closed(nuclei)
-    points = memoryview((vertices / 2).astype("<f8").tobytes())
+    points = memoryview((vertices / 4).astype("<f8").tobytes())
     heads = np.empty(len(nuclei), _WKB)
     heads["order"], heads["type"], heads["rings"], heads["points"] = 1, _POLYGON, 1, np.diff(starts)
     head = memoryview(heads.tobytes())

@@ -19,7 +19,7 @@ def closed(nuclei: Nuclei) -> tuple[Vertices, npt.NDArray[np.int64]]:
     Returns
     -------
     vertices : numpy.ndarray
-        (v + n, 2) int32, in half level-0 pixels.
+        (v + n, 2) int32, in quarters of a level-0 pixel.
     starts : numpy.ndarray
         (n + 1,) int64, where each ring begins; the last is v + n.
     """

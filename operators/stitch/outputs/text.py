@@ -69,16 +69,17 @@ def decimals(values: npt.NDArray[np.float64]) -> list[Texts]:
     return texts if finite.all() else [np.where(finite, text, b"") for text in texts]
 
 
-def halves(count: int) -> Texts:
-    """Return the texts of 0, 0.5, 1, 1.5 and so on, `count` of them: the text of ``n / 2`` is at n."""
-    whole = np.arange(count) >> 1
-    most = len(str(count >> 1))
-    table = np.zeros((count, most + len(".5")), np.uint8)
+def quarters(count: int) -> Texts:
+    """Return the texts of 0, 0.25, 0.5, 0.75, 1 and so on, `count` of them: the text of ``n / 4`` is at n."""
+    whole = np.arange(count) >> 2
+    most = len(str(count >> 2))
+    table = np.zeros((count, most + len(".25")), np.uint8)
     for digits in range(1, most + 1):  # numbers of as many digits follow one another
-        some = slice(2 * 10 ** (digits - 1) if digits > 1 else 0, 2 * 10**digits)
+        some = slice(4 * 10 ** (digits - 1) if digits > 1 else 0, 4 * 10**digits)
         for place in range(digits):
             table[some, place] = ord("0") + whole[some] // 10 ** (digits - 1 - place) % 10
-        table[some, digits : digits + 2][1::2] = np.frombuffer(b".5", np.uint8)
+        for quarter, text in enumerate((b".25", b".5", b".75"), start=1):
+            table[some, digits : digits + len(text)][quarter::4] = np.frombuffer(text, np.uint8)
     return table.view(f"S{table.shape[1]}")[:, 0]
 
 

@@ -39,7 +39,7 @@ def test_every_nucleus_is_what_qupath_takes(tmp_path: Path, one_file: int) -> No
     assert len(made) == COUNT
     for index, feature in enumerate(made):
         assert feature["id"] == str(uuid5(NAMESPACE, f"{about.fingerprint}/{index + 1}"))
-        ring = found.vertices[found.starts[index] : found.starts[index + 1]] / 2
+        ring = found.vertices[found.starts[index] : found.starts[index + 1]] / 4
         assert feature["geometry"]["coordinates"][0][:-1] == ring.tolist()
         assert feature["properties"]["classification"] == {"name": "Nucleus", "color": [200, 0, 100]}
         measurements = feature["properties"]["measurements"]
@@ -83,10 +83,10 @@ def test_no_nuclei_are_an_empty_collection(tmp_path: Path) -> None:
 
 def test_very_large_and_very_small_coordinates(tmp_path: Path) -> None:
     about = replace(header(1), width=1_234_567, height=2_000_000)
-    vertices = np.array([[0, 0], [2_469_134, 1], [19_999, 4_000_000]], np.int32)
+    vertices = np.array([[0, 0], [4_938_268, 1], [39_999, 8_000_000]], np.int32)
     found = replace(nuclei(1, vertices=3), vertices=vertices)
     (feature,) = features(written(tmp_path, about, [found]))
-    assert feature["geometry"]["coordinates"] == [[[0, 0], [1_234_567, 0.5], [9_999.5, 2_000_000], [0, 0]]]
+    assert feature["geometry"]["coordinates"] == [[[0, 0], [1_234_567, 0.25], [9_999.75, 2_000_000], [0, 0]]]
 
 
 def test_more_nuclei_than_200_000_become_a_zip_file() -> None:

@@ -128,7 +128,7 @@ def test_what_lies_above_the_horizon_is_written_and_forgotten(tmp_path: Path, po
     with LabelsWriter(tmp_path / "labels.tif", header(width, height), pool, 16) as writer:
         for number, y in enumerate(range(0, height, step)):
             labels = range(number * len(dots) + 1, (number + 1) * len(dots) + 1)
-            below = [dot + np.array((0, 2 * y), np.int32) for dot in dots]
+            below = [dot + np.array((0, 4 * y), np.int32) for dot in dots]
             writer.append(writer.encode(nuclei_from(labels, below, y + step)))
             held.append(
                 sum(steps.size for row in writer._pending.values() for parts in row.values() for steps in parts)

@@ -206,7 +206,7 @@ def test_parquet_polygons_are_the_outlines(tmp_path: Path) -> None:
     assert frame.is_valid.all()
     for polygon, first, end in zip(frame.geometry, found.starts, found.starts[1:], strict=False):
         ring = shapely.get_coordinates(polygon)
-        assert np.array_equal(ring[:-1], found.vertices[first:end] / 2)
+        assert np.array_equal(ring[:-1], found.vertices[first:end] / 4)
         assert np.array_equal(ring[-1], ring[0])
     boxes = np.array([list(box.values()) for box in pq.read_table(path)["bbox"].to_pylist()])
     assert np.array_equal(boxes, frame.bounds.to_numpy())
@@ -225,7 +225,7 @@ def test_boxes_hold_outlines_that_float32_cannot_name() -> None:
     vertices = np.array([[2**25 + 1, 2**25 - 2], [2**25 + 3, 2**26 + 3], [2**26 + 3, 2**26 + 5]], np.int32)
     found = replace(nuclei(1, vertices=3), vertices=vertices)
     (box,) = parquet._boxes(found).to_pylist()
-    low, high = vertices.min(axis=0) / 2, vertices.max(axis=0) / 2
+    low, high = vertices.min(axis=0) / 4, vertices.max(axis=0) / 4
     assert box["xmin"] < low[0]
     assert box["xmax"] > high[0]
     assert box["ymin"] == low[1], "this one float32 can name"
@@ -257,7 +257,7 @@ def test_row_groups_are_even_and_have_statistics(tmp_path: Path, count: int, siz
         assert {column.compression for column in columns.values()} == {"ZSTD"}
         end = first + group.num_rows
         assert (columns["label"].statistics.min, columns["label"].statistics.max) == (first + 1, end)
-        rings = found.vertices[found.starts[first] : found.starts[end]] / 2
+        rings = found.vertices[found.starts[first] : found.starts[end]] / 4
         (xmin, ymin), (xmax, ymax) = rings.min(axis=0), rings.max(axis=0)
         for side, least, most in (
             ("xmin", xmin, None),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei_segmentation.operators.stitch.outputs.identity import NAMESPACE, ids
-from nuclei_segmentation.operators.stitch.outputs.text import decimals, halves, integers, joined
+from nuclei_segmentation.operators.stitch.outputs.text import decimals, integers, joined, quarters
 
 
 def lines(columns: list[object], count: int) -> list[str]:
@@ -34,10 +34,10 @@ def test_decimals_are_rounded_and_short() -> None:
     assert lines(decimals(values), len(values)) == wanted
 
 
-def test_halves() -> None:
-    table = halves(200_003)
-    assert table[[0, 1, 2, 19_999, 20_000, 20_001, 200_001]].tolist() == [
-        *(b"0", b"0.5", b"1", b"9999.5", b"10000", b"10000.5", b"100000.5")
+def test_quarters() -> None:
+    table = quarters(200_003)
+    assert table[[0, 1, 2, 3, 4, 39_999, 40_000, 40_001, 200_002]].tolist() == [
+        *(b"0", b"0.25", b"0.5", b"0.75", b"1", b"9999.75", b"10000", b"10000.25", b"50000.5")
     ]
     assert len(table) == 200_003
 
