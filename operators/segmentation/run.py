@@ -147,10 +147,13 @@ def _run(
             tiles = load(slide, grid, foreground, pool, engine.info.batch)
             maps = _watched(infer(tiles, engine, journal, pool, check), done)
             if found is not None:
-                return job.add_outputs(found, wanted, maps, engine.info.channels, pool, written)
-            image = job.write(maps, engine.info.channels, pool, written, needs.image)
-            check.report(engine)
-        return job.publish(image, recorder, pool.timer, resumed=done.resumed)
+                nuclei = job.collect(maps, engine.info.channels, pool, written)
+            else:
+                result = job.write(maps, engine.info.channels, pool, written, needs.image)
+                check.report(engine)
+        if found is not None:
+            return job.publish_outputs(found, wanted, nuclei)
+        return job.publish(result, recorder, pool.timer, resumed=done.resumed)
 
 
 def _watched(maps: Iterator[MapBatch], done: _Progress) -> Iterator[MapBatch]:

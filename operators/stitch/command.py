@@ -225,8 +225,8 @@ def _add_outputs(
         share = tiles / of
 
     with Progress(lambda: share, lambda: "looking for nuclei"):
-        channels = masks.arrays["masks"].channels
-        return job.add_outputs(done, wanted, stores.batches(pool), channels, pool, arrived)
+        nuclei = job.collect(stores.batches(pool), masks.arrays["masks"].channels, pool, arrived)
+    return job.publish_outputs(done, wanted, nuclei)
 
 
 def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> WrittenResult:

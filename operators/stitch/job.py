@@ -80,6 +80,8 @@ def claim(
         Where else it may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
+    if not (settings.overwrite or (folder.work / PUBLISHING).exists()):
+        refuse_foreign(folder.path, settings.outputs)
     render = find_render_config(slide, *folders)
     if folder.claim(key, provenance.to_json(), overwrite=settings.overwrite, render_config=render):
         return True
@@ -97,12 +99,12 @@ class WrittenResult:
     ----------
     image : StitchResult
         The image.
-    outputs : NucleiOutputs or None
-        The files of nuclei; None if none are wanted.
+    nuclei : OutputJob or None
+        The nuclei, to be written; None if no outputs are wanted. `ImageJob.publish` closes it.
     """
 
     image: StitchResult
-    outputs: NucleiOutputs | None
+    nuclei: OutputJob | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class ImageJob:
         progress: Callable[[int, int], None],
         reserve_bytes: int,
     ) -> WrittenResult:
-        """Write the image, and the files of nuclei that are wanted, into the work folder.
+        """Write the image into the work folder, and find the nuclei for the files that are wanted.
 
         Parameters
         ----------
@@ -208,14 +210,12 @@ class ImageJob:
             self.folder.check_noticed()
             progress(done, of)
 
-        wanted = self.settings.outputs
-        if not wanted:
+        if not settings.outputs:
             return WrittenResult(
                 stitch(source, maps, output, pool, on_progress, channels=channels, damage_limit=limit), None
             )
-        if not self.settings.overwrite:
-            refuse_foreign(self.folder.path, wanted)
-        with self._outputs(channels, pool) as nuclei:
+        nuclei = self._outputs(channels, pool)
+        try:
             image = stitch(
                 source,
                 maps,
@@ -226,25 +226,22 @@ class ImageJob:
                 damage_limit=limit,
                 collector=nuclei.collector,
             )
-            return WrittenResult(image, nuclei.write(outputs_key(self.key, settings), wanted))
+        except BaseException:
+            nuclei.close()
+            raise
+        return WrittenResult(image, nuclei)
 
-    def add_outputs(
+    def collect(
         self,
-        found: SegmentationResult,
-        wanted: Sequence[str],
         maps: Iterator[MapBatch],
         channels: Sequence[str],
         pool: WorkerPool,
         progress: Callable[[int, int], None],
-    ) -> SegmentationResult:
-        """Write files of nuclei beside an image that is finished already.
+    ) -> OutputJob:
+        """Find the nuclei for files beside an image that is finished already; `publish_outputs` writes them.
 
         Parameters
         ----------
-        found : SegmentationResult
-            Of the run that made the image.
-        wanted : Sequence of str
-            Words of the setting `outputs`.
         maps : Iterator of MapBatch
             The maps of the foreground tiles.
         channels : Sequence of str
@@ -253,6 +250,35 @@ class ImageJob:
             The workers.
         progress : callable
             Called with the number of tiles whose maps have arrived, and of all.
+
+        Raises
+        ------
+        LockLost
+            Another run holds the output folder by now.
+        """
+        nuclei = self._outputs(channels, pool)
+        try:
+            for done in collect(self.source, maps, nuclei.collector, channels, self.settings.overlay, pool):
+                self.folder.check_noticed()
+                progress(done, len(self.foreground))
+        except BaseException:
+            nuclei.close()
+            raise
+        return nuclei
+
+    def publish_outputs(
+        self, found: SegmentationResult, wanted: Sequence[str], nuclei: OutputJob
+    ) -> SegmentationResult:
+        """Write files of nuclei, and give them their names beside an image that is finished already.
+
+        Parameters
+        ----------
+        found : SegmentationResult
+            Of the run that made the image.
+        wanted : Sequence of str
+            Words of the setting `outputs`.
+        nuclei : OutputJob
+            From `collect`; it is closed.
 
         Returns
         -------
@@ -266,14 +292,9 @@ class ImageJob:
         LockLost
             Another run holds the output folder by now.
         """
-        if not (self.settings.overwrite or (self.folder.work / PUBLISHING).exists()):
-            refuse_foreign(self.folder.path, wanted)
         key = outputs_key(self.key, self.settings)
-        with self._outputs(channels, pool) as nuclei:
-            for done in collect(self.source, maps, nuclei.collector, channels, self.settings.overlay, pool):
-                self.folder.check_noticed()
-                progress(done, len(self.foreground))
-            made = nuclei.write(key, wanted)
+        with nuclei:
+            made = nuclei.write(key, wanted, found, self.folder.path / IMAGE)
         self._check_slide()
         there = outputs_there(self.folder.path)
         kept: tuple[OutputFile, ...] = ()
@@ -357,7 +378,7 @@ class ImageJob:
         LockLost
             Another run holds the output folder by now.
         """
-        image, outputs = written.image, written.outputs
+        image = written.image
         list_damage(image.damaged)
         guessed = warn_of_guesses(self.guessed, self.grid)
         path = self.slide.info.path
@@ -387,8 +408,14 @@ class ImageJob:
             peak_memory=recorder.peak_memory,
             image_bytes=image.bytes,
             image_checksum=checksum(self.folder.work / IMAGE),
-            outputs=outputs,
         )
+        outputs: NucleiOutputs | None = None
+        if written.nuclei is not None:
+            with written.nuclei as nuclei:
+                key = outputs_key(self.key, self.settings)
+                outputs = nuclei.write(key, self.settings.outputs, result, self.folder.work / IMAGE)
+            stages, peak = dict(timer.stages), recorder.peak_memory
+            result = replace(result, outputs=outputs, seconds=recorder.seconds, stages=stages, peak_memory=peak)
         publish(
             self.folder.work,
             self.folder.path,

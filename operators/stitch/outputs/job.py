@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 
 from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
 from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
@@ -22,11 +24,13 @@ from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHe
 from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
 from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
 from nuclei_segmentation.operators.stitch.outputs.chunks import chunks
+from nuclei_segmentation.operators.stitch.outputs.statistics import AreaCounts
 from nuclei_segmentation.operators.stitch.outputs.writers import open_writers
+from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs, OutputFile
 from nuclei_segmentation.shared.nucleus_pixels import uint8_limit
-from nuclei_segmentation.shared.result import checksum
+from nuclei_segmentation.shared.result import SegmentationResult, checksum
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.progress import Progress
@@ -36,6 +40,8 @@ from nuclei_segmentation.shared.slides import Slide
 
 SPOOL = "nuclei"
 STAGE = "stitch"
+_OVERVIEW = 2048
+"""Pixels, the longer side of what the report's picture is made from."""
 NUCLEUS = NucleusClass("Nucleus", (0, 255, 0))
 """The class of all nuclei of a model without classes."""
 
@@ -95,7 +101,7 @@ class OutputJob(Closing):
             self._spool = NucleusSpool(work / SPOOL, self._names, mpp)
         self.collector = NucleusCollector(finder, self._spool, pool)
 
-    def write(self, key: str, wanted: Sequence[str]) -> NucleiOutputs:
+    def write(self, key: str, wanted: Sequence[str], result: SegmentationResult, image: Path) -> NucleiOutputs:
         """Write the files of all nuclei that were collected.
 
         Parameters
@@ -104,6 +110,10 @@ class OutputJob(Closing):
             From `outputs_key`.
         wanted : Sequence of str
             Words of the setting `outputs`.
+        result : SegmentationResult
+            Of the run that made the image.
+        image : pathlib.Path
+            The image.
 
         Raises
         ------
@@ -114,20 +124,22 @@ class OutputJob(Closing):
         """
         info, total = self._slide.info, len(self._spool)
         header = NucleiHeader(self._fingerprint, info.width, info.height, info.mpp, total, (NUCLEUS,))
-        statistics = _Statistics(info.mpp)
+        areas = AreaCounts(header)
         done = 0
         with (
             ExitStack() as stack,
             Progress(lambda: done / max(1, total), lambda: f"{done:,} of {total:,} nuclei written"),
         ):
-            named = open_writers(wanted, self._work, header, [*self._names, self._nearest], self._pool)
+            names = [*self._names, self._nearest]
+            overview = partial(_overview, image)
+            named = open_writers(wanted, self._work, header, names, result, overview, self._pool)
             writers = [stack.enter_context(writer) for _, _, writer in named]
 
             def encode(nuclei: Nuclei) -> list[Any]:
                 return [writer.encode(nuclei) for writer in writers]
 
             for nuclei, encoded in self._encoded(encode):
-                statistics.add(nuclei)
+                areas.add(areas.areas(nuclei))
                 for writer, part in zip(writers, encoded, strict=True):
                     writer.append(part)
                 done += len(nuclei)
@@ -137,8 +149,15 @@ class OutputJob(Closing):
             OutputFile(output, name, (self._work / name).stat().st_size, checksum(self._work / name))
             for output, name, _ in named
         )
+        low, median, high = (areas.quantile(share) * areas.pixel for share in (0.25, 0.5, 0.75)) if total else (0, 0, 0)
         return NucleiOutputs(
-            key, total, self.collector.left_out, self.collector.too_large, statistics.quartiles(), {}, files
+            key=key,
+            written=total,
+            too_small=self.collector.left_out,
+            too_large=self.collector.too_large,
+            areas=(low, median, high) if total else None,
+            classes={},
+            files=files,
         )
 
     def close(self) -> None:
@@ -152,32 +171,9 @@ class OutputJob(Closing):
         return self._pool.map(STAGE, lambda nuclei: (nuclei, encode(nuclei)), chunks(read), ahead)
 
 
-class _Statistics:
-    """The areas of nuclei, counted by pixels, so that their quartiles are exact.
-
-    Parameters
-    ----------
-    mpp : tuple of float or None
-        Micrometres per pixel in x and y.
-    """
-
-    def __init__(self, mpp: tuple[float, float] | None) -> None:
-        self._name = f"Area {unit_of(mpp)}^2"
-        self._pixel = 1.0 if mpp is None else mpp[0] * mpp[1]
-        self._counts = np.zeros(0, np.int64)
-
-    def add(self, nuclei: Nuclei) -> None:
-        pixels = np.rint(nuclei.measurements[self._name] / self._pixel).astype(np.int64)
-        counts = np.bincount(pixels, minlength=len(self._counts))
-        counts[: len(self._counts)] += self._counts
-        self._counts = counts
-
-    def quartiles(self) -> tuple[float, float, float] | None:
-        total = int(self._counts.sum())
-        if not total:
-            return None
-        below = np.cumsum(self._counts)
-        low, median, high = (
-            float(np.searchsorted(below, total * share, side="left") * self._pixel) for share in (0.25, 0.5, 0.75)
-        )
-        return low, median, high
+def _overview(image: Path) -> Pixels:
+    """Return the first level of an image that is small enough to look at."""
+    with tifffile.TiffFile(image) as file:
+        levels = file.series[0].levels
+        chosen = next((level for level in levels if max(level.shape[:2]) <= _OVERVIEW), levels[-1])
+        return np.asarray(chosen.asarray(), np.uint8)

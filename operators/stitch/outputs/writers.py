@@ -9,14 +9,24 @@ from typing import Any
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import NucleiHeader
 from nuclei_segmentation.operators.stitch.outputs.csv_table import CSV_NAME, CsvWriter
+from nuclei_segmentation.operators.stitch.outputs.density import DENSITY, DensityWriter
 from nuclei_segmentation.operators.stitch.outputs.geojson import geojson_name, geojson_writer
 from nuclei_segmentation.operators.stitch.outputs.labels import LABELS, LabelsWriter
+from nuclei_segmentation.operators.stitch.outputs.report import REPORT, ReportWriter
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
+from nuclei_segmentation.shared.batches import Pixels
+from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 
 
 def open_writers(
-    wanted: Sequence[str], work: Path, header: NucleiHeader, measurements: Sequence[str], pool: WorkerPool
+    wanted: Sequence[str],
+    work: Path,
+    header: NucleiHeader,
+    measurements: Sequence[str],
+    result: SegmentationResult,
+    overview: Callable[[], Pixels],
+    pool: WorkerPool,
 ) -> list[tuple[str, str, Writer[Any]]]:
     """Open the writers of some outputs.
 
@@ -30,6 +40,10 @@ def open_writers(
         What all nuclei have in common.
     measurements : Sequence of str
         Names of the measurements, in their order.
+    result : SegmentationResult
+        Of the run that made the image.
+    overview : callable
+        Returns the image, reduced: (h, w, 3) uint8 RGB.
     pool : WorkerPool
         The workers.
 
@@ -56,6 +70,10 @@ def open_writers(
             named.append(("table", PARQUET_NAME, lambda path: ParquetWriter(path, header, measurements)))
     if "labels" in wanted:
         named.append(("labels", LABELS, lambda path: LabelsWriter(path, header, pool)))
+    if "density" in wanted:
+        named.append(("density", DENSITY, lambda path: DensityWriter(path, header)))
+    if "report" in wanted:
+        named.append(("report", REPORT, lambda path: ReportWriter(path, header, result, overview())))
     opened: list[tuple[str, str, Writer[Any]]] = []
     try:
         for output, name, writer in named:
