@@ -67,7 +67,7 @@ def test_they_lie_beside_the_image_and_agree(made: Path) -> None:
     found = summary(made)["outputs"]
     assert {one["file"] for one in found["files"]} == set(WITH_ALL) - set(FILES)
     features = json.loads(gzip.decompress((made / "nuclei.geojson.gz").read_bytes()))["features"]
-    assert len(features) == len(rows(made)) == found["written"] > 50
+    assert len(features) == len(rows(made)) == found["written"] > 40
     assert found["written"] + found["too_small"] + found["too_large"] == summary(made)["nuclei"]
     areas = sorted(float(row["Area µm^2"]) for row in rows(made))
     assert found["areas"][1] == pytest.approx(areas[len(areas) // 2], rel=0.1)
@@ -106,12 +106,10 @@ def test_staged_they_are_the_same(
         assert done.code == 0, done.err
     assert files(tmp_path / "out") == files(made)
     # Asked for later, they are made from the stores.
-    done = run("stitch", "--input-path", inputs, "--output-path", tmp_path / "later", *more, **alone)
-    assert done.code == 0, done.err
-    done = run(
-        "stitch", "--input-path", inputs, "--output-path", tmp_path / "later", *more, NUCLEI_OUTPUTS=ALL, **alone
-    )
-    assert done.code == 0, done.err
+    line = ["stitch", "--input-path", inputs, "--output-path", tmp_path / "later", *more]
+    for outputs in ("none", ALL):
+        done = run(*line, NUCLEI_OUTPUTS=outputs, **alone)
+        assert done.code == 0, done.err
     assert names(tmp_path / "later") == WITH_ALL
     assert files(tmp_path / "later") == files(made)
 
