@@ -86,7 +86,12 @@ def run(settings: Settings) -> None:
         manifest = _manifest(tiles, engine.info, settings)
         log.debug("key of the maps: %s", manifest.key)
         if not folder.claim(
-            "masks", manifest.key, settings.run_id, overwrite=settings.overwrite, fastio=settings.fastio
+            "masks",
+            manifest.key,
+            settings.run_id,
+            overwrite=settings.overwrite,
+            fastio=settings.fastio,
+            made_from=manifest.made_from(),
         ):
             log.info("already done: %s holds the maps for these tiles, model and settings", folder.path)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,26 @@ def run(settings: Settings) -> None:
         key = load_key(slide_metadata.fingerprint, settings)
         log.debug("key of the tile store: %s", key)
         files = _files_to_copy(path)
-        if not folder.claim("tiles", key, settings.run_id, overwrite=settings.overwrite, files=files):
+        manifest = Manifest(
+            kind="tiles",
+            generation="",
+            run=settings.run_id,
+            key=key,
+            source="",
+            slide=slide_metadata,
+            tile=settings.tile_size,
+            overlap=settings.overlap,
+            n=0,  # not known yet
+            mask=settings.mask.method,
+        )
+        if not folder.claim(
+            "tiles",
+            key,
+            settings.run_id,
+            overwrite=settings.overwrite,
+            files=files,
+            made_from=manifest.made_from(),
+        ):
             log.info("already done: %s holds the tiles of this slide with the same settings", folder.path)
             return
         grid = TileGrid(info.width, info.height, settings.tile_size, settings.overlap)
@@ -66,19 +86,7 @@ def run(settings: Settings) -> None:
         foreground = found.tiles
         warn_of_guesses(found.guessed, grid)
         n, shape = len(foreground), (max(1, len(foreground)), grid.tile, grid.tile, 3)
-        manifest = Manifest(
-            kind="tiles",
-            generation="",
-            run=settings.run_id,
-            key=key,
-            source="",
-            slide=slide_metadata,
-            tile=grid.tile,
-            overlap=grid.overlap,
-            n=n,
-            mask=settings.mask.method,
-            arrays={"tiles": ArrayMetadata("", shape, "uint8")},
-        )
+        manifest = replace(manifest, n=n, arrays={"tiles": ArrayMetadata("", shape, "uint8")})
         # An array has at least one item. Without tissue that is a tile which no stage reads.
         small_arrays: dict[str, npt.NDArray[Any]] = {"index": foreground if n else np.zeros((1, 2), np.int32)}
         if found.tissue is not None:

@@ -71,6 +71,7 @@ class StoreFolder(OutputFolder):
         overwrite: bool,
         files: Mapping[str, bytes] | None = None,
         fastio: Context = None,
+        made_from: Mapping[str, object] | None = None,
     ) -> bool:
         """Begin or resume a store.
 
@@ -88,6 +89,8 @@ class StoreFolder(OutputFolder):
             Further files of a tile store, by name. In a complete store they are brought up to date.
         fastio : Context, optional
             The FastIO context, if NVIDIA's driver runs this stage.
+        made_from : Mapping of str to object or None, optional
+            What the store is made from, as `Manifest.made_from` returns it, for the message about another store.
 
         Returns
         -------
@@ -114,9 +117,10 @@ class StoreFolder(OutputFolder):
                 return False
         elif present is not None and not overwrite:
             other = f"another {STORE_NAMES[kind]}" if present.kind == kind else f"a {STORE_NAMES[present.kind]}"
+            differs = _differences(present, made_from) if present.kind == kind and made_from is not None else ""
             raise OutputError(
-                f"{self.path} holds {other} (of {present.slide.name}); use an empty folder, or set `overwrite: true` "
-                "in config.yaml to replace it"
+                f"{self.path} holds {other} ({differs or f'of {present.slide.name}'}); use an empty folder, or set "
+                "`overwrite: true` in config.yaml to replace it"
             )
         self._claimed = True
         return True
@@ -212,3 +216,14 @@ class StoreFolder(OutputFolder):
                 ) from error
             log.warning("%s; it is replaced", error)
             return None
+
+
+def _differences(present: Manifest, wanted: Mapping[str, object]) -> str:
+    """Say how a store differs from the one that is wanted: "tile size 256 -> 512; overlap 0 -> 64"."""
+    there = present.made_from()
+    changed = ((name, there[name], value) for name, value in wanted.items() if there[name] != value)
+    return "; ".join(f"{name} {_word(old)} -> {_word(new)}" for name, old, new in changed)
+
+
+def _word(value: object) -> object:
+    return "-" if value is None else value

@@ -202,6 +202,19 @@ class Manifest:
         """Number of foreground tiles in all shards."""
         return self.n if self.shard is None else self.shard.total
 
+    def made_from(self) -> dict[str, object]:
+        """Return what decides the content, by the names that users know."""
+        model = self.model
+        return {
+            "slide": f"{self.slide.name} ({self.slide.fingerprint[:8]})",
+            "tile size": self.tile,
+            "overlap": self.overlap,
+            "mask": self.mask,
+            "channel": self.slide.channel,
+            "plane": self.slide.plane,
+            "model": None if model is None else f"{model.name} ({model.engine}, {model.identity[:8]})",
+        }
+
     def to_json(self) -> bytes:
         """Return the file's content."""
         document = {"format": FORMAT, "version": ".".join(map(str, VERSION)), **asdict(self)}

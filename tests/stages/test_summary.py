@@ -12,6 +12,7 @@ import pytest
 
 from nuclei_segmentation.shared.result import SegmentationResult, read_document, read_result
 from tests.helpers.broken_tiff import break_tile
+from tests.helpers.command import Done, refused
 from tests.helpers.slides import tiff
 
 VARYING = {"times", "num_workers", "peak_memory_bytes", "warnings"}
@@ -71,6 +72,23 @@ def test_another_result_says_what_differs(run, finished: Path, small_slide: Path
     )
     assert refused.code == 13
     assert "holds another result (overlay.opacity 0.9 -> 0.25)" in refused.err
+
+
+def test_another_store_says_what_differs(run, small_slide: Path, dark_config: Path, tmp_path: Path) -> None:
+    tiles, masks = tmp_path / "in" / "tiles", tmp_path / "masks"
+
+    def stage(name: str, source: Path, target: Path, *options: str) -> Done:
+        config = ["--config-path", dark_config] if "fp32" not in options else ["--config-path", tmp_path]
+        more = [option for option in options if option != "fp32"]
+        return run(name, "--input-path", source, "--output-path", target, *config, *more, NVIDIA_CLARA_NOSYNCLOCK="1")
+
+    (tmp_path / "config.yaml").write_text("inference: {precision: fp32}\n")
+    assert stage("load", small_slide.parent, tiles, "-t", "64").code == 0
+    other = stage("load", small_slide.parent, tiles, "-t", "96", "-o", "32")
+    refused(other, 13, "holds another tile store (tile size 64 -> 96; overlap 0 -> 32)")
+    assert stage("filter", tmp_path / "in", masks).code == 0
+    other = stage("filter", tmp_path / "in", masks, "fp32")
+    refused(other, 13, "holds another map store (model segmentation_unet_nuclei (embedded, ")
 
 
 def staged_summary(run, slide: Path, folder: Path, *options: object) -> dict[str, Any]:
