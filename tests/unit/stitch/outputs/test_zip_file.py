@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def test_more_than_65535_entries(tmp_path: Path) -> None:
         archive._directory *= 65_536
         archive.finish()
         file.finish()
+    content = path.read_bytes()
+    record = content[content.rindex(b"PK\x06\x06") :]
+    assert struct.unpack("<QQ", record[24:40]) == (65_536, 65_536)
+    assert struct.unpack("<HH", content[-14:-10]) == (65_535, 65_535), "look into the other record"
     with zipfile.ZipFile(path) as made:
         assert len(made.infolist()) == 65_536
 
