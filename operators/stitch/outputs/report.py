@@ -63,9 +63,8 @@ $figures
 <section class="pictures">
 $pictures
 </section>
-<section class="second">
+<section class="sizes">
 $sizes
-$classes
 </section>
 <section class="tables">
 $tables
@@ -164,8 +163,8 @@ class ReportWriter(Writer[EncodedStatistics]):
                 _figure(density_map(self._grid), f"{self._grid.unit.capitalize()}, {self._square()}"),
             )),
             sizes=self._sizes(),
-            classes=_class_table(self._header, self._classes),
             tables="\n".join((
+                _class_table(self._header, self._classes),
                 _table("Slide", _slide(result)),
                 _table("Model", _model(result)),
                 _table("Run", _run(result)),
