@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei
+from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, Vertices
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 
 Steps = npt.NDArray[np.uint64]
@@ -27,6 +27,7 @@ Labels = npt.NDArray[np.uint32]
 
 _Integers = npt.NDArray[np.int32]
 
+_AT_ONCE = 1000  # nuclei, whose crossings fit into a processor's cache: that takes half the time
 _VALUE_BITS = np.uint64(32)
 
 
@@ -69,8 +70,8 @@ class _Crossings:
         return _Crossings(row, column, self.value.take(kept), self.nucleus.take(kept), (self.ends + 1) >> 1)
 
 
-def steps_by_tile(nuclei: Nuclei, levels: Sequence[Level]) -> dict[TileKey, Steps]:
-    """Return the steps of some nuclei in all tiles that they touch, at all levels.
+def steps_by_tile(nuclei: Nuclei, levels: Sequence[Level]) -> Iterator[tuple[TileKey, Steps]]:
+    """Yield the steps of some nuclei in the tiles that they touch, at all levels; a tile may come several times.
 
     Parameters
     ----------
@@ -79,15 +80,15 @@ def steps_by_tile(nuclei: Nuclei, levels: Sequence[Level]) -> dict[TileKey, Step
     levels : Sequence of Level
         The levels, whose tiles have a side of a power of two pixels.
     """
-    tiles: dict[TileKey, Steps] = {}
-    if len(nuclei):
-        crossings = _crossings(nuclei)
+    for first in range(0, len(nuclei), _AT_ONCE):
+        starts = nuclei.starts[first : first + _AT_ONCE + 1]
+        vertices, labels = nuclei.vertices[starts[0] : starts[-1]], nuclei.labels[first : first + _AT_ONCE]
+        crossings = _crossings(labels, vertices, starts - starts[0])
         for level in levels:
             if level.number:
                 crossings = crossings.halved()
             for (row, column), steps in _by_tile(crossings, level.side):
-                tiles[TileKey(level.number, row, column)] = steps
-    return tiles
+                yield TileKey(level.number, row, column), steps
 
 
 def differences(steps: Steps, side: int) -> Labels:
@@ -115,14 +116,14 @@ def differences(steps: Steps, side: int) -> Labels:
     return tile.reshape(side, side)
 
 
-def _crossings(nuclei: Nuclei) -> _Crossings:
-    """Return where outlines cross the middles of the rows of level 0.
+def _crossings(labels: npt.NDArray[np.uint32], vertices: Vertices, starts: npt.NDArray[np.int64]) -> _Crossings:
+    """Return where the outlines of nuclei cross the middles of the rows of level 0.
 
     An edge counts for the rows whose middle is at or below its upper end and above its lower end, so that a vertex just
     on a middle counts for one of its two edges.
     """
-    x, y = np.ascontiguousarray(nuclei.vertices.T)
-    begins, ends = nuclei.starts[:-1], nuclei.starts[1:]
+    x, y = np.ascontiguousarray(vertices.T)
+    begins, ends = starts[:-1], starts[1:]
     next_x, next_y = np.append(x[1:], x[:1]), np.append(y[1:], y[:1])
     next_x[ends - 1], next_y[ends - 1] = x[begins], y[begins]
     # Row r has its middle at 2 r + 1, in half pixels.
@@ -136,11 +137,11 @@ def _crossings(nuclei: Nuclei) -> _Crossings:
     at_row_0 = (x.take(crossing) - 1 + (1 - y.take(crossing)) * slope) / 2
 
     area = np.add.reduceat(x.astype(np.int64) * next_y - next_x.astype(np.int64) * y, begins)
-    owner = np.repeat(np.arange(len(nuclei), dtype=np.int32), np.diff(nuclei.starts)).take(crossing)
+    owner = np.repeat(np.arange(len(labels), dtype=np.int32), np.diff(starts)).take(crossing)
     begin = (next_y < y).take(crossing) == (area > 0).take(
         owner
     )  # the area is positive where an outline runs clockwise
-    label = nuclei.labels.take(owner)
+    label = labels.take(owner)
     value = np.where(begin, label, -label)
 
     edge = np.repeat(np.arange(len(crossing), dtype=np.int32), rows)

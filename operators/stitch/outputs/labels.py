@@ -33,13 +33,13 @@ class EncodedLabels:
 
     Attributes
     ----------
-    tiles : dict of TileKey to numpy.ndarray
-        The steps of its nuclei by tile.
+    tiles : list of (TileKey, numpy.ndarray)
+        The steps of its nuclei by tile; a tile may be listed several times.
     horizon : int
         No nucleus of a later chunk has a pixel above this row of level-0 pixels.
     """
 
-    tiles: dict[TileKey, Steps]
+    tiles: list[tuple[TileKey, Steps]]
     horizon: int
 
 
@@ -80,11 +80,11 @@ class LabelsWriter(Writer[EncodedLabels]):
 
     def encode(self, nuclei: Nuclei) -> EncodedLabels:
         """Return where a chunk's nuclei begin and end in each row of pixels."""
-        return EncodedLabels(steps_by_tile(nuclei, self._levels), nuclei.horizon)
+        return EncodedLabels(list(steps_by_tile(nuclei, self._levels)), nuclei.horizon)
 
     def append(self, encoded: EncodedLabels) -> None:
         """Take the next chunk, and write the tiles that it completes."""
-        for tile, steps in encoded.tiles.items():
+        for tile, steps in encoded.tiles:
             self._pending.setdefault((tile.level, tile.row), {}).setdefault(tile.column, []).append(steps)
         self._complete(encoded.horizon)
 

@@ -22,7 +22,9 @@ Encoded = TypeVar("Encoded")
 
 
 class Writer(Closing, Generic[Encoded]):
-    """Writes a file of nuclei. What a caller does, and what it can rely on:
+    """Writes a file of nuclei.
+
+    What a caller does, and what it can rely on:
 
     - The constructor makes the file, so it fails at once where that cannot be done. The file lies in a work folder; the
       caller renames it when it is finished, and removes it otherwise.
