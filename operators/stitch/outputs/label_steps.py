@@ -107,9 +107,8 @@ def differences(steps: Steps, side: int) -> Labels:
         (side, side) uint32, modulo 2³². Where nuclei overlap, which happens where one lies in a filled hole of another,
         the pixel has the higher label.
     """
-    steps = np.sort(steps)
-    pixel, value = _unpack(steps)
-    if _overlap(pixel, value, side):
+    pixel, value = (steps >> _VALUE_BITS).astype(np.int64), steps.astype(np.uint32)
+    if _overlap(steps, side):
         return _one_over_the_other(pixel, value, side)
     tile = np.zeros(side * side, np.uint32)
     np.add.at(tile, pixel, value)
@@ -198,13 +197,12 @@ def _pack(pixel: _Integers, value: npt.NDArray[np.uint32]) -> Steps:
     return (pixel.astype(np.uint64) << _VALUE_BITS) | value
 
 
-def _unpack(steps: Steps) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    return (steps >> _VALUE_BITS).astype(np.int64), steps.astype(np.uint32)
-
-
-def _overlap(pixel: npt.NDArray[np.int64], value: npt.NDArray[np.uint32], side: int) -> bool:
-    """Tell whether a pixel lies in more than one nucleus; the steps, at least one, are sorted by pixel."""
-    depth = np.cumsum(1 - 2 * (value >> 31).astype(np.int8), dtype=np.int32)
+def _overlap(steps: Steps, side: int) -> bool:
+    """Tell whether a pixel lies in more than one nucleus; at least one step."""
+    # The pixel, and below it, in one bit, whether a nucleus ends there: minus a label is at least 2³¹.
+    places = np.sort((steps >> (_VALUE_BITS - np.uint64(1))).astype(np.uint32))
+    pixel = places >> 1
+    depth = np.cumsum(1 - 2 * (places & 1).astype(np.int8), dtype=np.int32)
     row = pixel >> (side.bit_length() - 1)
     begins = np.flatnonzero(row[1:] != row[:-1]) + 1
     lengths = np.diff(begins, prepend=0, append=len(row))
