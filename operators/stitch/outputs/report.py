@@ -17,16 +17,14 @@ import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader
 from nuclei_segmentation.operators.stitch.outputs.density import DensityGrid, Squares
+from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.report_figures import density_map, size_histogram, thumbnail
 from nuclei_segmentation.operators.stitch.outputs.report_style import STYLE
 from nuclei_segmentation.operators.stitch.outputs.statistics import AreaCounts, Areas
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
-from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.result import SegmentationResult
-from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.file_system import sync_file
 from nuclei_segmentation.shared.runtime.outside import harmless
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
@@ -120,12 +118,11 @@ class ReportWriter(Writer[EncodedStatistics]):
         overview: Pixels,
         cautions: Sequence[str] = (),
     ) -> None:
-        self._path, self._header, self._result, self._cautions = path, header, result, cautions
+        self._header, self._result, self._cautions = header, result, cautions
         self._overview = overview
         self._grid, self._areas = DensityGrid(header), AreaCounts(header)
         self._classes = np.zeros(256, np.int64)
-        reserve(path, 0)
-        self._file = open_reserved(path, 0)
+        self._file = NewFile(path)
 
     def encode(self, nuclei: Nuclei) -> EncodedStatistics:
         """Return what is counted of a chunk."""
@@ -141,10 +138,7 @@ class ReportWriter(Writer[EncodedStatistics]):
     def finish(self) -> None:
         """Write the page."""
         self._file.write(self._page().encode())
-        with writing(self._path):
-            self._file.flush()
-            sync_file(self._file.fileno())
-        self.close()
+        self._file.finish()
 
     def close(self) -> None:
         """Close the file."""

@@ -16,11 +16,10 @@ from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHe
 from nuclei_segmentation.operators.stitch.outputs.report import ReportWriter
 from nuclei_segmentation.operators.stitch.outputs.report_figures import nice
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance
 from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
-from nuclei_segmentation.shared.runtime.version import Program
 from tests.helpers.drawn_nuclei import header, nuclei_at
+from tests.helpers.results import result
 
 _VOID = {"meta", "img", "br"}
 _HEADER = header(4000, 2000, 3)
@@ -55,20 +54,6 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         for name in {name or tag for tag, name in self.open}:
             self.texts[name] = self.texts.get(name, "") + data
-
-
-def result(**changes: object) -> SegmentationResult:
-    slide = SlideProvenance("a slide.svs", "f" * 64, "Aperio SVS", 4000, 2000, (0.25, 0.25), 40.0)
-    model = ModelProvenance("unet", "embedded", "sha256:0123:int8")
-    program = Program("nuclei", "1.2.3", "", "3.11.9", {"numpy": "2.0"})
-    values = {
-        "output": Path("/out"), "key": "0123456789abcdef", "tiles": 128, "foreground": 100, "resumed": 0, "shards": 1,
-        "provenance": Provenance(slide, model, {"overlay.threshold": 0.5, "tile_size": 512}, program),
-        "tissue_pixels": 6_400_000, "guessed_pixels": None, "nuclei": 1234, "nuclear_pixels": 800_000, "damaged": (),
-        "guessed": (), "warnings": (), "seconds": 61.0, "waited": 0.0, "num_workers": 2, "peak_memory": 3 << 30,
-        "stages": {"filter": StageTime(100.0, 98.7, 50.0)}, "image_bytes": 5 << 20, "image_checksum": "0" * 16,
-    }  # fmt: skip
-    return SegmentationResult(**(values | changes))  # type: ignore[arg-type] # the values above
 
 
 def report(
