@@ -112,6 +112,17 @@ def test_a_slide_without_nuclei_is_all_zero_and_holds_one_tile(tmp_path: Path, p
         assert all(count > 0 for page in pages for count in page.databytecounts)  # not all readers know sparse tiles
 
 
+def test_a_level_in_which_nothing_is_left_costs_no_tile(tmp_path: Path, pool: WorkerPool) -> None:
+    image = np.zeros((200, 300), np.uint32)
+    image[1, 1], image[0, 101] = 1, 2  # single pixels that no reduced level keeps
+    path = write(tmp_path / "labels.tif", image.shape, chunks_of(image, 1), pool)
+    with tifffile.TiffFile(path) as tiff:
+        reduced = {offset for page in tiff.pages.first.pages for offset in page.dataoffsets}
+        assert len(reduced) == 1
+        assert reduced < set(tiff.pages.first.dataoffsets)
+    np.testing.assert_array_equal(levels_in(path)[0], image)
+
+
 def test_bytes_depend_neither_on_chunks_nor_on_horizons_nor_on_workers(tmp_path: Path) -> None:
     image = blobs(250, 300, seed=5, sigma=3)
     written = set()
