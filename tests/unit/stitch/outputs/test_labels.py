@@ -79,6 +79,17 @@ def test_outlines_may_run_either_way_and_begin_anywhere(tmp_path: Path, pool: Wo
     np.testing.assert_array_equal(levels_in(write(tmp_path / "labels.tif", image.shape, [turned], pool))[0], image)
 
 
+def test_a_chunk_may_hold_thousands(tmp_path: Path, pool: WorkerPool) -> None:
+    places = [(x, y) for y in range(0, 120, 4) for x in range(0, 320, 4)]
+    image = np.zeros((120, 320), np.uint32)
+    for label, (x, y) in enumerate(places, 1):
+        image[y : y + 3, x : x + 2] = label
+    dot = outline(np.ones((3, 2), np.bool_))
+    dots = [dot + 2 * np.array(place, np.int32) for place in places]
+    nuclei = nuclei_from(range(1, len(dots) + 1), dots, 120)
+    np.testing.assert_array_equal(levels_in(write(tmp_path / "labels.tif", image.shape, [nuclei], pool))[0], image)
+
+
 def test_holes_are_filled_and_what_lies_in_them_keeps_its_label(tmp_path: Path, pool: WorkerPool) -> None:
     y, x = np.mgrid[:100, :100]
     distance = np.hypot(x - 50, y - 50)
