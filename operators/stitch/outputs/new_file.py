@@ -51,7 +51,14 @@ class NewFile(Closing):
         return view.nbytes
 
     def rewrite(self, data: bytes, offset: int) -> None:
-        """Replace bytes that were appended before, from `offset` on.
+        """Replace bytes that were appended before.
+
+        Parameters
+        ----------
+        data : bytes
+            The new ones.
+        offset : int
+            Where the old ones begin.
 
         Raises
         ------

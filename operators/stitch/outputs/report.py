@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader
+from nuclei_segmentation.operators.stitch.outputs.area_counts import AreaCounts, Areas
 from nuclei_segmentation.operators.stitch.outputs.density import DensityGrid, Squares
 from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.report_figures import density_map, size_histogram, thumbnail
 from nuclei_segmentation.operators.stitch.outputs.report_style import STYLE
-from nuclei_segmentation.operators.stitch.outputs.statistics import AreaCounts, Areas
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
@@ -105,7 +105,7 @@ class ReportWriter(Writer[EncodedStatistics]):
     result : SegmentationResult
         Of the run that made the image.
     overview : numpy.ndarray
-        (h, w, 3) uint8 RGB, a reduced level of ``image.tif``, so with the nuclei drawn in.
+        (h, w, 3) uint8 RGB, the slide with its nuclei drawn in; see `report_figures.read_overview`.
     cautions : Sequence of str, optional
         What the model's card warns of at this slide.
     """
