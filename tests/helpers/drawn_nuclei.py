@@ -30,7 +30,7 @@ def outline(mask: npt.NDArray[np.bool_], x: int = 0, y: int = 0) -> npt.NDArray[
 
 
 def nuclei_from(labels: Sequence[int], outlines: Sequence[npt.NDArray[np.int32]], horizon: int) -> Nuclei:
-    """Nuclei of which only labels, outlines and centroids are right; each centroid is the mean of the vertices."""
+    """Nuclei of which only labels and outlines are right, and centroids nearly."""
     count = len(labels)
     return Nuclei(
         labels=np.array(labels, np.uint32),
@@ -41,7 +41,7 @@ def nuclei_from(labels: Sequence[int], outlines: Sequence[npt.NDArray[np.int32]]
         at_border=np.zeros(count, np.bool_),
         probability=np.full(count, 0.75),
         classes=np.zeros(count, np.uint8),
-        measurements={},
+        measurements={"Area µm^2": np.ones(count)},
         horizon=horizon,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -10,10 +11,8 @@ import numpy.typing as npt
 import tifffile
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader
+from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
-from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
-from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.file_system import sync_file
 from nuclei_segmentation.shared.scale import can_count
 
 DENSITY = "density.tif"
@@ -97,9 +96,8 @@ class DensityWriter(Writer[Squares]):
     """
 
     def __init__(self, path: Path, header: NucleiHeader) -> None:
-        self._path, self._grid = path, DensityGrid(header)
-        reserve(path, 0)
-        self._file = open_reserved(path, 0)
+        self._grid = DensityGrid(header)
+        self._file = NewFile(path)
 
     def encode(self, nuclei: Nuclei) -> Squares:
         """Return in which squares nuclei lie."""
@@ -116,7 +114,8 @@ class DensityWriter(Writer[Squares]):
             f"{MICROMETRES:.0f} um" if physical else f"{PIXELS:.0f} pixels of the slide, whose pixel size is not known"
         )
         unit = self._grid.unit.replace("²", "^2").capitalize()  # a TIFF description is ASCII
-        with tifffile.TiffWriter(self._file, byteorder="<", ome=False, shaped=False) as tiff:
+        content = io.BytesIO()
+        with tifffile.TiffWriter(content, byteorder="<", ome=False, shaped=False) as tiff:
             tiff.write(
                 self._grid.density,
                 photometric="minisblack",
@@ -128,10 +127,8 @@ class DensityWriter(Writer[Squares]):
                 resolution=(round(10_000 / MICROMETRES),) * 2 if physical else (1, 1),
                 resolutionunit="CENTIMETER" if physical else "NONE",
             )
-        with writing(self._path):
-            self._file.flush()
-            sync_file(self._file.fileno())
-        self.close()
+        self._file.write(content.getvalue())
+        self._file.finish()
 
     def close(self) -> None:
         """Close the file."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.outputs.label_steps import Labels
+from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.operators.stitch.pyramid.tiff import resolution
 
@@ -48,8 +49,8 @@ class LabelFile:
 
     Parameters
     ----------
-    file : BinaryIO
-        Open for writing, at its start. It stays open.
+    file : NewFile
+        Empty. It stays open.
     levels : Sequence of Level
         All levels.
     mpp : tuple of float or None
@@ -60,14 +61,14 @@ class LabelFile:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: NewFile,
         levels: Sequence[Level],
         mpp: tuple[float, float] | None,
         *,
         bigtiff: bool | None = None,
     ) -> None:
         self._file, self._levels, self._mpp, self._bigtiff = file, levels, mpp, bigtiff
-        self._end = self._file.write(bytes(_START))
+        self._file.write(bytes(_START))
         self._empty = encode_tile(np.zeros((levels[0].side, levels[0].side), np.uint32))
         empty = self._write(self._empty)
         sizes = [level.rows * level.columns for level in levels]
@@ -96,13 +97,11 @@ class LabelFile:
         big = self._bigtiff
         if big is None:  # room for the directories: each tile takes 8 bytes there, and a directory less than 4096
             tiles = sum(len(offsets) for offsets in self._offsets)
-            big = self._end + 8 * tiles + 4096 * len(self._levels) >= _CLASSIC_LIMIT
+            big = self._file.tell() + 8 * tiles + 4096 * len(self._levels) >= _CLASSIC_LIMIT
         layout = _BIG if big else _CLASSIC
         reduced = [self._directory(level, (), layout) for level in self._levels[1:]]
         first = self._directory(self._levels[0], reduced, layout)
-        self._file.seek(0)
-        self._file.write(layout.header + struct.pack("<" + layout.offset, first))
-        self._file.seek(self._end)
+        self._file.rewrite(layout.header + struct.pack("<" + layout.offset, first), 0)
 
     def _directory(self, level: Level, reduced: Sequence[int], layout: _Layout) -> int:
         """Write the directory of a level, and return where it begins."""
@@ -142,10 +141,9 @@ class LabelFile:
 
     def _write(self, data: bytes) -> int:
         """Write at the end, at an even offset as TIFF asks for, and return where."""
-        start = self._end + (self._end & 1)
-        self._file.write(bytes(start - self._end))
+        self._file.write(bytes(self._file.tell() & 1))
+        start = self._file.tell()
         self._file.write(data)
-        self._end = start + len(data)
         return start
 
 

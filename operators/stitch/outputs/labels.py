@@ -13,11 +13,9 @@ import numpy as np
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader
 from nuclei_segmentation.operators.stitch.outputs.label_file import LabelFile, encode_tile
 from nuclei_segmentation.operators.stitch.outputs.label_steps import Steps, TileKey, differences, steps_by_tile
+from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
-from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
-from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.file_system import sync_file
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
 LABELS = "nuclei-labels.ome.tif"
@@ -33,13 +31,13 @@ class EncodedLabels:
 
     Attributes
     ----------
-    tiles : dict of TileKey to numpy.ndarray
-        The steps of its nuclei by tile.
+    tiles : list of (TileKey, numpy.ndarray)
+        The steps of its nuclei by tile; a tile may be listed several times.
     horizon : int
         No nucleus of a later chunk has a pixel above this row of level-0 pixels.
     """
 
-    tiles: dict[TileKey, Steps]
+    tiles: list[tuple[TileKey, Steps]]
     horizon: int
 
 
@@ -63,10 +61,9 @@ class LabelsWriter(Writer[EncodedLabels]):
     """
 
     def __init__(self, path: Path, header: NucleiHeader, pool: WorkerPool, side: int = SIDE) -> None:
-        self._path, self._pool = path, pool
+        self._pool = pool
         self._levels = levels_of(header.width, header.height, side)
-        reserve(path, 0)
-        self._file = open_reserved(path, 0)
+        self._file = NewFile(path)
         self._tiff = LabelFile(self._file, self._levels, header.mpp)
         self._pending: dict[tuple[int, int], dict[int, list[Steps]]] = {}
         """Steps by (level, row of tiles) and column."""
@@ -80,11 +77,11 @@ class LabelsWriter(Writer[EncodedLabels]):
 
     def encode(self, nuclei: Nuclei) -> EncodedLabels:
         """Return where a chunk's nuclei begin and end in each row of pixels."""
-        return EncodedLabels(steps_by_tile(nuclei, self._levels), nuclei.horizon)
+        return EncodedLabels(list(steps_by_tile(nuclei, self._levels)), nuclei.horizon)
 
     def append(self, encoded: EncodedLabels) -> None:
         """Take the next chunk, and write the tiles that it completes."""
-        for tile, steps in encoded.tiles.items():
+        for tile, steps in encoded.tiles:
             self._pending.setdefault((tile.level, tile.row), {}).setdefault(tile.column, []).append(steps)
         self._complete(encoded.horizon)
 
@@ -95,10 +92,7 @@ class LabelsWriter(Writer[EncodedLabels]):
             raise AssertionError("a nucleus lies above the horizon")
         self._write(0)
         self._tiff.finish()
-        with writing(self._path):
-            self._file.flush()
-            sync_file(self._file.fileno())
-        self.close()
+        self._file.finish()
 
     def close(self) -> None:
         """Close the file. Tiles that are not painted yet are given up."""

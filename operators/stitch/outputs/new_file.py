@@ -50,6 +50,24 @@ class NewFile(Closing):
         self._size += view.nbytes
         return view.nbytes
 
+    def rewrite(self, data: bytes, offset: int) -> None:
+        """Replace bytes that were appended before.
+
+        Parameters
+        ----------
+        data : bytes
+            The new ones.
+        offset : int
+            Where the old ones begin.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        with writing(self._path, len(data)):
+            write_all(self._number, data, offset)
+
     def tell(self) -> int:
         """Return the number of bytes that were written."""
         return self._size

@@ -16,17 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader
+from nuclei_segmentation.operators.stitch.outputs.area_counts import AreaCounts, Areas
 from nuclei_segmentation.operators.stitch.outputs.density import DensityGrid, Squares
+from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.report_figures import density_map, size_histogram, thumbnail
 from nuclei_segmentation.operators.stitch.outputs.report_style import STYLE
-from nuclei_segmentation.operators.stitch.outputs.statistics import AreaCounts, Areas
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
-from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
 from nuclei_segmentation.shared.result import SegmentationResult
-from nuclei_segmentation.shared.runtime.disk import writing
-from nuclei_segmentation.shared.runtime.file_system import sync_file
 from nuclei_segmentation.shared.runtime.outside import harmless
 from nuclei_segmentation.shared.runtime.progress import duration
 from nuclei_segmentation.shared.runtime.resources import human
@@ -63,9 +61,8 @@ $figures
 <section class="pictures">
 $pictures
 </section>
-<section class="second">
+<section class="sizes">
 $sizes
-$classes
 </section>
 <section class="tables">
 $tables
@@ -108,7 +105,7 @@ class ReportWriter(Writer[EncodedStatistics]):
     result : SegmentationResult
         Of the run that made the image.
     overview : numpy.ndarray
-        (h, w, 3) uint8 RGB, a reduced level of ``image.tif``, so with the nuclei drawn in.
+        (h, w, 3) uint8 RGB, the slide with its nuclei drawn in; see `report_figures.read_overview`.
     cautions : Sequence of str, optional
         What the model's card warns of at this slide.
     """
@@ -121,12 +118,11 @@ class ReportWriter(Writer[EncodedStatistics]):
         overview: Pixels,
         cautions: Sequence[str] = (),
     ) -> None:
-        self._path, self._header, self._result, self._cautions = path, header, result, cautions
+        self._header, self._result, self._cautions = header, result, cautions
         self._overview = overview
         self._grid, self._areas = DensityGrid(header), AreaCounts(header)
         self._classes = np.zeros(256, np.int64)
-        reserve(path, 0)
-        self._file = open_reserved(path, 0)
+        self._file = NewFile(path)
 
     def encode(self, nuclei: Nuclei) -> EncodedStatistics:
         """Return what is counted of a chunk."""
@@ -142,10 +138,7 @@ class ReportWriter(Writer[EncodedStatistics]):
     def finish(self) -> None:
         """Write the page."""
         self._file.write(self._page().encode())
-        with writing(self._path):
-            self._file.flush()
-            sync_file(self._file.fileno())
-        self.close()
+        self._file.finish()
 
     def close(self) -> None:
         """Close the file."""
@@ -164,8 +157,8 @@ class ReportWriter(Writer[EncodedStatistics]):
                 _figure(density_map(self._grid), f"{self._grid.unit.capitalize()}, {self._square()}"),
             )),
             sizes=self._sizes(),
-            classes=_class_table(self._header, self._classes),
             tables="\n".join((
+                _class_table(self._header, self._classes),
                 _table("Slide", _slide(result)),
                 _table("Model", _model(result)),
                 _table("Run", _run(result)),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import math
+from pathlib import Path
 from typing import Final, TypeVar
 
 import cv2
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
+from nuclei_segmentation.operators.stitch.outputs.area_counts import AreaCounts
 from nuclei_segmentation.operators.stitch.outputs.density import DensityGrid
-from nuclei_segmentation.operators.stitch.outputs.statistics import AreaCounts
 from nuclei_segmentation.shared.batches import Pixels
 
 LARGEST: Final = 1000
@@ -25,6 +27,26 @@ _BARS = 40
 _LEFT, _TOP, _WIDTH, _HEIGHT, _BELOW = 84, 40, 556, 200, 44  # of the histogram
 # From few to many, each brighter or darker than the page in both of its schemes (the colours of viridis).
 _COLORS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float64)
+
+
+def read_overview(image: Path) -> Pixels:
+    """Return ``image.tif`` reduced, for `thumbnail`.
+
+    Parameters
+    ----------
+    image : pathlib.Path
+        The pyramid, each of whose levels has half the width and height of the one before.
+
+    Returns
+    -------
+    numpy.ndarray
+        (h, w, 3) uint8 RGB: the coarsest level that is at least `LARGEST` pixels wide or high, or level 0.
+    """
+    with tifffile.TiffFile(image) as tiff:
+        sizes = [max(page.shape[:2]) for page in tiff.pages]
+        level = max((number for number, size in enumerate(sizes) if size >= LARGEST), default=0)
+        pixels: Pixels = tiff.pages[level].asarray()
+    return pixels
 
 
 def thumbnail(pixels: Pixels) -> str:

@@ -31,7 +31,7 @@ img { display: block; width: 100%; max-height: 640px; object-fit: contain; objec
 img.map { image-rendering: pixelated; }
 svg { display: block; width: 100%; height: auto; margin-top: 6px; }
 svg text { fill: var(--text); font-size: 13px; }
-.second svg { max-width: 720px; }
+.sizes svg { max-width: 720px; }
 svg .bar { fill: var(--bar); }
 svg .axis { stroke: var(--faint); }
 svg .quartile { stroke: var(--accent); stroke-dasharray: 4 3; }
@@ -59,7 +59,7 @@ footer { color: var(--faint); font-size: .875rem; }
   .pictures img { max-height: 75mm; }
   figure { break-inside: avoid; }
   svg text { font-size: 13px; }
-  .second svg { max-height: 46mm; margin: 0 auto; }
+  .sizes svg { max-height: 46mm; margin: 0 auto; }
   .tables { break-before: page; }
   table { margin-bottom: 10px; font-size: 8pt; line-height: 1.3; }
   caption { padding: 2px 0; font-size: 9pt; }

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +13,7 @@ from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei
 from nuclei_segmentation.operators.stitch.outputs import label_file
 from nuclei_segmentation.operators.stitch.outputs.label_file import LabelFile, encode_tile
 from nuclei_segmentation.operators.stitch.outputs.labels import LabelsWriter
+from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from tests.helpers.drawn_nuclei import LabelImage, blobs, chunks_of, header, nuclei_from, outline
@@ -79,6 +79,17 @@ def test_outlines_may_run_either_way_and_begin_anywhere(tmp_path: Path, pool: Wo
     np.testing.assert_array_equal(levels_in(write(tmp_path / "labels.tif", image.shape, [turned], pool))[0], image)
 
 
+def test_a_chunk_may_hold_thousands(tmp_path: Path, pool: WorkerPool) -> None:
+    places = [(x, y) for y in range(0, 120, 4) for x in range(0, 320, 4)]
+    image = np.zeros((120, 320), np.uint32)
+    for label, (x, y) in enumerate(places, 1):
+        image[y : y + 3, x : x + 2] = label
+    dot = outline(np.ones((3, 2), np.bool_))
+    dots = [dot + 2 * np.array(place, np.int32) for place in places]
+    nuclei = nuclei_from(range(1, len(dots) + 1), dots, 120)
+    np.testing.assert_array_equal(levels_in(write(tmp_path / "labels.tif", image.shape, [nuclei], pool))[0], image)
+
+
 def test_holes_are_filled_and_what_lies_in_them_keeps_its_label(tmp_path: Path, pool: WorkerPool) -> None:
     y, x = np.mgrid[:100, :100]
     distance = np.hypot(x - 50, y - 50)
@@ -103,6 +114,15 @@ def test_a_reduced_level_is_every_second_pixel_of_the_finer(
         np.testing.assert_array_equal(level, image[:: 1 << number, :: 1 << number])
 
 
+def test_a_nucleus_may_reach_a_tile_in_rows_that_a_level_leaves_out(tmp_path: Path, pool: WorkerPool) -> None:
+    image = np.zeros((32, 64), np.uint32)
+    image[8:13, 20:30] = 1
+    image[9, 30:37] = 1  # over a border of tiles of level 1, in the last row of them
+    levels = levels_in(write(tmp_path / "labels.tif", image.shape, chunks_of(image, 1), pool, side=16))
+    for number, level in enumerate(levels):
+        np.testing.assert_array_equal(level, image[:: 1 << number, :: 1 << number])
+
+
 def test_a_slide_without_nuclei_is_all_zero_and_holds_one_tile(tmp_path: Path, pool: WorkerPool) -> None:
     path = write(tmp_path / "labels.tif", (700, 900), [], pool)
     assert not levels_in(path)[0].any()
@@ -110,6 +130,17 @@ def test_a_slide_without_nuclei_is_all_zero_and_holds_one_tile(tmp_path: Path, p
         pages = [tiff.pages.first, *tiff.pages.first.pages]
         assert len({offset for page in pages for offset in page.dataoffsets}) == 1
         assert all(count > 0 for page in pages for count in page.databytecounts)  # not all readers know sparse tiles
+
+
+def test_a_level_in_which_nothing_is_left_costs_no_tile(tmp_path: Path, pool: WorkerPool) -> None:
+    image = np.zeros((200, 300), np.uint32)
+    image[1, 1], image[0, 101] = 1, 2  # single pixels that no reduced level keeps
+    path = write(tmp_path / "labels.tif", image.shape, chunks_of(image, 1), pool)
+    with tifffile.TiffFile(path) as tiff:
+        reduced = {offset for page in tiff.pages.first.pages for offset in page.dataoffsets}
+        assert len(reduced) == 1
+        assert reduced < set(tiff.pages.first.dataoffsets)
+    np.testing.assert_array_equal(levels_in(path)[0], image)
 
 
 def test_bytes_depend_neither_on_chunks_nor_on_horizons_nor_on_workers(tmp_path: Path) -> None:
@@ -130,9 +161,9 @@ def test_what_lies_above_the_horizon_is_written_and_forgotten(tmp_path: Path, po
             labels = range(number * len(dots) + 1, (number + 1) * len(dots) + 1)
             below = [dot + np.array((0, 4 * y), np.int32) for dot in dots]
             writer.append(writer.encode(nuclei_from(labels, below, y + step)))
-            held.append(
-                sum(steps.size for row in writer._pending.values() for parts in row.values() for steps in parts)
-            )
+            pending = [steps for row in writer._pending.values() for parts in row.values() for steps in parts]
+            assert all(steps.base is None for steps in pending)  # a view would keep all of its chunk
+            held.append(sum(steps.size for steps in pending))
         writer.finish()
     assert max(held) < 0.05 * sum(6 * len(dots) for _ in held)  # level 0 alone has 6 steps for each dot
     np.testing.assert_array_equal(np.unique(levels_in(tmp_path / "labels.tif")[0]), range(len(held) * len(dots) + 1))
@@ -197,17 +228,17 @@ def test_libtiff_reads_every_level(tmp_path: Path, pool: WorkerPool) -> None:
         np.testing.assert_array_equal(pixels, image[:: 2 << number, :: 2 << number])
 
 
-def test_a_bigtiff_has_the_same_pixels() -> None:
+def test_a_bigtiff_has_the_same_pixels(tmp_path: Path) -> None:
     image = blobs(100, 60, seed=6)
     levels = levels_of(100, 60, 128)
-    file = io.BytesIO()
+    file = NewFile(tmp_path / "labels.tif")
     tiff = LabelFile(file, levels, (0.25, 0.25), bigtiff=True)
     padded = np.zeros((128, 128), np.uint32)
     padded[:60, :100] = image
     tiff.write(levels[0], 0, 0, encode_tile(np.diff(padded, axis=1, prepend=np.uint32(0))))
     tiff.finish()
-    file.seek(0)
-    with tifffile.TiffFile(file) as read:
+    file.finish()
+    with tifffile.TiffFile(tmp_path / "labels.tif") as read:
         assert read.is_bigtiff
         np.testing.assert_array_equal(read.asarray(), image)
         assert read.pages.first.get_resolution(tifffile.RESUNIT.MICROMETER) == (4.0, 4.0)

@@ -14,13 +14,16 @@ import pytest
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader, NucleusClass
 from nuclei_segmentation.operators.stitch.outputs.report import ReportWriter
-from nuclei_segmentation.operators.stitch.outputs.report_figures import nice
+from nuclei_segmentation.operators.stitch.outputs.report_figures import nice, read_overview
+from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import encode_jpeg, shared_tables
+from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
+from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
 from nuclei_segmentation.shared.geometry import Region
-from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance
 from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime.stage_timer import StageTime
-from nuclei_segmentation.shared.runtime.version import Program
+from nuclei_segmentation.shared.settings import JpegSettings
 from tests.helpers.drawn_nuclei import header, nuclei_at
+from tests.helpers.results import result
 
 _VOID = {"meta", "img", "br"}
 _HEADER = header(4000, 2000, 3)
@@ -55,20 +58,6 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         for name in {name or tag for tag, name in self.open}:
             self.texts[name] = self.texts.get(name, "") + data
-
-
-def result(**changes: object) -> SegmentationResult:
-    slide = SlideProvenance("a slide.svs", "f" * 64, "Aperio SVS", 4000, 2000, (0.25, 0.25), 40.0)
-    model = ModelProvenance("unet", "embedded", "sha256:0123:int8")
-    program = Program("nuclei", "1.2.3", "", "3.11.9", {"numpy": "2.0"})
-    values = {
-        "output": Path("/out"), "key": "0123456789abcdef", "tiles": 128, "foreground": 100, "resumed": 0, "shards": 1,
-        "provenance": Provenance(slide, model, {"overlay.threshold": 0.5, "tile_size": 512}, program),
-        "tissue_pixels": 6_400_000, "guessed_pixels": None, "nuclei": 1234, "nuclear_pixels": 800_000, "damaged": (),
-        "guessed": (), "warnings": (), "seconds": 61.0, "waited": 0.0, "num_workers": 2, "peak_memory": 3 << 30,
-        "stages": {"filter": StageTime(100.0, 98.7, 50.0)}, "image_bytes": 5 << 20, "image_checksum": "0" * 16,
-    }  # fmt: skip
-    return SegmentationResult(**(values | changes))  # type: ignore[arg-type] # the values above
 
 
 def report(
@@ -254,6 +243,19 @@ def test_the_histogram_counts_every_nucleus_in_bars_of_whole_pixels(tmp_path: Pa
     assert max(height for _, height, _ in bars) == 200
     median = float(re.findall(r'<line class="quartile" x1="([\d.]+)"', text)[1])
     assert median == pytest.approx(84 + 556 * (np.median(pixels) + 0.5) / (40 * step), abs=0.01)
+
+
+@pytest.mark.parametrize(("size", "read"), [(4100, 1025), (4000, 1000), (3999, 2000), (900, 900), (10, 10)])
+def test_the_overview_is_the_coarsest_level_that_is_large_enough(tmp_path: Path, size: int, read: int) -> None:
+    jpeg, levels = JpegSettings(), levels_of(size, 20)
+    segment = encode_jpeg(np.full((256, 256, 3), (200, 120, 160), np.uint8), jpeg)
+    with (tmp_path / "image.tif").open("w+b") as file:
+        image = PyramidFile(file, levels, jpeg, (0.25, 0.25), None, shared_tables(jpeg))
+        for level in levels:
+            image.write(level, iter([segment] * level.rows * level.columns))
+    overview = read_overview(tmp_path / "image.tif")
+    assert overview.shape[1] == read
+    assert np.abs(overview.astype(int) - (200, 120, 160)).max() < 6
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 1), (1.01, 2), (3, 5), (7, 10), (0.03, 0.05), (4200, 5000)])

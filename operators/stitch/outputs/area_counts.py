@@ -1,4 +1,4 @@
-"""Statistics of all nuclei, gathered chunk by chunk in memory that does not grow."""
+"""How large the nuclei are: counted chunk by chunk, in memory that does not grow."""
 
 from __future__ import annotations
 

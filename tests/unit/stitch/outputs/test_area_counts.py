@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nuclei_segmentation.operators.stitch.outputs.statistics import LARGEST, AreaCounts
+from nuclei_segmentation.operators.stitch.outputs.area_counts import LARGEST, AreaCounts
 from tests.helpers.drawn_nuclei import header, nuclei_at
 
 
