@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tifffile
-
 from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
 from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 from nuclei_segmentation.operators.stitch.objects.describe import (
@@ -23,10 +20,10 @@ from nuclei_segmentation.operators.stitch.objects.measure import outline_names, 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader, NucleusClass
 from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
 from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
+from nuclei_segmentation.operators.stitch.outputs.area_counts import AreaCounts
 from nuclei_segmentation.operators.stitch.outputs.chunks import chunks
-from nuclei_segmentation.operators.stitch.outputs.statistics import AreaCounts
+from nuclei_segmentation.operators.stitch.outputs.report_figures import read_overview
 from nuclei_segmentation.operators.stitch.outputs.writers import open_writers
-from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs, OutputFile
 from nuclei_segmentation.shared.nucleus_pixels import uint8_limit
@@ -40,8 +37,6 @@ from nuclei_segmentation.shared.slides import Slide
 
 SPOOL = "nuclei"
 STAGE = "stitch"
-_OVERVIEW = 2048
-"""Pixels, the longer side of what the report's picture is made from."""
 NUCLEUS = NucleusClass("Nucleus", (0, 255, 0))
 """The class of all nuclei of a model without classes."""
 
@@ -131,7 +126,7 @@ class OutputJob(Closing):
             Progress(lambda: done / max(1, total), lambda: f"{done:,} of {total:,} nuclei written"),
         ):
             names = [*self._names, self._nearest]
-            overview = partial(_overview, image)
+            overview = partial(read_overview, image)
             named = open_writers(wanted, self._work, header, names, result, overview, self._pool)
             writers = [stack.enter_context(writer) for _, _, writer in named]
 
@@ -169,11 +164,3 @@ class OutputJob(Closing):
         ahead = 2 * self._pool.workers
         read = self._pool.map(STAGE, self._spool.read, self._spool.chunks(), ahead)
         return self._pool.map(STAGE, lambda nuclei: (nuclei, encode(nuclei)), chunks(read), ahead)
-
-
-def _overview(image: Path) -> Pixels:
-    """Return the first level of an image that is small enough to look at."""
-    with tifffile.TiffFile(image) as file:
-        levels = file.series[0].levels
-        chosen = next((level for level in levels if max(level.shape[:2]) <= _OVERVIEW), levels[-1])
-        return np.asarray(chosen.asarray(), np.uint8)

@@ -85,7 +85,7 @@ def test_a_chunk_may_hold_thousands(tmp_path: Path, pool: WorkerPool) -> None:
     for label, (x, y) in enumerate(places, 1):
         image[y : y + 3, x : x + 2] = label
     dot = outline(np.ones((3, 2), np.bool_))
-    dots = [dot + 2 * np.array(place, np.int32) for place in places]
+    dots = [dot + 4 * np.array(place, np.int32) for place in places]
     nuclei = nuclei_from(range(1, len(dots) + 1), dots, 120)
     np.testing.assert_array_equal(levels_in(write(tmp_path / "labels.tif", image.shape, [nuclei], pool))[0], image)
 

@@ -253,6 +253,7 @@ def test_the_overview_is_the_coarsest_level_that_is_large_enough(tmp_path: Path,
         image = PyramidFile(file, levels, jpeg, (0.25, 0.25), None, shared_tables(jpeg))
         for level in levels:
             image.write(level, iter([segment] * level.rows * level.columns))
+        image.finish()
     overview = read_overview(tmp_path / "image.tif")
     assert overview.shape[1] == read
     assert np.abs(overview.astype(int) - (200, 120, 160)).max() < 6
