@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.outputs.job import OutputJob
 from nuclei_segmentation.operators.stitch.outputs.there import outputs_there, refuse_foreign
 from nuclei_segmentation.operators.stitch.render_files import publish, publish_outputs, renew_render_config
 from nuclei_segmentation.operators.stitch.result_folder import SPOOL, ResultFolder
@@ -32,6 +32,9 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.run_key import outputs_key
 from nuclei_segmentation.shared.slides import Slide, SlideInfo, stat_of
+
+if TYPE_CHECKING:  # most runs write no files of nuclei, and do without what they import
+    from nuclei_segmentation.operators.stitch.outputs.job import OutputJob
 
 log = logging.getLogger(__name__)
 
@@ -318,6 +321,8 @@ class ImageJob:
         return TiledSlide(self.slide, self.grid, self.foreground)
 
     def _outputs(self, channels: Sequence[str], pool: WorkerPool) -> OutputJob:
+        from nuclei_segmentation.operators.stitch.outputs.job import OutputJob
+
         return OutputJob(
             self.slide,
             self.provenance.slide.fingerprint,

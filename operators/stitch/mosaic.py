@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.stitch.arrived import ArrivedTile, Examiner
 from nuclei_segmentation.operators.stitch.count import NucleusCount
 from nuclei_segmentation.operators.stitch.memory import batches_ahead
-from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 from nuclei_segmentation.operators.stitch.overlay import Mask
 from nuclei_segmentation.operators.stitch.pyramid.levels import Level
 from nuclei_segmentation.shared.batches import MapBatch, Pixels
@@ -24,6 +24,9 @@ from nuclei_segmentation.shared.damage import DamagedTiles
 from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
+
+if TYPE_CHECKING:  # most runs make no objects, and do without what they import
+    from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,6 @@ import numpy.typing as npt
 from nuclei_segmentation.operators.stitch.arrived import Examiner
 from nuclei_segmentation.operators.stitch.memory import batches_ahead, spans_ahead
 from nuclei_segmentation.operators.stitch.mosaic import Mosaic, SpanJob
-from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 from nuclei_segmentation.operators.stitch.overlay import OverlayPainter
 from nuclei_segmentation.operators.stitch.pyramid.disk_space import open_reserved, reserve
 from nuclei_segmentation.operators.stitch.pyramid.jpeg_segments import Encoder, encode_jpeg, shared_tables
@@ -35,6 +35,9 @@ from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
 from nuclei_segmentation.shared.slides.slide import Slide
+
+if TYPE_CHECKING:  # most runs make no objects, and do without what they import
+    from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,15 +212,11 @@ def _boxes(nuclei: Nuclei) -> pa.Array:
 def _polygons(nuclei: Nuclei) -> pa.Array:
     """Return the outlines as well-known binary, in level-0 pixels."""
     vertices, starts = closed(nuclei)
-    points = memoryview((vertices / 4).astype("<f8").tobytes())
+    points = (vertices * 0.25).astype("<f8", copy=False).tobytes()
     heads = np.empty(len(nuclei), _WKB)
     heads["order"], heads["type"], heads["rings"], heads["points"] = 1, _POLYGON, 1, np.diff(starts)
-    head = memoryview(heads.tobytes())
-    size = _WKB.itemsize
-    ends = (starts * _POINT).tolist()
-    parts = chain.from_iterable(
-        (head[size * number : size * (number + 1)], points[first:end])
-        for number, (first, end) in enumerate(pairwise(ends))
-    )
-    offsets = (starts * _POINT + np.arange(len(starts)) * size).astype(np.int32)
+    bounds = pairwise((starts * _POINT).tolist())
+    rings = [points[first:end] for first, end in bounds]
+    parts = chain.from_iterable(zip(heads.view(f"V{_WKB.itemsize}").tolist(), rings, strict=True))
+    offsets = (starts * _POINT + np.arange(len(starts)) * _WKB.itemsize).astype(np.int32)
     return pa.Array.from_buffers(pa.binary(), len(nuclei), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(parts))])
