@@ -137,9 +137,8 @@ def _crossings(labels: npt.NDArray[np.uint32], vertices: Vertices, starts: npt.N
 
     area = np.add.reduceat(x.astype(np.int64) * next_y - next_x.astype(np.int64) * y, begins)
     owner = np.repeat(np.arange(len(labels), dtype=np.int32), np.diff(starts)).take(crossing)
-    begin = (next_y < y).take(crossing) == (area > 0).take(
-        owner
-    )  # the area is positive where an outline runs clockwise
+    clockwise = (area > 0).take(owner)
+    begin = (next_y < y).take(crossing) == clockwise
     label = labels.take(owner)
     value = np.where(begin, label, -label)
 
@@ -162,22 +161,21 @@ def _by_tile(crossings: _Crossings, side: int) -> Iterator[tuple[tuple[int, int]
         return
     bits, inside = side.bit_length() - 1, side - 1
     row, tile = crossings.row >> bits, crossings.column >> bits
-    top, left, columns = row.min(), tile.min(), np.ptp(tile) + 1
+    last = (crossings.ends - 1) >> bits  # may be further right than all crossings, in a row that a level leaves out
+    top, left = int(row.min()), int(tile.min())
+    columns = max(int(tile.max()), int(last.max())) + 1 - left
     first_pixel, number = (crossings.row & inside) << bits, (row - top) * columns + (tile - left)
-    further = ((crossings.ends - 1) >> bits).take(crossings.nucleus) - tile
-    own = np.flatnonzero(
-        further >= 0
-    )  # an end at the left border of a tile that its nucleus does not reach is left out
+    further = last.take(crossings.nucleus) - tile
+    # An end at the left border of a tile that its nucleus does not reach is left out.
+    own = np.flatnonzero(further >= 0)
     pixel = (first_pixel | (crossings.column & inside)).take(own)
     numbers, steps = [number.take(own)], [_pack(pixel, crossings.value.take(own))]
     for distance in range(1, int(further.max()) + 1):
         reaching = np.flatnonzero(further >= distance)
         numbers.append(number.take(reaching) + distance)
         steps.append(_pack(first_pixel.take(reaching), crossings.value.take(reaching)))
-    yield from (
-        ((int(top) + one // int(columns), int(left) + one % int(columns)), some)
-        for one, some in _grouped(np.concatenate(numbers), np.concatenate(steps))
-    )
+    for one, some in _grouped(np.concatenate(numbers), np.concatenate(steps)):
+        yield (top + one // columns, left + one % columns), some
 
 
 def _grouped(numbers: _Integers, steps: Steps) -> Iterator[tuple[int, Steps]]:
@@ -206,9 +204,8 @@ def _overlap(steps: Steps, side: int) -> bool:
     row = pixel >> (side.bit_length() - 1)
     begins = np.flatnonzero(row[1:] != row[:-1]) + 1
     lengths = np.diff(begins, prepend=0, append=len(row))
-    depth -= np.repeat(
-        np.append(np.int32(0), depth.take(begins - 1)), lengths
-    )  # still open at the end of the row above
+    open_above = np.append(np.int32(0), depth.take(begins - 1))  # at the end of the row above
+    depth -= np.repeat(open_above, lengths)
     # Of the steps at one pixel, only their sum counts.
     return bool(((depth[:-1] > 1) & (pixel[1:] != pixel[:-1])).any() or depth[-1] > 1)
 

@@ -43,7 +43,7 @@ def read_overview(image: Path) -> Pixels:
         (h, w, 3) uint8 RGB: the coarsest level that is at least `LARGEST` pixels wide or high, or level 0.
     """
     with tifffile.TiffFile(image) as tiff:
-        sizes = [max(page.imagewidth, page.imagelength) for page in tiff.pages]
+        sizes = [max(page.shape[:2]) for page in tiff.pages]
         level = max((number for number, size in enumerate(sizes) if size >= LARGEST), default=0)
         pixels: Pixels = tiff.pages[level].asarray()
     return pixels

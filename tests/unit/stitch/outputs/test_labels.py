@@ -114,6 +114,15 @@ def test_a_reduced_level_is_every_second_pixel_of_the_finer(
         np.testing.assert_array_equal(level, image[:: 1 << number, :: 1 << number])
 
 
+def test_a_nucleus_may_reach_a_tile_in_rows_that_a_level_leaves_out(tmp_path: Path, pool: WorkerPool) -> None:
+    image = np.zeros((32, 64), np.uint32)
+    image[8:13, 20:30] = 1
+    image[9, 30:37] = 1  # over a border of tiles of level 1, in the last row of them
+    levels = levels_in(write(tmp_path / "labels.tif", image.shape, chunks_of(image, 1), pool, side=16))
+    for number, level in enumerate(levels):
+        np.testing.assert_array_equal(level, image[:: 1 << number, :: 1 << number])
+
+
 def test_a_slide_without_nuclei_is_all_zero_and_holds_one_tile(tmp_path: Path, pool: WorkerPool) -> None:
     path = write(tmp_path / "labels.tif", (700, 900), [], pool)
     assert not levels_in(path)[0].any()
