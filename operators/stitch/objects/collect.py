@@ -138,7 +138,10 @@ class NucleusCollector:
             self._joined.append(self._pool.submit(STAGE, self._describe_joined, part))
 
     def _describe_joined(self, joined: Sequence[JoinedNucleus]) -> tuple[Nuclei, int]:
-        borders = [border_pixels(nucleus.mask, nucleus.box.x, nucleus.box.y) for nucleus in joined]
+        borders = [
+            border_pixels(nucleus.mask.astype(np.int32))[1][0] + np.array((nucleus.box.x, nucleus.box.y), np.int32)
+            for nucleus in joined
+        ]
         return self._find.describe(borders, np.stack([nucleus.sums for nucleus in joined]))
 
     def _keep_joined(self) -> None:

@@ -53,24 +53,32 @@ def _sides_table() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
 _COUNTS, _MIDDLES = _sides_table()
 
 
-def border_pixels(mask: npt.NDArray[np.bool_], x: int, y: int) -> Vertices:
-    """Return the pixels along the outer border of a nucleus, in order.
+def border_pixels(labels: npt.NDArray[np.int32]) -> dict[int, list[Vertices]]:
+    """Return the pixels along the outer borders of all nuclei, in order.
 
     Parameters
     ----------
-    mask : numpy.ndarray
-        (h, w) bool, its pixels. Of several parts the one with the longest border counts.
-    x, y : int
-        Where the mask lies.
+    labels : numpy.ndarray
+        (h, w) int32, the number of the nucleus at each pixel; 0 where there is none.
 
     Returns
     -------
-    numpy.ndarray
-        (n, 2) int32, x and y of each. A pixel comes twice where the border passes it twice.
+    dict of int to list of numpy.ndarray
+        By number, ascending, for each part of the nucleus (n, 2) int32, x and y of each pixel, the longest border
+        first. A pixel comes twice where the border passes it twice.
     """
-    found: Any = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x, y))[0]
-    longest = found[0] if len(found) == 1 else max(found, key=len)
-    return np.asarray(longest[:, 0])
+    # One call for all: it traces the borders of regions with the same number. OpenCV writes to its input.
+    found: Any = cv2.findContours(labels.copy(), cv2.RETR_FLOODFILL, cv2.CHAIN_APPROX_NONE)[0]
+    if not len(found):
+        return {}
+    borders: dict[int, list[Vertices]] = {}
+    starts = np.stack([border[0, 0] for border in found])
+    for label, border in zip(labels[starts[:, 1], starts[:, 0]].tolist(), found, strict=True):
+        if label:
+            borders.setdefault(label, []).append(border[:, 0])
+    for parts in borders.values():
+        parts.sort(key=len, reverse=True)
+    return dict(sorted(borders.items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,12 @@ def disc(radius: float, x: float = 60, y: float = 60) -> np.ndarray:
     return (columns - x) ** 2 + (rows - y) ** 2 <= radius * radius
 
 
+def border(mask: np.ndarray, x: int = 0, y: int = 0) -> np.ndarray:
+    return border_pixels(mask.astype(np.int32))[1][0] + np.array((x, y), np.int32)
+
+
 def one(mask: np.ndarray, x: int = 0, y: int = 0) -> Outlines:
-    return outlines([border_pixels(mask, x, y)])
+    return outlines([border(mask, x, y)])
 
 
 def measured(mask: np.ndarray, mpp: tuple[float, float] | None = None) -> dict[str, float]:
@@ -49,12 +53,24 @@ def test_an_outline_holds_the_centres_of_the_pixels_and_no_others(seed: int) -> 
 
 def test_outlines_do_not_depend_on_their_neighbours() -> None:
     masks = [ragged(seed) for seed in range(20)]
-    together = outlines([border_pixels(mask, 3 * number, number) for number, mask in enumerate(masks)])
+    together = outlines([border(mask, 3 * number, number) for number, mask in enumerate(masks)])
     for number, mask in enumerate(masks):
         alone = one(mask, 3 * number, number)
         part = together.vertices[together.starts[number] : together.starts[number + 1]]
         assert np.array_equal(part, alone.vertices)
         assert together.pixels[number] == alone.pixels[0]
+
+
+def test_borders_of_nuclei_that_touch_are_those_of_each_alone() -> None:
+    random = np.random.default_rng(5)
+    labels = np.kron(random.integers(0, 9, (12, 15)), np.ones((3, 4))).astype(np.int32)
+    labels[random.random(labels.shape) < 0.1] = 0
+    found = border_pixels(labels)
+    assert list(found) == list(range(1, 9))
+    for label, parts in found.items():
+        alone = border_pixels((labels == label).astype(np.int32))[1]
+        assert sorted(map(len, parts), reverse=True) == list(map(len, parts))
+        assert {part.tobytes() for part in parts} == {part.tobytes() for part in alone}
 
 
 def test_no_nuclei_have_no_outlines() -> None:

@@ -114,6 +114,16 @@ def test_a_reduced_level_is_every_second_pixel_of_the_finer(
         np.testing.assert_array_equal(level, image[:: 1 << number, :: 1 << number])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_images_of_any_size_are_exact_at_every_level(tmp_path: Path, pool: WorkerPool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width, height, size = rng.integers(1, (120, 120, 40)).tolist()
+    image = blobs(width, height, seed, sigma=rng.uniform(0.5, 4))
+    path = write(tmp_path / "labels.tif", image.shape, chunks_of(image, size), pool, side=16)
+    for number, level in enumerate(levels_in(path)):
+        np.testing.assert_array_equal(level, image[:: 1 << number, :: 1 << number])
+
+
 def test_a_nucleus_may_reach_a_tile_in_rows_that_a_level_leaves_out(tmp_path: Path, pool: WorkerPool) -> None:
     image = np.zeros((32, 64), np.uint32)
     image[8:13, 20:30] = 1
