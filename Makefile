@@ -1,10 +1,12 @@
-# make run [SLIDE=x.svs] [OUT=folder] [CONFIG=config.yaml]   install what is needed, segment a slide, say where the result is
+# make run [SLIDE=x.svs] [OUT=folder] [CONFIG=config.yaml] [OUTPUTS="geojson table report"]
+#                                                            install what is needed, segment a slide, say where the result is
 # make test                                                  run the tests
 # make help                                                  all targets
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
+OUTPUTS ?= $(or $(NUCLEI_OUTPUTS),geojson table report)
 SAMPLE := .cache/cmu_small_region.svs
 SAMPLE_SHA256 := ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7
 SLIDE ?= $(SAMPLE)
@@ -29,15 +31,16 @@ $(error '$(STRAY)' is not a target; a slide is named by a variable: make run SLI
 endif
 ifneq ($(filter run,$(MAKECMDGOALS)),)
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-STRAY := $(filter-out SLIDE OUT CONFIG PYTHON VENV SHELL MAKEFLAGS MFLAGS -*-%,$(GIVEN))
+STRAY := $(filter-out SLIDE OUT CONFIG OUTPUTS PYTHON VENV SHELL MAKEFLAGS MFLAGS -*-%,$(GIVEN))
 ifneq ($(STRAY),)
-$(error 'make run' does not know '$(STRAY)'; it takes SLIDE=x.svs OUT=folder CONFIG=config.yaml PYTHON=python3 VENV=folder)
+$(error 'make run' does not know '$(STRAY)'; it takes SLIDE=x.svs OUT=folder CONFIG=config.yaml OUTPUTS="geojson table" PYTHON=python3 VENV=folder)
 endif
 endif
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | column -t -s '	'
 
+run: export NUCLEI_OUTPUTS := $(OUTPUTS)
 run: install $(if $(filter $(SAMPLE),$(SLIDE)),sample)  ## segment SLIDE (default: a small sample slide) into the folder OUT
 	@$(VENV)/bin/python -u operators/main.py segmentation --input-path "$(SLIDE)" --output-path "$(OUT)"$(if \
 		$(CONFIG), --config-path "$(CONFIG)")
@@ -132,7 +135,7 @@ $(SAMPLE): | $(VENV)/bin/python
 	@rm -r .cache/wheel
 
 lock:  ## renew the hashed requirements (needs uv): one version of each package, whichever list names it
-	cd requirements && for name in dev run load filter stitch build bench docs triton cpost; do \
+	cd requirements && for name in dev run load filter stitch parquet build bench docs triton cpost; do \
 		case $$name in \
 			dev | docs) options="--universal --python-version 3.11" ;; \
 			triton) options="--python-version 3.11 --python-platform x86_64-manylinux_2_28" ;; \

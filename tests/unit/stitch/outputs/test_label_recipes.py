@@ -13,7 +13,7 @@ from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from tests.helpers.command import ROOT
 from tests.helpers.drawn_nuclei import blobs, chunks_of, header
 
-PAGE = (ROOT / "docs" / "outputs-labels.md").read_text()
+PAGE = (ROOT / "docs" / "outputs.md").read_text().partition("\n## Label image\n")[2]
 RECIPES = [one for one in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "napari" not in one]
 
 

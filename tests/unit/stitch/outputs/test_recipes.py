@@ -14,7 +14,7 @@ from nuclei_segmentation.operators.stitch.outputs.parquet import ParquetWriter
 from tests.helpers.command import ROOT
 from tests.helpers.nuclei_files import write
 
-PAGE = (ROOT / "docs" / "outputs.md").read_text()
+PAGE = (ROOT / "docs" / "outputs.md").read_text().partition("\n## Label image\n")[0]
 RECIPES = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 NOT_INSTALLED = {"spatialdata", "anndata", "wsidata", "tiatoolbox"}
 """What is too large to install for tests: over a gigabyte. The page names the versions that these were tried with."""
