@@ -6,6 +6,7 @@ Which keys there are stands in `shared.settings.values`.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +27,9 @@ LARGEST = 1024 * 1024
 
 _ALIKE = 0.8
 """From this likeness on a name is taken for a mistyped `NAME`: config.yml, Config.yaml, config.yaml.txt, conf.yaml."""
+
+_SAME_STAIN = 0.01
+"""Sine of the angle between two stains below which they are the same colour."""
 
 KEYS = tuple(keys_of(Settings))
 
@@ -118,7 +122,7 @@ def apply(document: Mapping[Any, Any], settings: Settings) -> Settings:
             values[path] = value
     if problems:
         raise ConfigError(problems)
-    return _with(settings, values)
+    return _together(_with(settings, values))
 
 
 def check(settings: Settings) -> Settings:
@@ -146,7 +150,7 @@ def check(settings: Settings) -> Settings:
             problems.append(f"{key.path}: {given!r} is not {key.accepts.words}")
     if problems:
         raise ConfigError(problems)
-    return _with(settings, values)
+    return _together(_with(settings, values))
 
 
 def reference() -> str:
@@ -249,6 +253,15 @@ def _suggest(path: str, known: Mapping[str, Key]) -> str:
     near = difflib.get_close_matches(path, known, n=1)
     near = near or [name for name in known if name.split(".")[-1] == path.split(".")[-1]][:1]
     return f"; did you mean {near[0]}?" if near else "; `main.py config` prints all keys"
+
+
+def _together(settings: Settings) -> Settings:
+    """Refuse values that are right alone and wrong together."""
+    (a, b, c), (d, e, f) = settings.nuclei.hematoxylin, settings.nuclei.eosin
+    across = math.hypot(b * f - c * e, c * d - a * f, a * e - b * d)
+    if across < _SAME_STAIN * math.hypot(a, b, c) * math.hypot(d, e, f):
+        raise ConfigError(["nuclei.hematoxylin and nuclei.eosin are the same colour; they must differ"])
+    return settings
 
 
 def _with(settings: Settings, values: Mapping[str, Any]) -> Settings:

@@ -102,6 +102,24 @@ def test_the_printed_reference_holds_every_key() -> None:
         assert key.accepts.words in text
 
 
+@pytest.mark.parametrize("eosin", ["[0.65, 0.7, 0.29]", "[1.3, 1.4, 0.58]"])
+def test_two_stains_of_one_colour_are_refused(tmp_path: Path, eosin: str) -> None:
+    with pytest.raises(ConfigError, match="same colour"):
+        read(tmp_path, f"nuclei: {{eosin: {eosin}}}\n")
+
+
+@pytest.mark.parametrize("text", ["[geojson, pdf]", "pdf", "1", "[[geojson]]", "{geojson: 1}"])
+def test_outputs_are_words_of_a_list(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"outputs: .* is not some of geojson, table"):
+        read(tmp_path, f"outputs: {text}\n")
+
+
+def test_outputs_come_in_one_order_and_once(tmp_path: Path) -> None:
+    assert read(tmp_path, "outputs: [table, geojson, table]\n").outputs == ("geojson", "table")
+    assert read(tmp_path, "outputs: geojson table\n").outputs == ("geojson", "table")
+    assert read(tmp_path, "outputs: none\n").outputs == ()
+
+
 def test_every_key_reaches_the_settings() -> None:
     other = {
         "overlay.style": "fill", "overlay.color": [1, 2, 3], "overlay.opacity": 0.25, "overlay.threshold": 0.75,
@@ -110,7 +128,8 @@ def test_every_key_reaches_the_settings() -> None:
         "models.input_scale": 0.5, "models.output": "logit", "inference.precision": "fp32", "inference.batch": 3,
         "inference.deadline": 2, "inference.retries": 1, "inference.in_flight": 2, "inference.shared_memory": False,
         "store.shm": True, "wait.limit": 5, "damaged.limit": 0.5, "overwrite": True, "shard": "1/3",
-        "channel": "DAPI", "plane": 2, "mpp": 0.25,
+        "channel": "DAPI", "plane": 2, "mpp": 0.25, "outputs": ["geojson"], "nuclei.min_area": 0,
+        "nuclei.hematoxylin": [0.6, 0.7, 0.3], "nuclei.eosin": [0.1, 0.9, 0.1],
     }  # fmt: skip
     assert set(other) == {key.path for key in config.KEYS}
     for path, value in other.items():

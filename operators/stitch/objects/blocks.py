@@ -39,17 +39,37 @@ class BlockGrid:
         return -(-self.bounds.width // WIDTH)
 
     def block(self, row: int, column: int) -> Region:
-        """Return the pixels that a block decides on."""
+        """Return the pixels that a block decides on.
+
+        Parameters
+        ----------
+        row, column : int
+            Position of the block.
+        """
         return Region(column * WIDTH, row * HEIGHT, WIDTH, HEIGHT).intersect(self.bounds)
 
     def window(self, row: int, column: int) -> Region:
-        """Return the pixels that a block looks at."""
+        """Return the pixels that a block looks at.
+
+        Parameters
+        ----------
+        row, column : int
+            Position of the block.
+        """
         block = self.block(row, column)
         grown = Region(block.x - MARGIN, block.y - MARGIN, block.width + 2 * MARGIN, block.height + 2 * MARGIN)
         return grown.intersect(self.bounds)
 
     def shared(self, row: int, column: int, next_row: int, next_column: int) -> Region:
-        """Return the pixels that two blocks both look at."""
+        """Return the pixels that two blocks both look at.
+
+        Parameters
+        ----------
+        row, column : int
+            Position of one block.
+        next_row, next_column : int
+            Position of the other.
+        """
         return self.window(row, column).intersect(self.window(next_row, next_column))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

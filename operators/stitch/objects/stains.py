@@ -34,21 +34,11 @@ class HematoxylinTable:
         Parameters
         ----------
         hematoxylin, eosin : tuple of float
-            Their optical densities in red, green and blue, of any length.
-
-        Raises
-        ------
-        ValueError
-            One is zero, or both are the same colour.
+            Their optical densities in red, green and blue, of any length; two different colours.
         """
         stains = np.array([hematoxylin, eosin], np.float64)
-        lengths = np.linalg.norm(stains, axis=1)
-        if not lengths.all():
-            raise ValueError("a stain absorbs at least one colour")
-        stains /= lengths[:, None]
+        stains /= np.linalg.norm(stains, axis=1, keepdims=True)
         residual = np.cross(stains[0], stains[1])
-        if np.linalg.norm(residual) < 1e-3:
-            raise ValueError("two stains of the same colour cannot be told apart")
         inverse = np.linalg.inv(np.vstack([stains, residual / np.linalg.norm(residual)]))
         density = -np.log10(np.maximum(np.arange(256), 1) / 255)
         return cls((inverse[:, :1] * density).astype(np.float32))

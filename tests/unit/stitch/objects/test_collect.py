@@ -181,12 +181,6 @@ def test_the_stain_is_measured_where_the_nucleus_is(tmp_path: Path) -> None:
     assert values["Area µm^2"][0] == 1000 / 16
 
 
-@pytest.mark.parametrize("stains", [((0, 0, 0), (0.1, 0.9, 0.1)), ((0.1, 0.2, 0.3), (0.2, 0.4, 0.6))])
-def test_stains_that_cannot_be_told_apart_are_refused(stains: tuple) -> None:
-    with pytest.raises(ValueError, match="stain"):
-        HematoxylinTable.of(*stains)
-
-
 def test_without_a_pixel_size_all_is_in_pixels(tmp_path: Path) -> None:
     maps = np.zeros((100, 100, 2), np.uint8)
     maps[10:20, 10:20] = maps[10:20, 40:50] = 255
