@@ -39,7 +39,7 @@ build() { # an image by the name of its operator
     [ "$name" != segmentation ] || lock=requirements/run.txt
     case $name in filter | segmentation) labels+=(--label "nuclei.model=$model") ;; esac
     # the libraries that read, compute and write, as `--version` lists them
-    labels+=(--label "nuclei.libraries=$(grep -oE '^(imagecodecs|numpy|onnxruntime|opencv-python-headless|openslide-bin|openslide-python|scikit-image|simplejpeg|tifffile|tritonclient)(\[[a-z]+\])?==[^ ]+' "$lock" | paste -sd' ')")
+    labels+=(--label "nuclei.libraries=$(grep -oE '^(imagecodecs|numpy|onnxruntime|opencv-python-headless|openslide-bin|openslide-python|scipy|simplejpeg|tifffile|tritonclient)(\[[a-z]+\])?==[^ ]+' "$lock" | paste -sd' ')")
     # shellcheck disable=SC2086 # BUILD_OPTIONS is a list
     "$engine" build ${BUILD_OPTIONS:-} --quiet --build-arg "VERSION=$version" --build-arg "REVISION=$revision" "${labels[@]}" \
         -t "nuclei/$name:$version" -t "nuclei/$name:latest" -f "$folder/Dockerfile" . >/dev/null

@@ -3,7 +3,7 @@
 set -euo pipefail
 site=$(echo "$1"/lib/python3.*/site-packages)
 
-# Packages' own tests. Nothing else: headers and type stubs are small, and scikit-image reads its stubs when it runs.
+# Packages' own tests. Nothing else: headers and type stubs are small.
 find "$site" -type d -name tests -prune -exec rm -r {} +
 rm -rf "$site/onnx/backend/test"
 

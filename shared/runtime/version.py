@@ -21,7 +21,7 @@ _LIBRARIES = (
     "opencv-python-headless",
     "openslide-bin",
     "openslide-python",
-    "scikit-image",
+    "scipy",
     "simplejpeg",
     "tifffile",
     "tritonclient",

@@ -22,7 +22,6 @@ IMAGE_LAYOUT = 2
 """
 
 _READING = ("imagecodecs", "numpy", "opencv-python-headless", "openslide-bin", "simplejpeg")
-_LOAD = (*_READING, "scikit-image")
 _FILTER = {"embedded": ("numpy", "onnxruntime")}
 _STITCH = (*_READING, "tifffile")
 _OUTPUTS = (*_READING, "scipy")
@@ -41,7 +40,7 @@ def load_key(fingerprint: str, settings: Settings) -> str:
     mask: object = "none"
     if settings.mask.method != "none":
         mask = {"method": settings.mask.method, "pixel_limit": settings.mask_pixel_count_limit}
-    return _key(_LOAD, fingerprint, settings.tile_size, settings.overlap, mask, *_view(settings))
+    return _key(_READING, fingerprint, settings.tile_size, settings.overlap, mask, *_view(settings))
 
 
 def filter_key(tiles: str, name: str, engine: str, identity: str, settings: Settings) -> str:
