@@ -129,8 +129,10 @@ def _measure_hulls(vertices: Vertices, starts: npt.NDArray[np.int64], scale: Flo
         # How far each corner lies beside the line through each edge, times the edge's length; all on one side of it.
         beside = edges[..., ::-1] * np.array([-1, 1], np.float32) @ points.transpose(0, 2, 1)
         own = beside[:, place[0], place[0]]
-        areas[part] = np.abs(own.sum(axis=1, dtype=np.float64)) / 2
-        distance = np.maximum(beside.max(axis=2) - own, own - beside.min(axis=2))
+        twice = own.sum(axis=1, dtype=np.float64)
+        areas[part] = np.abs(twice) / 2
+        # All hulls run the same way round.
+        distance = beside.max(axis=2) - own if twice[0] < 0 else own - beside.min(axis=2)
         with np.errstate(invalid="ignore", divide="ignore"):  # an edge that only fills up has no length
             narrowest[part] = np.where(length > 0, distance / length, np.inf).min(axis=1)
     return areas, widest, narrowest

@@ -25,17 +25,17 @@ Integers = npt.NDArray[np.int64]
 _STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 """x and y of the eight directions."""
 _NO_STEP = 8
-_DIRECTION = np.full(9, _NO_STEP, np.intp)
+_DIRECTION = np.full(9, _NO_STEP, np.int64)
 for _number, (_x, _y) in enumerate(_STEPS):
     _DIRECTION[3 * (_y + 1) + _x + 1] = _number
 
 
-def _sides_table() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+def _sides_table() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """Return how many sides of a border pixel face outside, and where their middles are, by the steps to and from it.
 
     Border following looks round a pixel from where it came, until it finds where to go. What it passes is outside.
     """
-    counts = np.zeros((9, 9), np.intp)
+    counts = np.zeros((9, 9), np.uint8)
     middles = np.zeros((9, 9, 4, 2), np.int32)
     for came in range(8):
         for goes in range(8):
@@ -47,7 +47,7 @@ def _sides_table() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
                 middles[came, goes, number] = _STEPS[direction]
     counts[_NO_STEP, _NO_STEP] = 4  # a single pixel
     middles[_NO_STEP, _NO_STEP] = [_STEPS[direction] for direction in (0, 6, 4, 2)]
-    return counts, middles
+    return counts.ravel(), middles.reshape(-1, 2)
 
 
 _COUNTS, _MIDDLES = _sides_table()
@@ -114,13 +114,14 @@ def outlines(borders: Sequence[Vertices]) -> Outlines:
     ends = np.cumsum(lengths)
     pixels = np.concatenate(borders)
     steps = _to_next(pixels, ends - lengths, ends) - pixels
-    goes = _DIRECTION[3 * (steps[:, 1] + 1) + steps[:, 0] + 1]
-    came = _to_previous(goes, ends - lengths, ends)
-    counts = _COUNTS[came, goes]
-    total = np.cumsum(counts)
-    sides = np.arange(total[-1]) - np.repeat(total - counts, counts)
-    contour = np.repeat(2 * pixels + 1, counts, axis=0)
-    contour += _MIDDLES[np.repeat(came, counts), np.repeat(goes, counts), sides]
+    goes = _DIRECTION.take(3 * steps[:, 1] + steps[:, 0] + 4)
+    turns = 9 * _to_previous(goes, ends - lengths, ends) + goes
+    counts = _COUNTS.take(turns)
+    total = np.cumsum(counts, dtype=np.int64)
+    # The sides of each pixel follow one another in the table, four to a turn.
+    first = 4 * turns - total + counts
+    contour = (2 * pixels + 1).repeat(counts, axis=0)
+    contour += _MIDDLES.take(first.repeat(counts) + np.arange(total[-1]), axis=0)
     ends = total[ends - 1]
     starts = np.concatenate(([0], ends[:-1]))
     following = _to_next(contour, starts, ends)
