@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nuclei_segmentation.api import segment
+    from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei
+    from nuclei_segmentation.operators.stitch.outputs.read import read_nuclei
     from nuclei_segmentation.segmenter import Segmentation, Segmenter
     from nuclei_segmentation.shared.errors import (
         ConfigError,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         JpegSettings,
         MaskSettings,
         ModelsSettings,
+        NucleiSettings,
         OverlaySettings,
         Settings,
         StoreSettings,
@@ -54,7 +57,9 @@ __all__ = [
     "ModelError",
     "ModelsSettings",
     "NoSpace",
+    "Nuclei",
     "NucleiError",
+    "NucleiSettings",
     "OutputError",
     "OverlaySettings",
     "Region",
@@ -74,6 +79,7 @@ __all__ = [
     "WaitedTooLong",
     "__version__",
     "open_slide",
+    "read_nuclei",
     "segment",
 ]
 
@@ -81,6 +87,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless t
 
 _HOMES = {
     "api": ("segment",),
+    "operators.stitch.objects.nuclei": ("Nuclei",),
+    "operators.stitch.outputs.read": ("read_nuclei",),
     "segmenter": ("Segmentation", "Segmenter"),
     "shared.geometry": ("Region",),
     "shared.result": ("SegmentationResult",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,17 @@ from nuclei_segmentation.operators.filter.inference import Engine, open_engine
 from nuclei_segmentation.operators.filter.stage import infer
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.stitch.count import NucleusCount, find_pieces
+from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
+from nuclei_segmentation.operators.stitch.objects.find import NucleusFinder
+from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei
+from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
+from nuclei_segmentation.operators.stitch.outputs.chunks import join
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.instances import instances
-from nuclei_segmentation.shared.nuclei import NUCLEUS_LIMIT, Labels
+from nuclei_segmentation.shared.nuclei import Labels
+from nuclei_segmentation.shared.nucleus_pixels import is_nucleus, uint8_limit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.config_file import check
@@ -44,12 +51,18 @@ class Segmentation:
         (H, W) int32 label image: 0 is no nucleus, 1 … n are the nuclei.
     count : int
         Number of nuclei, as the summary of a run counts them.
+    image : numpy.ndarray
+        (H, W, 3) uint8, the image.
+    settings : Settings
+        Of the segmenter.
     """
 
     maps: Pixels
     channels: tuple[str, ...]
     labels: Labels
     count: int
+    image: Pixels
+    settings: Settings
 
     @property
     def probability(self) -> npt.NDArray[np.float32]:
@@ -58,8 +71,32 @@ class Segmentation:
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
-        """(H, W) bool, where the probability of nucleus is above one half."""
-        return self.maps[..., 0] > NUCLEUS_LIMIT
+        """(H, W) bool, where the probability of nucleus is above `overlay.threshold`, by default one half."""
+        return is_nucleus(self.maps[..., 0], uint8_limit(self.settings.overlay.threshold))
+
+    def nuclei(self, mpp: tuple[float, float] | None = None) -> Nuclei:
+        """Return the nuclei as objects: those that the files of a run hold, with outlines and measurements.
+
+        Parameters
+        ----------
+        mpp : tuple of float, optional
+            Micrometres per pixel in x and y; by default those of the settings. Without a pixel size, lengths are in
+            pixels, and nuclei of any size are kept.
+        """
+        slide = ArraySlide(self.image, mpp or self.settings.mpp)
+        height, width = self.image.shape[:2]
+        grid = TileGrid(width, height, -(-max(height, width) // 16) * 16)
+        finder = NucleusFinder.of(slide, grid, self.channels, self.settings)
+        planes = np.ascontiguousarray(np.moveaxis(self.maps, -1, 0))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            WorkerPool(self.settings.num_workers) as pool,
+            NucleusSpool(Path(folder, "nuclei"), finder.measurements, slide.info.mpp) as spool,
+            NucleusCollector(finder, spool, pool) as collector,
+        ):
+            collector.add(0, grid.bounds, planes)
+            collector.finish()
+            return join([spool.read(chunk) for chunk in spool.chunks()] or [finder.none])
 
 
 class Segmenter:
@@ -163,7 +200,7 @@ class Segmenter:
     def _segment(self, image: Pixels, engine: Engine, grid: TileGrid) -> Segmentation:
         positions = np.array(list(grid), np.int32)
         channels = engine.info.channels
-        count = NucleusCount(grid)
+        count, limit = NucleusCount(grid), uint8_limit(self._settings.overlay.threshold)
         maps = np.empty((grid.height, grid.width, len(channels)), np.uint8)
         with WorkerPool(self._settings.num_workers) as pool:
             tiles = load(ArraySlide(image), grid, positions, pool, engine.info.batch)
@@ -174,8 +211,9 @@ class Segmenter:
                     top, left = core.y - region.y, core.x - region.x
                     part = found[top : top + core.height, left : left + core.width]
                     maps[core.y : core.bottom, core.x : core.right] = part
-                    count.add(row, column, find_pieces(part, channels))
-        return Segmentation(maps, channels, instances(maps, channels), count.total)
+                    count.add(row, column, find_pieces(part, channels, limit))
+        labels = instances(maps, channels, limit)
+        return Segmentation(maps, channels, labels, count.total, image, self._settings)
 
     def _engine(self, tile_size: int) -> Engine:
         with self._lock:

@@ -90,14 +90,12 @@ def _flood(heights: Pixels, markers: Labels, inside: npt.NDArray[np.bool_], labe
     heights, inside = heights[box], inside[box]
     # OpenCV dilates these types only; floats of 32 bits hold whole numbers up to 16 million.
     grown: Any = markers[box].astype(np.uint16 if markers.max() < 1 << 16 else np.float32)
-    free: Any = np.empty(grown.shape, np.uint8)
     filled = cv2.countNonZero(grown)
     for level in range(int(heights[inside].min()) // _RISE, 256 // _RISE):
         low = (inside & (heights < (level + 1) * _RISE)).view(np.uint8)
         before = -1
         while filled != before:
-            cv2.compare(grown, 0, cv2.CMP_EQ, free)
-            cv2.bitwise_and(low, free, free)
+            free = cv2.bitwise_and(low, (grown == 0).view(np.uint8))
             cv2.copyTo(cv2.dilate(grown, _NEIGHBOURS), free, grown)
             before, filled = filled, cv2.countNonZero(grown)
     np.copyto(labels[box], grown, where=inside, casting="unsafe")

@@ -102,7 +102,7 @@ def baseline(image: Pixels) -> Segmentation:
     """Segment an image by Otsu's threshold, with the result in the form of a model's."""
     labels = otsu(image)
     maps = np.where(labels > 0, np.uint8(255), np.uint8(0))[..., None]
-    return Segmentation(maps, ("nucleus",), labels, int(labels.max()))
+    return Segmentation(maps, ("nucleus",), labels, int(labels.max()), image, Settings())
 
 
 def _multiple_of_16(text: str) -> int:

@@ -13,13 +13,8 @@ from skimage.draw import polygon
 
 from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
 from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
-from nuclei_segmentation.operators.stitch.objects.describe import (
-    HEMATOXYLIN_DEVIATION,
-    HEMATOXYLIN_MEAN,
-    Describer,
-)
+from nuclei_segmentation.operators.stitch.objects.describe import Describer
 from nuclei_segmentation.operators.stitch.objects.find import NucleusFinder
-from nuclei_segmentation.operators.stitch.objects.measure import outline_names
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei
 from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
 from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
@@ -79,8 +74,7 @@ def find(
     stain = HematoxylinTable.of() if image is not None else None
     describe = Describer(grid, mpp, smallest, stain is not None)
     finder = NucleusFinder(slide, BlockGrid(grid.bounds), channels, (), NUCLEUS_LIMIT, describe, stain)
-    names = [*outline_names(mpp), *((HEMATOXYLIN_MEAN, HEMATOXYLIN_DEVIATION) if stain else ())]
-    with WorkerPool(workers) as pool, NucleusSpool(folder / "spool", names, mpp) as spool:
+    with WorkerPool(workers) as pool, NucleusSpool(folder / "spool", finder.measurements, mpp) as spool:
         collector = NucleusCollector(finder, spool, pool)
         for row, column in grid:
             core = grid.core(row, column)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import nuclei_segmentation
 from nuclei_segmentation import (
     ConfigError,
+    InputError,
+    MaskSettings,
     OutputError,
     OverlaySettings,
     Region,
@@ -22,6 +25,7 @@ from nuclei_segmentation import (
     Settings,
     UsageError,
     open_slide,
+    read_nuclei,
     segment,
 )
 from nuclei_segmentation.shared.runtime.recorder import LOGGER
@@ -45,6 +49,7 @@ def test_the_examples_of_the_page_run(sample_slide: Path, tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2415 nuclei on 0.6" in done.stdout
+    assert "2346 nuclei, mean area 2" in done.stdout
     assert "(500, 700) float32" in done.stdout
     assert "10 missing.svs" in done.stdout
     assert done.stderr == ""
@@ -133,3 +138,35 @@ def test_wrong_settings_are_named_like_the_keys_of_the_file(tmp_path: Path) -> N
         "overlay.opacity: 2 is not a number from 0 to 1",
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_an_image_in_memory_has_the_nuclei_of_a_run_on_it(image: np.ndarray, tmp_path: Path) -> None:
+    """Of a run on one tile: the same maps, and so the same objects."""
+    tifffile.imwrite(
+        tmp_path / "slide.tif", image, tile=(256, 256), photometric="rgb", compression="deflate",
+        resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
+    )  # fmt: skip
+    settings = Settings(tile_size=704, mask=MaskSettings(method="none"), outputs=("geojson",), num_workers=2)
+    expected = read_nuclei(segment(tmp_path / "slide.tif", tmp_path / "out", settings))
+    with Segmenter(settings=settings) as segmenter:
+        nuclei = segmenter(image).nuclei(mpp=(0.5, 0.5))
+    assert len(nuclei) == len(expected) > 40
+    assert np.array_equal(nuclei.vertices, expected.vertices)
+    assert nuclei.centroids == pytest.approx(expected.centroids)
+    assert list(nuclei.measurements) == list(expected.measurements)
+    for name, values in nuclei.measurements.items():
+        assert values == pytest.approx(expected.measurements[name], abs=1e-3, nan_ok=True), name
+    table = nuclei.to_geodataframe()
+    assert table.geometry.is_valid.all()
+    assert table.geometry.area.to_numpy() * 0.25 == pytest.approx(table["Area µm^2"].to_numpy(), rel=0.1)
+    assert read_nuclei(tmp_path / "out").labels.tolist() == nuclei.labels.tolist()
+
+
+def test_nuclei_that_were_not_written_cannot_be_read(image: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no nuclei\.geojson\.gz: run again"):
+        read_nuclei(tmp_path)
+    (tmp_path / "nuclei.geojson.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_nuclei(tmp_path)
+    with Segmenter() as segmenter:
+        assert len(segmenter(np.full((100, 90, 3), 240, np.uint8)).nuclei()) == 0

@@ -35,8 +35,11 @@ def extras(name: str) -> set[str]:
     return {line.split()[0] for line in lines if re.match(r"\w", line)}
 
 
-OPTIONAL = {ROOT / "operators" / "stitch" / "outputs" / "parquet.py": extras("parquet")}
-"""What modules import that are used only where an extra of the package is installed."""
+OPTIONAL = {
+    ROOT / "operators" / "stitch" / "outputs" / "parquet.py": extras("parquet"),
+    ROOT / "operators" / "stitch" / "objects" / "nuclei.py": {"geopandas", "shapely"},  # for who has them
+}
+"""What modules import that are used only where an extra of the package is installed, or the user's own packages are."""
 
 
 @pytest.mark.parametrize("operator", LISTS)

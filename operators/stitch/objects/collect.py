@@ -20,13 +20,14 @@ from nuclei_segmentation.operators.stitch.objects.outline import border_pixels
 from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
 STAGE = "stitch"
 _JOINED_AT_ONCE = 1000
 
 
-class NucleusCollector:
+class NucleusCollector(Closing):
     """Finds the nuclei in maps that arrive in row-major order of their tiles.
 
     Parameters

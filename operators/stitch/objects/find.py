@@ -14,14 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
-from nuclei_segmentation.operators.stitch.objects.describe import Describer, Sum, Sums
+from nuclei_segmentation.operators.stitch.objects.describe import (
+    HEMATOXYLIN_DEVIATION,
+    HEMATOXYLIN_MEAN,
+    Describer,
+    Sum,
+    Sums,
+)
+from nuclei_segmentation.operators.stitch.objects.measure import outline_names
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, Vertices
 from nuclei_segmentation.operators.stitch.objects.outline import border_pixels
 from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
 from nuclei_segmentation.shared.batches import Pixels
-from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.instances import instances
 from nuclei_segmentation.shared.nuclei import SMALLEST_SEED, Labels, channel, seed_pixels
+from nuclei_segmentation.shared.nucleus_pixels import uint8_limit
+from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides.slide import Slide
 
 Bits = npt.NDArray[np.uint8]
@@ -131,6 +140,45 @@ class NucleusFinder:
     limit: int
     describe: Describer
     stain: HematoxylinTable | None
+
+    @classmethod
+    def of(cls, slide: Slide, grid: TileGrid, channels: Sequence[str], settings: Settings) -> NucleusFinder:
+        """Return the finder of a run.
+
+        Parameters
+        ----------
+        slide : Slide
+            The slide.
+        grid : TileGrid
+            Its grid of tiles.
+        channels : Sequence of str
+            Names of the maps.
+        settings : Settings
+            Say what a nucleus is, and what is measured.
+        """
+        mpp, nuclei = slide.info.mpp, settings.nuclei
+        smallest = 0.0 if mpp is None else nuclei.min_area / (mpp[0] * mpp[1])
+        stained = settings.channel is None  # a single channel is fluorescence
+        return cls(
+            slide,
+            BlockGrid(grid.bounds),
+            channels,
+            (),
+            uint8_limit(settings.overlay.threshold),
+            Describer(grid, mpp, smallest, stained),
+            HematoxylinTable.of(nuclei.hematoxylin, nuclei.eosin) if stained else None,
+        )
+
+    @property
+    def none(self) -> Nuclei:
+        """No nuclei."""
+        return self.describe([], np.zeros((0, Sum.CLASSES)))[0]
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of what is measured of a nucleus by itself."""
+        stains = () if self.stain is None else (HEMATOXYLIN_MEAN, HEMATOXYLIN_DEVIATION)
+        return (*outline_names(self.describe.mpp), *stains)
 
     def __call__(self, job: BlockJob) -> BlockNuclei:
         """Find the nuclei of a block."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
 
 Vertices = npt.NDArray[np.int32]
 
@@ -55,6 +59,32 @@ class Nuclei:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def outlines(self) -> list[npt.NDArray[np.float64]]:
+        """Return each outline as (k, 2) float64, x and y in level-0 pixels; the first vertex is not repeated."""
+        return [part / 4 for part in np.split(self.vertices, self.starts[1:-1])] if len(self) else []
+
+    def to_geodataframe(self) -> GeoDataFrame:
+        """Return a table with a row for each nucleus, its label as index, and its outline as geometry, in pixels.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            geopandas is not installed.
+        """
+        import geopandas
+        import shapely
+
+        columns = {
+            "x_px": self.centroids[:, 0],
+            "y_px": self.centroids[:, 1],
+            "at_border": self.at_border,
+            "probability": self.probability,
+            "class": self.classes,
+            **self.measurements,
+        }
+        polygons = [shapely.Polygon(outline) for outline in self.outlines()]
+        return geopandas.GeoDataFrame(columns, index=self.labels, geometry=polygons).rename_axis("label")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class NucleusSpool(Closing):
 
     def __init__(self, path: Path, names: Sequence[str], mpp: tuple[float, float] | None) -> None:
         self._path, self._names, self._mpp = path, tuple(names), mpp
+        self._nearest = f"Nearest neighbour distance {unit_of(mpp)}"
         self._file = path.open("w+b", buffering=0)
         self._end = 0
         self._batches: list[_Batch] = []
@@ -84,6 +85,11 @@ class NucleusSpool(Closing):
 
     def __len__(self) -> int:
         return len(self._centroids) // 2
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Names of all measurements of the nuclei that `read` returns."""
+        return (*self._names, self._nearest)
 
     @property
     def size(self) -> int:
@@ -153,9 +159,7 @@ class NucleusSpool(Closing):
         measurements = {
             name: records["measurements"][:, number].astype(np.float64) for number, name in enumerate(self._names)
         }
-        measurements[f"Nearest neighbour distance {unit_of(self._mpp)}"] = nearest_distances(
-            centroids, self._around(batches, everywhere), self._mpp
-        )
+        measurements[self._nearest] = nearest_distances(centroids, self._around(batches, everywhere), self._mpp)
         return Nuclei(
             labels=np.arange(first + 1, first + 1 + len(records), dtype=np.uint32),
             vertices=vertices,

@@ -8,25 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nuclei_segmentation.operators.stitch.objects.blocks import BlockGrid
 from nuclei_segmentation.operators.stitch.objects.collect import NucleusCollector
-from nuclei_segmentation.operators.stitch.objects.describe import (
-    HEMATOXYLIN_DEVIATION,
-    HEMATOXYLIN_MEAN,
-    Describer,
-)
 from nuclei_segmentation.operators.stitch.objects.find import NucleusFinder
-from nuclei_segmentation.operators.stitch.objects.measure import outline_names, unit_of
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHeader, NucleusClass
 from nuclei_segmentation.operators.stitch.objects.spool import NucleusSpool
-from nuclei_segmentation.operators.stitch.objects.stains import HematoxylinTable
 from nuclei_segmentation.operators.stitch.outputs.area_counts import AreaCounts
 from nuclei_segmentation.operators.stitch.outputs.chunks import chunks
 from nuclei_segmentation.operators.stitch.outputs.report_figures import read_overview
 from nuclei_segmentation.operators.stitch.outputs.writers import open_writers
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs, OutputFile
-from nuclei_segmentation.shared.nucleus_pixels import uint8_limit
 from nuclei_segmentation.shared.result import SegmentationResult, checksum
 from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.disk import writing
@@ -78,22 +69,9 @@ class OutputJob(Closing):
         pool: WorkerPool,
     ) -> None:
         self._slide, self._fingerprint, self._work, self._pool = slide, fingerprint, work, pool
-        mpp, nuclei = slide.info.mpp, settings.nuclei
-        stained = settings.channel is None  # a single channel is fluorescence
-        smallest = 0.0 if mpp is None else nuclei.min_area / (mpp[0] * mpp[1])
-        self._names = (*outline_names(mpp), *((HEMATOXYLIN_MEAN, HEMATOXYLIN_DEVIATION) if stained else ()))
-        self._nearest = f"Nearest neighbour distance {unit_of(mpp)}"
-        finder = NucleusFinder(
-            slide,
-            BlockGrid(grid.bounds),
-            channels,
-            (),
-            uint8_limit(settings.overlay.threshold),
-            Describer(grid, mpp, smallest, stained),
-            HematoxylinTable.of(nuclei.hematoxylin, nuclei.eosin) if stained else None,
-        )
+        finder = NucleusFinder.of(slide, grid, channels, settings)
         with writing(work / SPOOL):
-            self._spool = NucleusSpool(work / SPOOL, self._names, mpp)
+            self._spool = NucleusSpool(work / SPOOL, finder.measurements, slide.info.mpp)
         self.collector = NucleusCollector(finder, self._spool, pool)
 
     def write(self, key: str, wanted: Sequence[str], result: SegmentationResult, image: Path) -> NucleiOutputs:
@@ -125,9 +103,8 @@ class OutputJob(Closing):
             ExitStack() as stack,
             Progress(lambda: done / max(1, total), lambda: f"{done:,} of {total:,} nuclei written"),
         ):
-            names = [*self._names, self._nearest]
             overview = partial(read_overview, image)
-            named = open_writers(wanted, self._work, header, names, result, overview, self._pool)
+            named = open_writers(wanted, self._work, header, self._spool.measurements, result, overview, self._pool)
             writers = [stack.enter_context(writer) for _, _, writer in named]
 
             def encode(nuclei: Nuclei) -> list[Any]:

@@ -13,6 +13,7 @@ import tifffile
 
 from nuclei_segmentation.segmenter import Segmentation, Segmenter
 from nuclei_segmentation.shared.geometry import Region
+from nuclei_segmentation.shared.settings import Settings
 from tests.helpers.labels import discs
 from training.baseline import otsu
 from training.evaluate import main
@@ -136,7 +137,7 @@ def test_false_positives_are_counted_in_regions_without_nuclei(small_slide_folde
         sizes.append(image.shape[:2])
         maps = np.zeros((*image.shape[:2], 1), np.uint8)
         maps[:, :10] = 255
-        return Segmentation(maps, ("nucleus",), maps[..., 0].astype(np.int32), 1)
+        return Segmentation(maps, ("nucleus",), maps[..., 0].astype(np.int32), 1, image, Settings())
 
     found = false_positives(small_slide_folder, left_half, regions)
     assert list(found) == ["fat", "glass", "all"]
