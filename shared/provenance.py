@@ -18,8 +18,9 @@ OPTIONS = ("tile_size", "overlap", "model_name", "mask_pixel_count_limit", "num_
 
 _NO_EFFECT = {
     "damaged.limit", "inference.batch", "inference.deadline", "inference.in_flight", "inference.precision",
-    "inference.retries", "inference.shared_memory", "models.repository", "nuclei.eosin", "nuclei.hematoxylin",
-    "nuclei.min_area", "num_workers", "outputs", "overwrite", "shard", "store.shm", "triton_servers", "wait.limit",
+    "inference.retries", "inference.shared_memory", "keep_maps", "models.repository", "nuclei.eosin",
+    "nuclei.hematoxylin", "nuclei.min_area", "num_workers", "outputs", "overwrite", "shard", "store.shm",
+    "triton_servers", "wait.limit",
 }  # fmt: skip
 """Settings that change no byte of an image by themselves. The precision is the model's, and shows there."""
 

@@ -90,7 +90,7 @@ def segment(settings: Settings) -> SegmentationResult | None:
                         done = read_result(folder.path, key)
                         wanted = missing_outputs(folder.path, outputs_key(key, settings), settings.outputs)
                         if done is None or not wanted:
-                            folder.finish()
+                            folder.finish(keep_maps=settings.keep_maps)
                             return done
                         log.info("of its outputs %s will be made", ", ".join(wanted))
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
@@ -104,7 +104,7 @@ def segment(settings: Settings) -> SegmentationResult | None:
                         slide, grid, found.tiles, found.tissue, settings, folder, key, provenance, before, found.guessed
                     )
                     result = _run(job, engine, recorder, done, wanted)
-                folder.finish()
+                folder.finish(keep_maps=settings.keep_maps)
                 return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -29,6 +30,8 @@ MAKING = "making"
 
 _KEPT = (IMAGE_KEY, UNFINISHED_SUMMARY, PUBLISHING, MAKING, JOURNAL)
 """What a run takes over from one before it. What it does not take over is removed."""
+
+_OF_MAPS = (IMAGE_KEY, UNFINISHED_SUMMARY, JOURNAL)
 
 
 class OutputFolder(Closing):
@@ -55,6 +58,7 @@ class OutputFolder(Closing):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._finished = self._closed = False
+        self._kept: Sequence[str] = ()
         if (path / WORK).is_symlink():
             raise OutputError(f"{path / WORK} is a link, and a run deletes files in that folder; remove the link")
         with writing(path):
@@ -85,9 +89,16 @@ class OutputFolder(Closing):
         if self._lock.lost:
             self._lock.check()
 
-    def finish(self) -> None:
-        """Note that the result is complete: the next run needs nothing from the work folder."""
+    def finish(self, *, keep_maps: bool = False) -> None:
+        """Note that the result is complete: the next run needs nothing from the work folder.
+
+        Parameters
+        ----------
+        keep_maps : bool, optional
+            Whether the journal of maps stays all the same, and what says which run it belongs to.
+        """
         self._finished = True
+        self._kept = _OF_MAPS if keep_maps else ()
 
     def close(self) -> None:
         """Give the folder back. The work folder stays only if an unfinished run has left something in it."""
@@ -99,7 +110,7 @@ class OutputFolder(Closing):
             return
         with writing(self.work):
             if self._finished:
-                self._clear()
+                self._clear(self._kept)
             if self._contents():
                 self._lock.close()
             else:
@@ -146,11 +157,12 @@ class OutputFolder(Closing):
         with OpenFolder(self.work) as own:
             return own.names()
 
-    def _clear(self) -> None:
+    def _clear(self, kept: Sequence[str] = ()) -> None:
         """Remove what this run has not finished."""
         with OpenFolder(self.work) as own:
             for name in own.names():
-                own.remove(name)
+                if name not in kept:
+                    own.remove(name)
 
 
 def _move(source: OpenFolder, target: OpenFolder, name: str, *, copy: bool) -> None:

@@ -171,7 +171,7 @@ class Settings:
         The sections of ``config.yaml``.
     outputs : tuple of str
         As in ``config.yaml``: which files of nuclei are written, in the order of `OUTPUTS`.
-    overwrite, shard : bool, Shard or None
+    keep_maps, overwrite, shard : bool, bool, Shard or None
         As in ``config.yaml``.
     channel, plane, mpp : str, int, tuple of float or None
         As in ``config.yaml``: what of the slide is used, and the size of its pixels.
@@ -210,6 +210,11 @@ class Settings:
         (),
         kind.words_of(*OUTPUTS),
         f"Files of nuclei to write besides image.tif. The variable {OUTPUTS_VARIABLE} wins over it.",
+    )
+    keep_maps: bool = setting(
+        False,
+        kind.switch(),
+        "Keep the maps of a finished `segmentation`, in the folder .run: outputs asked for later need no inference.",
     )
     overwrite: bool = setting(
         False,

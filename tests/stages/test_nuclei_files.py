@@ -135,6 +135,40 @@ def test_asked_for_later_they_are_made_alone(run: Run, options: list[str | Path]
     assert names(out) == WITH_ALL
 
 
+def test_with_maps_kept_nothing_is_inferred_again(
+    run: Run, small_slide: Path, config: Path, made: Path, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", shutil.copytree(config, tmp_path / "config")
+    with (folder / "config.yaml").open("a") as file:
+        file.write("keep_maps: true\n")
+    line = ["segmentation", "--input-path", small_slide.parent, "--output-path", out, "-t", "48", "--config-path"]
+    assert run(*line, folder).code == 0
+    assert names(out) == [".run", *FILES]
+    done = run(*line, folder, NUCLEI_OUTPUTS=ALL)
+    assert done.code == 0, done.err
+    assert "(165 already inferred)" in done.err
+    assert files(out) == files(made)
+    assert names(out) == [".run", *WITH_ALL]
+    assert run(*line, config, NUCLEI_OUTPUTS=ALL).code == 0
+    assert names(out) == WITH_ALL
+
+
+def test_maps_kept_of_another_run_are_not_used(
+    run: Run, small_slide: Path, config: Path, made: Path, tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "out", shutil.copytree(config, tmp_path / "config")
+    with (folder / "config.yaml").open("a") as file:
+        file.write("keep_maps: true\noverwrite: true\noverlay: {threshold: 0.7}\n")
+    line = ["segmentation", "--input-path", small_slide.parent, "--output-path", out, "-t", "48", "--config-path"]
+    assert run(*line, folder).code == 0
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("overlay: {threshold: 0.7}\n", ""))
+    done = run(*line, folder, NUCLEI_OUTPUTS=ALL)
+    assert done.code == 0, done.err
+    assert "already inferred" not in done.err
+    assert files(out) == files(made)
+
+
 def test_a_file_that_is_missing_or_changed_is_made_again(
     run: Run, options: list[str | Path], made: Path, tmp_path: Path
 ) -> None:

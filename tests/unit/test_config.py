@@ -128,7 +128,7 @@ def test_every_key_reaches_the_settings() -> None:
         "models.input_scale": 0.5, "models.output": "logit", "inference.precision": "fp32", "inference.batch": 3,
         "inference.deadline": 2, "inference.retries": 1, "inference.in_flight": 2, "inference.shared_memory": False,
         "store.shm": True, "wait.limit": 5, "damaged.limit": 0.5, "overwrite": True, "shard": "1/3",
-        "channel": "DAPI", "plane": 2, "mpp": 0.25, "outputs": ["geojson"], "nuclei.min_area": 0,
+        "channel": "DAPI", "plane": 2, "mpp": 0.25, "outputs": ["geojson"], "nuclei.min_area": 0, "keep_maps": True,
         "nuclei.hematoxylin": [0.6, 0.7, 0.3], "nuclei.eosin": [0.1, 0.9, 0.1],
     }  # fmt: skip
     assert set(other) == {key.path for key in config.KEYS}
