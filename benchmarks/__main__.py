@@ -30,10 +30,14 @@ MODULES = {
     "model": "inference",
     "feed": "triton_throughput",
     "job": "whole_job",
+    "nuclei": "nuclei_files",
     "staged": "staged",
     "memory": "memory",
 }
 """The module of each benchmark, by its name on the command line."""
+
+FULL = ("job", "nuclei")
+"""Benchmarks that can take longer and measure more."""
 
 OPTIONAL = ("pyvips", "wsi_tile_processor", "tritonclient")
 """Packages that only some benchmarks need."""
@@ -46,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="use smaller slides: about two minutes, less precise")
     parser.add_argument(
-        "--full", action="store_true", help="run the whole job on all of the large slide: about ten minutes more"
+        "--full",
+        action="store_true",
+        help="the whole job on all of the large slide, and a million nuclei: 20 minutes more",
     )
     names = list(MODULES)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
@@ -108,7 +114,7 @@ def _measure(name: str, *, quick: bool, full: bool) -> list[Row]:
         if error.name not in OPTIONAL:
             raise
         return [Row(name, f"{error.name} is not installed: run `make bench`", "", None, None)]
-    rows: list[Row] = module.rows(quick=quick, full=full) if name == "job" else module.rows(quick=quick)
+    rows: list[Row] = module.rows(quick=quick, full=full) if name in FULL else module.rows(quick=quick)
     return rows
 
 

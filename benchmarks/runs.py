@@ -126,6 +126,7 @@ def fresh(settings: Settings) -> Footprint:
         The run failed, or did not print an estimate of its memory.
     """
     lines = f"models: {{repository: {settings.models.repository}}}\nmask: {{method: {settings.mask.method}}}\n"
+    lines += f"outputs: [{', '.join(settings.outputs)}]\n"
     kept = {name: value for name, value in os.environ.items() if "TRITON" not in name and "TRTIS" not in name}
     with empty_output() as folder, tempfile.TemporaryDirectory() as config, tempfile.TemporaryFile("w+") as log:
         Path(config, "config.yaml").write_text(lines)
