@@ -96,7 +96,8 @@ class Segmentation:
         ):
             collector.add(0, grid.bounds, planes)
             collector.finish()
-            return join([spool.read(chunk) for chunk in spool.chunks()] or [finder.none])
+            none = replace(finder.none, measurements=dict.fromkeys(spool.measurements, np.empty(0)))
+            return join([spool.read(chunk) for chunk in spool.chunks()] or [none])
 
 
 class Segmenter:

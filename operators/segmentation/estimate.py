@@ -16,7 +16,7 @@ from nuclei_segmentation.operators.segmentation.journal import Journal
 from nuclei_segmentation.operators.stitch import memory_needed as stitch_memory
 from nuclei_segmentation.operators.stitch.estimate import PROBES, estimate_image, mean, spread
 from nuclei_segmentation.operators.stitch.objects.memory import disk_needed as nuclei_disk
-from nuclei_segmentation.operators.stitch.objects.memory import memory_needed as nuclei_memory
+from nuclei_segmentation.operators.stitch.objects.memory import finding_memory, writing_memory
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
@@ -140,7 +140,8 @@ def memory_needed(slide: Slide, grid: TileGrid, engine: Engine, settings: Settin
         + len(grid) * JOURNAL_BYTES
     )
     if settings.outputs:
-        work += nuclei_memory(grid.width, grid.height, grid.tile, workers, channels)
+        work += finding_memory(grid.width, grid.height, grid.tile, workers, channels)
+        work = max(work, slide.cache_bytes + writing_memory(grid.width, grid.height, workers))
     return BASE_MEMORY + max(mask_memory(grid, settings), work)
 
 

@@ -14,14 +14,13 @@ from nuclei_segmentation.operators.load.foreground import find_foreground
 from nuclei_segmentation.operators.load.stage import load
 from nuclei_segmentation.operators.segmentation.estimate import estimate, memory_needed
 from nuclei_segmentation.operators.segmentation.journal import Journal
-from nuclei_segmentation.operators.stitch.job import ImageJob, claim, provenance_of
-from nuclei_segmentation.operators.stitch.outputs.there import missing_outputs
+from nuclei_segmentation.operators.stitch.job import ImageJob, claim, outputs_to_add, provenance_of
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.errors import UsageError
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.provenance import ModelProvenance
-from nuclei_segmentation.shared.result import SegmentationResult, read_result
+from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.memory import check_memory
 from nuclei_segmentation.shared.runtime.output_folder import JOURNAL
@@ -30,7 +29,7 @@ from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.settings.environment import SHARD
-from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, outputs_key, stitch_key
+from nuclei_segmentation.shared.settings.run_key import filter_key, load_key, stitch_key
 from nuclei_segmentation.shared.slides import fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
 from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
@@ -87,12 +86,10 @@ def segment(settings: Settings) -> SegmentationResult | None:
                     done: SegmentationResult | None = None
                     wanted: tuple[str, ...] = ()
                     if not claim(folder, key, provenance, settings, path):
-                        done = read_result(folder.path, key)
-                        wanted = missing_outputs(folder.path, outputs_key(key, settings), settings.outputs)
+                        done, wanted = outputs_to_add(folder, key, provenance, settings)
                         if done is None or not wanted:
                             folder.finish(keep_maps=settings.keep_maps)
                             return done
-                        log.info("of its outputs %s will be made", ", ".join(wanted))
                     grid = TileGrid(slide.info.width, slide.info.height, settings.tile_size, settings.overlap)
                     check_memory(
                         lambda workers: memory_needed(slide, grid, engine, replace(settings, num_workers=workers)),
@@ -130,7 +127,7 @@ def _run(
             "s" if settings.num_workers > 1 else "",
             needs,
         )
-        job.check_space(needs.disk, journal.size)
+        job.check_space(needs.disk if found is None else needs.scratch, journal.size)
         total = len(grid) * needs.write_seconds + len(foreground) * needs.infer_seconds or 1.0
 
         def fraction() -> float:
@@ -150,10 +147,11 @@ def _run(
                 nuclei = job.collect(maps, engine.info.channels, pool, written)
             else:
                 result = job.write(maps, engine.info.channels, pool, written, needs.image)
-                check.report(engine)
         if found is not None:
             return job.publish_outputs(found, wanted, nuclei)
-        return job.publish(result, recorder, pool.timer, resumed=done.resumed)
+        with result:
+            check.report(engine)
+            return job.publish(result, recorder, pool.timer, resumed=done.resumed)
 
 
 def _watched(maps: Iterator[MapBatch], done: _Progress) -> Iterator[MapBatch]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from nuclei_segmentation.operators.stitch.estimate import estimate_image
-from nuclei_segmentation.operators.stitch.job import ImageJob, WrittenResult, claim, provenance_of
+from nuclei_segmentation.operators.stitch.job import ImageJob, WrittenResult, claim, outputs_to_add, provenance_of
 from nuclei_segmentation.operators.stitch.memory import memory_needed
 from nuclei_segmentation.operators.stitch.objects.memory import disk_needed as nuclei_disk
-from nuclei_segmentation.operators.stitch.objects.memory import memory_needed as nuclei_memory
-from nuclei_segmentation.operators.stitch.outputs.there import missing_outputs
+from nuclei_segmentation.operators.stitch.objects.memory import finding_memory, writing_memory
 from nuclei_segmentation.operators.stitch.pyramid.levels import SIDE
 from nuclei_segmentation.operators.stitch.result_folder import ResultFolder
 from nuclei_segmentation.shared.batches import MapBatch, TileBatch
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance
-from nuclei_segmentation.shared.result import SegmentationResult, read_result
+from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.memory import check_memory
 from nuclei_segmentation.shared.runtime.progress import Progress, duration
@@ -27,7 +27,7 @@ from nuclei_segmentation.shared.runtime.resources import MIB, human
 from nuclei_segmentation.shared.runtime.waiting import WaitLimit
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from nuclei_segmentation.shared.settings import MaskSettings, Settings
-from nuclei_segmentation.shared.settings.run_key import outputs_key, stitch_key
+from nuclei_segmentation.shared.settings.run_key import stitch_key
 from nuclei_segmentation.shared.slides import SlideInfo, fingerprint, stat_of
 from nuclei_segmentation.shared.slides.describe import log_slide
 from nuclei_segmentation.shared.slides.inputs import find_input_slide, open_input_slide
@@ -89,15 +89,13 @@ def run(settings: Settings) -> SegmentationResult | None:
                 done: SegmentationResult | None = None
                 wanted: tuple[str, ...] = ()
                 if not claim(folder, key, provenance, settings, path, at):
-                    done = read_result(folder.path, key)
-                    wanted = missing_outputs(folder.path, outputs_key(key, settings), settings.outputs)
+                    done, wanted = outputs_to_add(folder, key, provenance, settings)
                     if done is None or not wanted:
                         folder.finish()
                         masks.look()
                         if is_complete(at, tiles) and masks.complete:  # else another process still works on them
                             _free(settings, tiles, *masks.manifests)
                         return done
-                    log.info("of its outputs %s will be made", ", ".join(wanted))
                 with (
                     writing(folder.path),
                     StoreReader(at, tiles, wait_limit, settings.fastio) as first,
@@ -124,16 +122,16 @@ def run(settings: Settings) -> SegmentationResult | None:
                     if done is not None:
                         result = _add_outputs(job, done, wanted, stores, masks.manifest, pool)
                     else:
-                        image = _run(job, stores, masks.manifest, pool)
-                        first.wait_until_complete()
-                        second.wait_until_complete()
-                        result = job.publish(
-                            image,
-                            recorder,
-                            pool.timer,
-                            shards=masks.count,
-                            waited=wait_limit.waited,
-                        )
+                        with _run(job, stores, masks.manifest, pool) as written:
+                            first.wait_until_complete()
+                            second.wait_until_complete()
+                            result = job.publish(
+                                written,
+                                recorder,
+                                pool.timer,
+                                shards=masks.count,
+                                waited=wait_limit.waited,
+                            )
                 folder.finish()
         _free(settings, tiles, *masks.manifests)
         return result
@@ -224,22 +222,28 @@ def _add_outputs(
         nonlocal share
         share = tiles / of
 
+    check_memory(partial(_memory, job, len(masks.arrays["masks"].channels)), pool.workers)
+    job.check_space(nuclei_disk(stores.tiles.manifest.n * job.grid.stride**2))
     with Progress(lambda: share, lambda: "looking for nuclei"):
         nuclei = job.collect(stores.batches(pool), masks.arrays["masks"].channels, pool, arrived)
     return job.publish_outputs(done, wanted, nuclei)
 
 
+def _memory(job: ImageJob, channels: int, workers: int) -> int:
+    """Return the most bytes of anonymous memory that the stage takes."""
+    grid = job.grid
+    batch = 2 * workers * BATCH_BYTES // 3 * (3 + channels)
+    work = memory_needed(grid.width, grid.tile, workers, channels=channels) + batch
+    if job.settings.outputs:
+        finding = finding_memory(grid.width, grid.height, grid.tile, workers, channels)
+        work = max(work + finding, writing_memory(grid.width, grid.height, workers))
+    return BASE_MEMORY + job.slide.cache_bytes + work
+
+
 def _run(job: ImageJob, stores: _Stores, masks: Manifest, pool: WorkerPool) -> WrittenResult:
     grid, tiles = job.grid, stores.tiles.manifest
     channels = masks.arrays["masks"].channels
-
-    def memory(workers: int) -> int:
-        batch = 2 * workers * BATCH_BYTES // 3 * (3 + len(channels))
-        drawing = memory_needed(grid.width, grid.tile, workers, channels=len(channels))
-        if job.settings.outputs:
-            drawing += nuclei_memory(grid.width, grid.height, grid.tile, workers, len(channels))
-        return BASE_MEMORY + job.slide.cache_bytes + drawing + batch
-
+    memory = partial(_memory, job, len(channels))
     check_memory(memory, pool.workers)
     needs = estimate_image(job.slide, grid, job.foreground, job.settings.jpeg, pool)
     disk = needs.image + needs.spool

@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nuclei_segmentation.operators.stitch.outputs.there import outputs_there, refuse_foreign
+from nuclei_segmentation.operators.stitch.outputs.there import (
+    missing_outputs,
+    outputs_there,
+    refuse_foreign,
+    remove_orphans,
+)
 from nuclei_segmentation.operators.stitch.render_files import publish, publish_outputs, renew_render_config
 from nuclei_segmentation.operators.stitch.result_folder import SPOOL, ResultFolder
 from nuclei_segmentation.operators.stitch.stage import OutputSpec, StitchResult, TiledSlide, collect, stitch
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.clara.render_config import RENDER, find_render_config
 from nuclei_segmentation.shared.damage import list_damage
-from nuclei_segmentation.shared.errors import NoSpace, UnreadableSlide
+from nuclei_segmentation.shared.errors import NoSpace, OutputError, UnreadableSlide
 from nuclei_segmentation.shared.geometry import TileGrid
 from nuclei_segmentation.shared.guesses import warn_of_guesses
 from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs, OutputFile
 from nuclei_segmentation.shared.provenance import ModelProvenance, Provenance, SlideProvenance, recorded
-from nuclei_segmentation.shared.result import IMAGE, SegmentationResult, checksum
+from nuclei_segmentation.shared.result import IMAGE, SegmentationResult, checksum, read_result
+from nuclei_segmentation.shared.runtime.closing import Closing
 from nuclei_segmentation.shared.runtime.output_folder import PUBLISHING
 from nuclei_segmentation.shared.runtime.recorder import Recorder
 from nuclei_segmentation.shared.runtime.resources import free_bytes, human
@@ -83,8 +89,8 @@ def claim(
         Where else it may lie; see `find_render_config`.
     """
     log.debug("run key %s", key)
-    if not (settings.overwrite or (folder.work / PUBLISHING).exists()):
-        refuse_foreign(folder.path, settings.outputs)
+    remove_orphans(folder.path, folder.work / PUBLISHING)
+    refuse_foreign(folder.path, settings.outputs, overwrite=settings.overwrite)
     render = find_render_config(slide, *folders)
     if folder.claim(key, provenance.to_json(), overwrite=settings.overwrite, render_config=render):
         return True
@@ -94,20 +100,67 @@ def claim(
     return False
 
 
+def outputs_to_add(
+    folder: ResultFolder, key: str, provenance: Provenance, settings: Settings
+) -> tuple[SegmentationResult | None, tuple[str, ...]]:
+    """Return a result that is finished, and the outputs that it lacks; if there are any, begin to make them.
+
+    Parameters
+    ----------
+    folder : ResultFolder
+        The output folder, which holds the result.
+    key : str
+        The run's.
+    provenance : Provenance
+        What the result is made from.
+    settings : Settings
+        Say which outputs are wanted.
+
+    Returns
+    -------
+    result : SegmentationResult or None
+        None if it has no summary.
+    outputs : tuple of str
+        Words of the setting `outputs`.
+
+    Raises
+    ------
+    OutputError
+        Outputs are wanted, and there is no summary to add them to.
+    """
+    result = read_result(folder.path, key)
+    wanted = missing_outputs(folder.path, outputs_key(key, settings), settings.outputs)
+    if not wanted:
+        return result, ()
+    if result is None:
+        raise OutputError(
+            f"{folder.path} holds this result without a summary.json that can be read, and files of nuclei are noted "
+            f"there; use another folder, or remove {folder.path / IMAGE} to make the result again"
+        )
+    log.info("of its outputs %s will be made", ", ".join(wanted))
+    folder.claim_outputs(key, provenance.to_json())
+    return result, wanted
+
+
 @dataclass(frozen=True, slots=True)
-class WrittenResult:
-    """What lies in the work folder.
+class WrittenResult(Closing):
+    """What lies in the work folder, until it is closed.
 
     Attributes
     ----------
     image : StitchResult
         The image.
     nuclei : OutputJob or None
-        The nuclei, to be written; None if no outputs are wanted. `ImageJob.publish` closes it.
+        The nuclei, to be written; None if no outputs are wanted.
     """
 
     image: StitchResult
     nuclei: OutputJob | None
+
+    def close(self) -> None:
+        """Give up the nuclei that were not written."""
+        if self.nuclei is not None:
+            self.nuclei.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,9 +469,8 @@ class ImageJob:
         )
         outputs: NucleiOutputs | None = None
         if written.nuclei is not None:
-            with written.nuclei as nuclei:
-                key = outputs_key(self.key, self.settings)
-                outputs = nuclei.write(key, self.settings.outputs, result, self.folder.work / IMAGE)
+            key = outputs_key(self.key, self.settings)
+            outputs = written.nuclei.write(key, self.settings.outputs, result, self.folder.work / IMAGE)
             stages, peak = dict(timer.stages), recorder.peak_memory
             result = replace(result, outputs=outputs, seconds=recorder.seconds, stages=stages, peak_memory=peak)
         publish(

@@ -73,13 +73,13 @@ def publish(
     LockLost
         Another run holds the output folder by now.
     """
-    for file in (IMAGE, RENDER, SUMMARY, META):
+    for file in (IMAGE, RENDER, SUMMARY, META, *outputs):
         refuse_folder(output / file)
     settings = DEFAULT if render_config is None else take_over(render_config)
     write_file(work / RENDER, settings, work / f"{RENDER}.part")
     write_file(work / SUMMARY, summary, work / f"{SUMMARY}.part")
     write_file(work / META, config_meta(name, run, damaged), work / f"{META}.part")
-    write_file(work / PUBLISHING, b"", work / f"{PUBLISHING}.part")
+    _announce(work, outputs)
     with writing(work / IMAGE):
         sync(work / IMAGE)
     with writing(output / META):
@@ -126,7 +126,9 @@ def publish_outputs(
     LockLost
         Another run holds the output folder by now.
     """
-    write_file(work / PUBLISHING, b"", work / f"{PUBLISHING}.part")
+    for file in outputs:
+        refuse_folder(output / file)
+    _announce(work, outputs)
     with writing(output / SUMMARY):
         _replace(work, output, outputs, stale, check)
         sync(output)
@@ -137,6 +139,11 @@ def refuse_folder(path: Path) -> None:
     """Refuse a folder that has the name of a file of the result."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; remove it or use another output folder")
+
+
+def _announce(work: Path, outputs: Sequence[str]) -> None:
+    """Note which files are about to get their names: whoever finds the note knows whose they are."""
+    write_file(work / PUBLISHING, "\n".join(outputs).encode(), work / f"{PUBLISHING}.part")
 
 
 def _replace(work: Path, output: Path, outputs: Sequence[str], stale: Sequence[str], check: Check) -> None:

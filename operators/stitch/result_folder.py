@@ -23,7 +23,13 @@ from nuclei_segmentation.shared.provenance import differences
 from nuclei_segmentation.shared.result import IMAGE, SUMMARY, checksum, read_document
 from nuclei_segmentation.shared.runtime.disk import writing
 from nuclei_segmentation.shared.runtime.files import write_file
-from nuclei_segmentation.shared.runtime.output_folder import IMAGE_KEY, PUBLISHING, UNFINISHED_SUMMARY, OutputFolder
+from nuclei_segmentation.shared.runtime.output_folder import (
+    IMAGE_KEY,
+    KEPT,
+    PUBLISHING,
+    UNFINISHED_SUMMARY,
+    OutputFolder,
+)
 from nuclei_segmentation.shared.slides.tiff_index import Directory, read_index
 from nuclei_segmentation.shared.store.manifest import STORE_NAMES, read_manifest
 from nuclei_segmentation.shared.store.shard_folders import shard_folders
@@ -96,34 +102,54 @@ class ResultFolder(OutputFolder):
                     f"{self.path / name} was not written by a run; {advice}, use another folder, or set "
                     "`overwrite: true` in config.yaml to replace it"
                 )
-            if unfinished is not None and unfinished != key:
+            if unfinished is None:
+                self._clear((PUBLISHING,))  # maps that nobody knows the run of
+            elif unfinished != key:
                 if not overwrite:
                     raise OutputError(
-                        f"{self.path} holds an unfinished run with another slide, model or settings"
+                        f"{self.path} holds an unfinished run, or kept maps, of another slide, model or settings"
                         f"{_difference(self.work, provenance)}; repeat that run, use an empty folder, "
                         "or set `overwrite: true` in config.yaml to discard it "
                         f"(or delete {self.work})"
                     )
                 self._clear()
-            self._drop_image()
-            content = json.dumps(provenance).encode()
-            write_file(self.work / UNFINISHED_SUMMARY, content, self.work / f"{UNFINISHED_SUMMARY}.part")
-            write_file(self.work / IMAGE_KEY, key.encode(), self.work / f"{IMAGE_KEY}.part")
-        self._claimed = True
+            self._begin(key, provenance)
         return True
+
+    def claim_outputs(self, key: str, provenance: dict[str, Any]) -> None:
+        """Begin or resume the making of files beside an image that is finished.
+
+        Parameters
+        ----------
+        key : str
+            The run's key.
+        provenance : dict of str to object
+            What the result is made from, as `Provenance.to_json` returns it.
+        """
+        with writing(self.work):
+            if self._unfinished_key() != key:
+                self._clear((PUBLISHING,))
+            self._begin(key, provenance)
+
+    def _begin(self, key: str, provenance: dict[str, Any]) -> None:
+        """Note which run this is; only its journal is taken over."""
+        self._drop_unfinished()
+        content = json.dumps(provenance).encode()
+        write_file(self.work / UNFINISHED_SUMMARY, content, self.work / f"{UNFINISHED_SUMMARY}.part")
+        write_file(self.work / IMAGE_KEY, key.encode(), self.work / f"{IMAGE_KEY}.part")
+        self._claimed = True
 
     def close(self) -> None:
         """Give the folder back. The work folder stays only if an unfinished run has left something in it."""
         if self._claimed:
             self._claimed = False
             with writing(self.work):
-                self._drop_image()
+                self._drop_unfinished()
         super().close()
 
-    def _drop_image(self) -> None:
-        """Remove an unfinished image, which the next run starts again; the journal stays."""
-        for name in (IMAGE, SPOOL):
-            (self.work / name).unlink(missing_ok=True)
+    def _drop_unfinished(self) -> None:
+        """Remove unfinished files, which the next run starts again; the journal stays."""
+        self._clear(KEPT)
 
     def _finished_key(self) -> str | None:
         """Return the key of the run whose result is here; "" if another program wrote it, None if there is none."""

@@ -31,6 +31,7 @@ from nuclei_segmentation.operators.stitch.pyramid.tiff import PyramidFile
 from nuclei_segmentation.operators.stitch.render import RenderedSpan, SpanRenderer
 from nuclei_segmentation.shared.batches import MapBatch
 from nuclei_segmentation.shared.damage import DamagedTiles
+from nuclei_segmentation.shared.errors import NucleiError
 from nuclei_segmentation.shared.geometry import Region, TileGrid
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 from nuclei_segmentation.shared.settings import JpegSettings, OverlaySettings
@@ -235,10 +236,13 @@ def collect(
     examine = Examiner(source.grid, source.foreground, channels, OverlayPainter(overlay), False, keeps_maps=True)
     received = 0
     for tiles in pool.map("stitch", examine, maps, ahead=batches_ahead(pool.workers)):
-        for tile, row in zip(tiles, source.foreground[received:, 0].tolist(), strict=False):
+        rows = source.foreground[received : received + len(tiles), 0].tolist()
+        for tile, row in zip(tiles, rows, strict=True):
             collector.add(row, tile.core, tile.maps, damaged=tile.damaged)
         received += len(tiles)
         yield received
+    if received != len(source.foreground):
+        raise NucleiError(f"internal error: maps ended after {received} of {len(source.foreground)} tiles")
     collector.finish()
 
 

@@ -28,7 +28,7 @@ PUBLISHING = "publishing"
 MAKING = "making"
 """File of an unfinished store; see `shared.store.clean`."""
 
-_KEPT = (IMAGE_KEY, UNFINISHED_SUMMARY, PUBLISHING, MAKING, JOURNAL)
+KEPT = (IMAGE_KEY, UNFINISHED_SUMMARY, PUBLISHING, MAKING, JOURNAL)
 """What a run takes over from one before it. What it does not take over is removed."""
 
 _OF_MAPS = (IMAGE_KEY, UNFINISHED_SUMMARY, JOURNAL)
@@ -147,7 +147,7 @@ class OutputFolder(Closing):
                 found = folder.status(name)
                 if found is not None and stat.S_ISDIR(found.st_mode):
                     with OpenFolder(folder.path / name, folder) as other:
-                        for file in _KEPT:
+                        for file in KEPT:
                             if own.status(file) is None:
                                 _move(other, own, file, copy=file == JOURNAL and not ended)
                 folder.remove(name)

@@ -9,11 +9,13 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 
 from tests.helpers.command import Run, command, environment, refused
 from tests.helpers.outputs import FILES, digest, names
@@ -46,6 +48,15 @@ def made(small_slide: Path, config: Path, tmp_path_factory: pytest.TempPathFacto
     subprocess.run(
         command(*line, "--output-path", out), check=True, capture_output=True, env=environment(NUCLEI_OUTPUTS=ALL)
     )
+    return out
+
+
+@pytest.fixture(scope="module")
+def bare(small_slide: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same result without any."""
+    out = tmp_path_factory.mktemp("bare")
+    line = ["segmentation", "--input-path", small_slide.parent, "--config-path", config, "-t", "48"]
+    subprocess.run(command(*line, "--output-path", out), check=True, capture_output=True, env=environment())
     return out
 
 
@@ -169,6 +180,123 @@ def test_maps_kept_of_another_run_are_not_used(
     assert files(out) == files(made)
 
 
+def test_maps_that_a_later_run_left_are_not_used_for_another_slide(
+    run: Run, small_slide: Path, config: Path, tmp_path: Path
+) -> None:
+    """The image was there when the maps were made, and is gone when the next slide comes."""
+    out, folder = tmp_path / "out", shutil.copytree(config, tmp_path / "config")
+    with (folder / "config.yaml").open("a") as file:
+        file.write("keep_maps: true\n")
+    other = tmp_path / "other" / "slide.tif"
+    other.parent.mkdir()
+    with tifffile.TiffFile(small_slide) as tiff:
+        tifffile.imwrite(
+            other, tiff.asarray()[::-1], tile=(240, 240), photometric="rgb", compression="deflate",
+            resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None,
+        )  # fmt: skip
+    options = ["-t", "48", "--config-path", folder]
+    assert run("segmentation", "--input-path", small_slide.parent, "--output-path", out, *options[:2],
+               "--config-path", config).code == 0  # fmt: skip
+    first = ["segmentation", "--input-path", small_slide.parent, "--output-path", out, *options]
+    assert run(*first, NUCLEI_OUTPUTS="density").code == 0
+    for path in out.iterdir():
+        if path.name != ".run":
+            path.unlink()
+    line = ["segmentation", "--input-path", other.parent, *options, "--output-path"]
+    done = run(*line, out, NUCLEI_OUTPUTS="table")
+    refused(done, 13, "holds an unfinished run, or kept maps, of another slide")
+    with (folder / "config.yaml").open("a") as file:
+        file.write("overwrite: true\n")
+    for target in (out, tmp_path / "fresh"):
+        done = run(*line, target, NUCLEI_OUTPUTS="table")
+        assert done.code == 0, done.err
+        assert "already inferred" not in done.err
+    assert rows(out) == rows(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("fatal", range(1, 8))
+def test_killed_between_two_renames_nothing_is_orphaned(
+    options: list[str | Path], bare: Path, made: Path, tmp_path: Path, fatal: int
+) -> None:
+    """The next run with other outputs leaves none of a result that no summary knows, and refuses none of its own."""
+    out = shutil.copytree(bare, tmp_path / "out")
+    code = (
+        "import os, sys\n"
+        "from nuclei_segmentation.operators.stitch import render_files\n"
+        "from nuclei_segmentation.operators.commands import run\n"
+        "real, count = render_files._replace, 0\n"
+        "def replace(work, output, outputs, stale, check):\n"
+        "    def counted():\n"
+        "        global count\n"
+        "        count += 1\n"
+        f"        if count == {fatal}:\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        check()\n"
+        "    real(work, output, outputs, stale, counted)\n"
+        "    counted()\n"
+        "render_files._replace = replace\n"
+        "run(sys.argv[1:])\n"
+    )
+    line = [str(one) for one in ("segmentation", *options, "-t", "48", "--output-path", out)]
+    died = subprocess.run(
+        [sys.executable, "-c", code, *line], capture_output=True, check=False, env=environment(NUCLEI_OUTPUTS=ALL)
+    )
+    assert died.returncode == -9, died.stderr
+    for outputs, expected in (("density", sorted([*FILES, "density.tif"])), (ALL, WITH_ALL)):
+        done = subprocess.run(
+            command(*line), capture_output=True, text=True, check=False, env=environment(NUCLEI_OUTPUTS=outputs)
+        )
+        assert done.returncode == 0, done.stderr
+        assert names(out) == expected
+    assert files(out) == files(made)
+
+
+def test_a_summary_of_somebody_else_removes_nothing_elsewhere(
+    run: Run, small_slide: Path, config: Path, made: Path, tmp_path: Path
+) -> None:
+    out, folder = shutil.copytree(made, tmp_path / "out"), shutil.copytree(config, tmp_path / "config")
+    with (folder / "config.yaml").open("a") as file:
+        file.write("overwrite: true\noverlay: {style: fill}\n")
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    document = summary(out)
+    document["outputs"]["files"] += [
+        {"output": "table", "file": name, "bytes": 4, "xxh3": ""} for name in (str(precious), "../precious")
+    ]
+    (out / "summary.json").write_text(json.dumps(document))
+    line = ["segmentation", "--input-path", small_slide.parent, "--config-path", folder, "-t", "48"]
+    assert run(*line, "--output-path", out).code == 0
+    assert precious.read_text() == "mine"
+    assert names(out) == FILES
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_the_name_of_an_output_is_refused_before_the_work(
+    run: Run, small_slide: Path, config: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    out, folder = tmp_path / "out", shutil.copytree(config, tmp_path / "config")
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"overwrite: {str(overwrite).lower()}\n")
+    (out / "report.html").mkdir(parents=True)
+    line = ["segmentation", "--input-path", small_slide.parent, "--config-path", folder, "--output-path", out]
+    refused(run(*line, NUCLEI_OUTPUTS="report"), 13, "report.html is a folder")
+    assert names(out) == ["report.html"]
+
+
+def test_without_a_summary_outputs_are_refused_with_what_to_do(
+    run: Run, options: list[str | Path], made: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(made, tmp_path / "out")
+    (out / "summary.json").unlink()
+    for name in (*STABLE, "report.html"):
+        (out / name).unlink()
+    line = ["segmentation", *options, "-t", "48", "--output-path", out]
+    refused(run(*line, NUCLEI_OUTPUTS="table"), 13, "without a summary.json", f"remove {out / 'image.tif'}")
+    (out / "image.tif").unlink()
+    assert run(*line, NUCLEI_OUTPUTS=ALL).code == 0
+    assert files(out) == files(made)
+
+
 def test_a_file_that_is_missing_or_changed_is_made_again(
     run: Run, options: list[str | Path], made: Path, tmp_path: Path
 ) -> None:
@@ -267,19 +395,18 @@ def test_killed_at_random_instants_they_are_the_same_in_the_end(
     subprocess.run(line, check=True, capture_output=True, env=variables)
     seconds = time.monotonic() - start
     shutil.rmtree(out)
-    for _ in range(12):
+    while kills < 6:
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
-        time.sleep(seconds * dice.uniform(0.4, 1.1))
+        time.sleep(seconds * dice.uniform(0.3, 1.1))
         process.kill()
         if process.wait() == 0:
-            if dice.random() < 0.5:  # else the next run finds it done
-                shutil.rmtree(out)
+            shutil.rmtree(out)
+            seconds *= 0.8
         else:
             kills += 1
         visible = [name for name in STABLE if (out / name).exists()]
         assert files(out, visible) == files(made, visible), "something half-written has a final name"
     subprocess.run(line, check=True, capture_output=True, env=variables)
-    assert kills > 3
     assert names(out) == WITH_ALL
     assert files(out) == files(made)
     assert not os.path.lexists(out / ".run")

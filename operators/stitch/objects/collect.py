@@ -49,8 +49,8 @@ class NucleusCollector(Closing):
         self._find, self._spool, self._pool = find, spool, pool
         self._blocks, self._grid = find.blocks, find.describe.grid
         self._joiner = Joiner()
-        self._tiles: dict[int, list[tuple[Region, Pixels]]] = {}  # by row
-        self._damaged: dict[int, list[Region]] = {}
+        self._tiles: dict[int, dict[int, tuple[Region, Pixels]]] = {}  # by row and column
+        self._damaged: dict[int, dict[int, Region]] = {}
         self._tile_row = self._row = 0
         self._searched: deque[Future[BlockNuclei] | int] = deque()  # a number ends a row of blocks
         self._joined: deque[Future[tuple[Nuclei, int]]] = deque()
@@ -79,13 +79,15 @@ class NucleusCollector(Closing):
             self._search(self._grid.core(row, 0).y)
             self._tile_row = row
         if damaged:
-            self._damaged.setdefault(row, []).append(core)
+            self._damaged.setdefault(row, {})[self._grid.column_of(core.x)] = core
         elif maps is not None:
-            self._tiles.setdefault(row, []).append((core, maps))
+            self._tiles.setdefault(row, {})[self._grid.column_of(core.x)] = core, maps
 
     def finish(self) -> None:
         """Wait until all nuclei are in the spool."""
         self._search(self._grid.height)
+        self._tiles.clear()
+        self._damaged.clear()
         self._take(0)
         self._describe(self._joiner.complete(self._blocks.rows))
         self._keep_joined()
@@ -98,14 +100,12 @@ class NucleusCollector(Closing):
     def _search(self, bottom: int) -> None:
         """Search the blocks whose windows end above a row of pixels."""
         while self._row < self._blocks.rows and self._blocks.window(self._row, 0).bottom <= bottom:
-            tiles = [tile for row in sorted(self._tiles) for tile in self._tiles[row]]
-            damaged = [region for regions in self._damaged.values() for region in regions]
-            for column in range(self._blocks.columns if tiles else 0):
-                window = self._blocks.window(self._row, column)
-                under = [tile for tile in tiles if tile[0].intersect(window).area]
-                if under:
-                    near = [region for region in damaged if region.intersect(window).area]
-                    job = BlockJob(self._row, column, under, near)
+            for column in range(self._blocks.columns if self._tiles else 0):
+                places = list(self._grid.tiles_under(self._blocks.window(self._row, column)))
+                tiles = [self._tiles[row][at] for row, at in places if at in self._tiles.get(row, ())]
+                if tiles:
+                    damaged = [self._damaged[row][at] for row, at in places if at in self._damaged.get(row, ())]
+                    job = BlockJob(self._row, column, tiles, damaged)
                     self._searched.append(self._pool.submit(STAGE, self._find, job))
                     self._take(2 * self._pool.workers)
             self._searched.append(self._row)

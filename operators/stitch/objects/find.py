@@ -33,6 +33,9 @@ from nuclei_segmentation.shared.nucleus_pixels import uint8_limit
 from nuclei_segmentation.shared.settings import Settings
 from nuclei_segmentation.shared.slides.slide import Slide
 
+BEFORE = ((-1, -1), (-1, 0), (-1, 1), (0, -1))
+"""Steps in rows and columns to the blocks beside one that come before it."""
+
 Bits = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int32]
 
@@ -93,11 +96,11 @@ class BlockNuclei:
         How many more were too small.
     pieces : list of Piece
         Those at its border.
-    left, above : numpy.ndarray or None
-        (h, w) int32 of what the block and the one beside it both look at: at seeds the numbers of the pieces, from 1 on
-        in the order of `pieces`; 0 elsewhere. None if there is no block.
-    right, below : tuple of numpy.ndarray or None
-        The same for the blocks that follow, as flat indices and the numbers there.
+    before : dict of (int, int) to numpy.ndarray
+        For each of the blocks beside it that came before it, by the steps there in rows and columns: (h, w) int32 of
+        what both look at. At seeds it has the numbers of the pieces, from 1 on in the order of `pieces`; 0 elsewhere.
+    after : dict of (int, int) to tuple of numpy.ndarray
+        The same for those that follow, as flat indices and the numbers there.
     """
 
     row: int
@@ -105,10 +108,8 @@ class BlockNuclei:
     inner: Nuclei
     left_out: int
     pieces: list[Piece]
-    left: Numbers | None
-    above: Numbers | None
-    right: tuple[npt.NDArray[np.int64], Numbers] | None
-    below: tuple[npt.NDArray[np.int64], Numbers] | None
+    before: dict[tuple[int, int], Numbers]
+    after: dict[tuple[int, int], tuple[npt.NDArray[np.int64], Numbers]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +199,14 @@ class NucleusFinder:
         numbers = np.zeros(count + 1, np.int32)
         for label, parts in border_pixels(own).items():
             if at_border[label]:
-                pieces.append(_piece(own, label, parts, block, sums[label], bool(down[label])))
+                pieces.append(_piece(own, label, parts, block, sums[label].copy(), bool(down[label])))
                 numbers[label] = len(pieces)
             elif sums[label, Sum.SEEDS] >= SMALLEST_SEED:  # else it is the rim of a nucleus in another block
                 borders.append(parts[0] + corner)
                 described.append(label)
         inner, left_out = self.describe(borders, sums[described])
-        left, above, right, below = self._views(job, window, labels, seeds, numbers)
-        return BlockNuclei(job.row, job.column, inner, left_out, pieces, left, above, right, below)
+        before, after = self._views(job, window, labels, seeds, numbers)
+        return BlockNuclei(job.row, job.column, inner, left_out, pieces, before, after)
 
     def _sums(
         self,
@@ -255,32 +256,22 @@ class NucleusFinder:
     def _views(
         self, job: BlockJob, window: Region, labels: Labels, seeds: npt.NDArray[np.bool_], numbers: Numbers
     ) -> tuple[
-        Numbers | None,
-        Numbers | None,
-        tuple[npt.NDArray[np.int64], Numbers] | None,
-        tuple[npt.NDArray[np.int64], Numbers] | None,
+        dict[tuple[int, int], Numbers],
+        dict[tuple[int, int], tuple[npt.NDArray[np.int64], Numbers]],
     ]:
         """Return what the block and those beside it all look at, by the numbers of this block's pieces."""
-        row, column = job.row, job.column
-
-        def view(next_row: int, next_column: int) -> Numbers | None:
-            if not (0 <= next_row < self.blocks.rows and 0 <= next_column < self.blocks.columns):
-                return None
-            box = _box(self.blocks.shared(row, column, next_row, next_column), window)
-            return numbers[labels[box] * seeds[box]]
-
-        def sparse(dense: Numbers | None) -> tuple[npt.NDArray[np.int64], Numbers] | None:
-            if dense is None:
-                return None
-            at = np.flatnonzero(dense > 0)
-            return at, dense.ravel()[at]
-
-        return (
-            view(row, column - 1),
-            view(row - 1, column),
-            sparse(view(row, column + 1)),
-            sparse(view(row + 1, column)),
-        )
+        before, after = {}, {}
+        for down, right in (*BEFORE, *((-down, -right) for down, right in BEFORE)):
+            row, column = job.row + down, job.column + right
+            if 0 <= row < self.blocks.rows and 0 <= column < self.blocks.columns:
+                box = _box(self.blocks.shared(job.row, job.column, row, column), window)
+                view = numbers[labels[box] * seeds[box]]
+                if (down, right) in BEFORE:
+                    before[down, right] = view
+                else:
+                    at = np.flatnonzero(view > 0)
+                    after[down, right] = at, view.ravel()[at]
+        return before, after
 
 
 def _assemble(window: Region, tiles: list[tuple[Region, Pixels]], channels: int) -> Pixels:

@@ -66,10 +66,8 @@ class Joiner:
         self._parents: dict[int, int] = {}
         self._groups: dict[int, _Group] = {}
         self._next = 0
-        self._beside: tuple[int, int, npt.NDArray[np.int64], Numbers] | None = None
-        self._above: dict[int, tuple[npt.NDArray[np.int64], Numbers]] = {}
-        self._below: dict[int, tuple[npt.NDArray[np.int64], Numbers]] = {}
-        self._row = -1
+        self._views: dict[tuple[int, int, int, int], tuple[npt.NDArray[np.int64], Numbers]] = {}
+        """What blocks have shown those that follow them: by the row and column of these, and the steps back."""
 
     def add(self, block: BlockNuclei) -> None:
         """Add a block. Blocks come row by row, from left to right; those without nuclei may be missing.
@@ -79,24 +77,18 @@ class Joiner:
         block : BlockNuclei
             The block.
         """
-        if block.row != self._row:
-            self._above = self._below if block.row == self._row + 1 else {}
-            self._below, self._beside, self._row = {}, None, block.row
         first = self._next
         for number, piece in enumerate(block.pieces, start=first):
             self._parents[number] = number
             self._groups[number] = _Group(piece.box, [piece], block.row, piece.goes_on)
         self._next += len(block.pieces)
-        if self._beside is not None and self._beside[:2] == (block.row, block.column - 1):
-            self._join(block.left, self._beside[2], self._beside[3], first)
-        if block.column in self._above:
-            self._join(block.above, *self._above[block.column], first)
-        if block.right is not None:
-            at, numbers = block.right
-            self._beside = block.row, block.column, at, numbers + first - 1
-        if block.below is not None:
-            at, numbers = block.below
-            self._below[block.column] = at, numbers + first - 1
+        for (down, right), ours in block.before.items():
+            theirs = self._views.pop((block.row, block.column, down, right), None)
+            if theirs is not None:
+                self._join(ours, *theirs, first)
+        for (down, right), (at, numbers) in block.after.items():
+            if len(at):
+                self._views[block.row + down, block.column + right, -down, -right] = at, numbers + (first - 1)
 
     def complete(self, row: int) -> list[JoinedNucleus]:
         """Return the nuclei that no later block can add to, by their boxes, from top to bottom.
@@ -111,10 +103,15 @@ class Joiner:
             if not (group.row == row and group.goes_on):
                 done.append(self._groups.pop(number))
             elif _is_too_large(group.box):
-                for piece in group.pieces:
-                    piece.bits = None
-        # The numbers of pieces whose nuclei are complete are looked up no more.
-        self._parents = {number: root for number in self._parents if (root := self._root(number)) in self._groups}
+                # Its pixels are not needed: all that is known of it goes into one piece.
+                sums = np.sum([piece.sums for piece in group.pieces], axis=0)
+                group.pieces = [Piece(group.box, None, sums, group.goes_on)]
+        self._views = {key: view for key, view in self._views.items() if key[0] > row}
+        # Only the numbers that the next row may meet are looked up again.
+        met = {int(number) for _, numbers in self._views.values() for number in np.unique(numbers)}
+        roots = {number: self._root(number) for number in met if number in self._parents}
+        self._parents = {number: root for number, root in roots.items() if root in self._groups}
+        self._parents |= {root: root for root in self._groups}
         return list(self._put_together(sorted(done, key=lambda group: (group.box.y, group.box.x))))
 
     def _put_together(self, groups: Sequence[_Group]) -> Iterator[JoinedNucleus]:
@@ -133,8 +130,7 @@ class Joiner:
                 mask[y : y + piece.box.height, x : x + piece.box.width] |= part
             yield JoinedNucleus(group.box, mask, sums)
 
-    def _join(self, ours: Numbers | None, at: npt.NDArray[np.int64], theirs: Numbers, first: int) -> None:
-        assert ours is not None
+    def _join(self, ours: Numbers, at: npt.NDArray[np.int64], theirs: Numbers, first: int) -> None:
         found = ours.ravel()[at]
         both = found > 0
         pairs = np.stack((found[both] + (first - 1), theirs[both]))

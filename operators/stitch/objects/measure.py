@@ -111,9 +111,10 @@ def _measure_hulls(vertices: Vertices, starts: npt.NDArray[np.int64], scale: Flo
     sizes = np.fromiter(map(len, found), np.intp, count)
     ends = np.cumsum(sizes)
     corners = np.concatenate(found)[:, 0]
-    relative = ((corners - np.repeat(vertices[starts[:-1]], sizes, axis=0)) * scale).astype(np.float32)
+    relative = (corners - np.repeat(vertices[starts[:-1]], sizes, axis=0)) * scale
+    single = relative.astype(np.float32)  # as OpenCV takes them
     bounds = [0, *ends.tolist()]
-    circles = (smallest_circle(relative[begin:end])[1] for begin, end in pairwise(bounds))
+    circles = (smallest_circle(single[begin:end])[1] for begin, end in pairwise(bounds))
     widest = 2 * np.fromiter(circles, np.float64, count)
     areas, narrowest = np.empty(count), np.empty(count)
     largest = int(sizes.max())
@@ -127,9 +128,10 @@ def _measure_hulls(vertices: Vertices, starts: npt.NDArray[np.int64], scale: Flo
         edges = np.roll(points, -1, axis=1) - points
         length = np.hypot(edges[..., 0], edges[..., 1])
         # How far each corner lies beside the line through each edge, times the edge's length; all on one side of it.
-        beside = edges[..., ::-1] * np.array([-1, 1], np.float32) @ points.transpose(0, 2, 1)
+        # Not by a product of matrices, whose rounding depends on the processor.
+        beside = edges[..., 0, None] * points[:, None, :, 1] - edges[..., 1, None] * points[:, None, :, 0]
         own = beside[:, place[0], place[0]]
-        twice = own.sum(axis=1, dtype=np.float64)
+        twice = own.sum(axis=1)
         areas[part] = np.abs(twice) / 2
         # All hulls run the same way round.
         distance = beside.max(axis=2) - own if twice[0] < 0 else own - beside.min(axis=2)

@@ -80,7 +80,7 @@ class NucleusSpool(Closing):
             ("at_border", "?"),
             ("class", "u1"),
             ("probability", "<f8"),
-            ("measurements", "<f4", len(names)),
+            ("measurements", "<f8", len(names)),
         ])  # fmt: skip
 
     def __len__(self) -> int:

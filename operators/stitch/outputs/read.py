@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -20,7 +23,7 @@ from nuclei_segmentation.shared.result import SegmentationResult
 _NOT_MEASURED = (LABEL, PROBABILITY)
 
 
-def read_nuclei(result: SegmentationResult | Path) -> Nuclei:
+def read_nuclei(result: SegmentationResult | str | os.PathLike[str]) -> Nuclei:
     """Return the nuclei that a run wrote with the output ``geojson``.
 
     What that file does not hold is empty: tiles are 0, no nucleus is at the border, and the class is 0. Centroids are
@@ -28,7 +31,7 @@ def read_nuclei(result: SegmentationResult | Path) -> Nuclei:
 
     Parameters
     ----------
-    result : SegmentationResult or pathlib.Path
+    result : SegmentationResult, str or os.PathLike
         The result, or its folder.
 
     Returns
@@ -41,14 +44,14 @@ def read_nuclei(result: SegmentationResult | Path) -> Nuclei:
     InputError
         The folder has no such file, or it cannot be read.
     """
-    folder = Path(result) if isinstance(result, Path) else result.output
+    folder = result.output if isinstance(result, SegmentationResult) else Path(result)
     path = next((folder / name for name in FILES["geojson"] if (folder / name).is_file()), None)
     if path is None:
         raise InputError(f"{folder} has no {FILES['geojson'][0]}: run again with `outputs: [geojson]`")
     try:
         features = [feature for document in _documents(path) for feature in document["features"]]
         return _nuclei(features)
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+    except (AttributeError, EOFError, LookupError, OSError, TypeError, ValueError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}; run again with `outputs: [geojson]`") from error
 
 

@@ -83,6 +83,26 @@ def test_a_nucleus_on_the_corner_of_four_blocks_is_one(tmp_path: Path) -> None:
     assert np.isnan(found.chunks[0].measurements["Nearest neighbour distance µm"][0])
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_halves_that_touch_at_the_corner_of_four_blocks_only_are_one(tmp_path: Path, mirrored: bool) -> None:
+    """As the count has it: seeds are connected by corners too."""
+    maps = np.zeros((1100, 2048, 2), np.uint8)
+    maps[500:512, 1010:1024] = 255
+    maps[512:524, 1024:1036] = 255
+    found = find(tmp_path, maps[:, ::-1].copy() if mirrored else maps)
+    assert len(found.all("labels")) == 1
+    assert found.chunks[0].measurements["Area µm^2"][0] == (12 * 14 + 12 * 12) / 16
+
+
+def test_a_net_through_all_blocks_is_left_out_and_what_lies_in_it_is_not(tmp_path: Path) -> None:
+    maps = np.zeros((2600, 3000, 2), np.uint8)
+    maps[::100] = maps[:, ::100] = 255
+    maps[40:60, 40:60] = maps[1540:1560, 2140:2160] = 255
+    found = find(tmp_path, maps)
+    assert len(found.all("labels")) == 2
+    assert found.too_large == 1
+
+
 def test_a_worm_through_many_blocks_is_one_nucleus(tmp_path: Path) -> None:
     maps = np.zeros((2100, 2100, 2), np.uint8)
     maps[100:2000, 1000:1060] = 255
