@@ -106,8 +106,6 @@ class ReportWriter(Writer[EncodedStatistics]):
         Of the run that made the image.
     overview : numpy.ndarray
         (h, w, 3) uint8 RGB, the slide with its nuclei drawn in; see `report_figures.read_overview`.
-    cautions : Sequence of str, optional
-        What the model's card warns of at this slide.
     """
 
     def __init__(
@@ -116,9 +114,8 @@ class ReportWriter(Writer[EncodedStatistics]):
         header: NucleiHeader,
         result: SegmentationResult,
         overview: Pixels,
-        cautions: Sequence[str] = (),
     ) -> None:
-        self._header, self._result, self._cautions = header, result, cautions
+        self._header, self._result = header, result
         self._overview = overview
         self._grid, self._areas = DensityGrid(header), AreaCounts(header)
         self._classes = np.zeros(256, np.int64)
@@ -150,7 +147,7 @@ class ReportWriter(Writer[EncodedStatistics]):
             name=_text(result.slide.name),
             style=STYLE,
             purpose=_PURPOSE,
-            cautions=_cautions(result, self._cautions),
+            cautions=_cautions(result),
             figures=_key_figures(result, self._areas),
             pictures="\n".join((
                 _figure(thumbnail(self._overview), "The slide with its nuclei drawn in"),
@@ -194,10 +191,10 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
     return f'<table id="{title.lower()}">\n<caption>{title}</caption>\n<tbody>\n{lines}\n</tbody>\n</table>'
 
 
-def _cautions(result: SegmentationResult, more: Sequence[str]) -> str:
+def _cautions(result: SegmentationResult) -> str:
     """Return what a reader must know before the numbers."""
     meaningless = () if can_count(result.slide.mpp) else ("The number of nuclei" + doubt(result.slide.mpp),)
-    texts = tuple(dict.fromkeys((*meaningless, *more, *result.warnings)))  # each once
+    texts = tuple(dict.fromkeys((*meaningless, *result.warnings)))  # each once
     if not texts:
         return ""
     rest = f"<li>and {len(texts) - _LISTED} more, in summary.json</li>\n" if len(texts) > _LISTED else ""

@@ -65,10 +65,11 @@ def report(
     of: SegmentationResult,
     slide: NucleiHeader = _HEADER,
     chunks: Sequence[Nuclei] = (_NUCLEI,),
-    cautions: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     overview: np.ndarray = _PIXELS,
 ) -> str:
-    with ReportWriter(folder / "report.html", slide, of, overview, cautions) as writer:
+    of = replace(of, warnings=(*of.warnings, *warnings))
+    with ReportWriter(folder / "report.html", slide, of, overview) as writer:
         for nuclei in chunks:
             writer.append(writer.encode(nuclei))
         writer.finish()
@@ -110,7 +111,7 @@ def test_the_figures_are_those_of_the_result(tmp_path: Path) -> None:
 
 
 def test_it_is_one_file_that_asks_for_nothing_and_runs_nothing(tmp_path: Path) -> None:
-    text = report(tmp_path, result(), cautions=["see https://example.org"])
+    text = report(tmp_path, result(), warnings=["see https://example.org"])
     for tag, attributes in _Page(text).tags:
         assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
         assert not any(name.startswith("on") for name in attributes)
@@ -138,13 +139,13 @@ def test_texts_from_outside_stay_texts(tmp_path: Path, hostile: str) -> None:
         ),
     )
     slide = replace(_HEADER, classes=(NucleusClass(hostile, (1, 2, 3)), NucleusClass("b", (4, 5, 6))))
-    text = report(tmp_path, of, slide, cautions=[hostile + "!"])
+    text = report(tmp_path, of, slide, warnings=[hostile + "!"])
     plain = _Page(
         report(
             tmp_path,
             result(warnings=("w",), stages={"s": StageTime(1, 1, 1)}),
             replace(slide, classes=(NucleusClass("a", (1, 2, 3)), NucleusClass("b", (4, 5, 6)))),
-            cautions=["c"],
+            warnings=["c"],
         )
     )
     page = _Page(text)
@@ -165,7 +166,7 @@ def test_it_fits_phones_dark_screens_and_paper(tmp_path: Path) -> None:
 
 
 def test_warnings_come_first_and_each_once(tmp_path: Path) -> None:
-    text = report(tmp_path, result(warnings=("b", "a")), cautions=["a", "c"])
+    text = report(tmp_path, result(warnings=("b", "a")), warnings=["a", "c"])
     assert re.findall("<li>(.*?)</li>", text) == ["a", "c", "b"]
     assert text.index("<li>") < text.index('id="nuclei"')
     many = report(tmp_path, result(warnings=tuple(f"w{number}" for number in range(30))))
