@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from nuclei_segmentation.operators.stitch.outputs.geojson import LABEL, PROBABIL
 from nuclei_segmentation.operators.stitch.outputs.there import FILES
 from nuclei_segmentation.shared.errors import InputError
 from nuclei_segmentation.shared.result import SegmentationResult
+from nuclei_segmentation.shared.runtime.outside import parse_json
 
 _NOT_MEASURED = (LABEL, PROBABILITY)
 
@@ -57,11 +57,11 @@ def read_nuclei(result: SegmentationResult | str | os.PathLike[str]) -> Nuclei:
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".gz":
-        yield json.loads(gzip.decompress(path.read_bytes()))
+        yield parse_json(gzip.decompress(path.read_bytes()))
         return
     with zipfile.ZipFile(path) as file:
         for name in sorted(file.namelist()):
-            yield json.loads(file.read(name))
+            yield parse_json(file.read(name))
 
 
 def _nuclei(features: list[dict[str, Any]]) -> Nuclei:
