@@ -143,8 +143,9 @@ class ResultFolder(OutputFolder):
         """Give the folder back. The work folder stays only if an unfinished run has left something in it."""
         if self._claimed:
             self._claimed = False
-            with writing(self.work):
-                self._drop_unfinished()
+            if not self._is_lost():  # else its work folder is another's to remove, and may be gone
+                with writing(self.work):
+                    self._drop_unfinished()
         super().close()
 
     def _drop_unfinished(self) -> None:
