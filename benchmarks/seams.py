@@ -21,7 +21,7 @@ from benchmarks.runs import empty_output, segment, settings_for
 from benchmarks.slides import SAMPLE
 from benchmarks.timing import Usage, alternate
 from nuclei_segmentation.operators.segmentation import run
-from nuclei_segmentation.operators.stitch.outputs.labels import LABELS
+from nuclei_segmentation.operators.stitch.outputs.names import LABELS
 from nuclei_segmentation.shared.settings import Settings
 
 CHOICES = ((256, 0), (512, 0), (512, 32), (512, 64), (1024, 0), (1024, 32), (1024, 64), (1024, 224))

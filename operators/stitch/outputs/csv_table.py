@@ -16,8 +16,6 @@ from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.text import Texts, decimals, integers, joined
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 
-CSV_NAME = "nuclei.csv.gz"
-
 
 class CsvWriter(Writer[bytes]):
     """Writes the table as CSV, a member of the gzip file for each chunk.

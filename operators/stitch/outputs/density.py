@@ -15,8 +15,6 @@ from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 from nuclei_segmentation.shared.scale import can_count
 
-DENSITY = "density.tif"
-
 MICROMETRES = 100.0
 """Side of a square."""
 PIXELS = 400.0

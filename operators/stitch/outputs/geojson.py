@@ -17,6 +17,7 @@ from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei, NucleiHe
 from nuclei_segmentation.operators.stitch.outputs.feature_check import check
 from nuclei_segmentation.operators.stitch.outputs.gzip_file import gzip_member
 from nuclei_segmentation.operators.stitch.outputs.identity import ids
+from nuclei_segmentation.operators.stitch.outputs.names import GEOJSON_NAME, GEOJSON_ZIP_NAME
 from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.rings import closed
 from nuclei_segmentation.operators.stitch.outputs.text import Texts, decimals, integers, joined, quarters
@@ -47,7 +48,7 @@ def geojson_name(count: int, one_file: int = ONE_FILE) -> str:
     one_file : int, optional
         How many are written as one FeatureCollection.
     """
-    return "nuclei.geojson.gz" if count <= one_file else "nuclei.geojson.zip"
+    return GEOJSON_NAME if count <= one_file else GEOJSON_ZIP_NAME
 
 
 def geojson_writer(

@@ -18,7 +18,6 @@ from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 from nuclei_segmentation.operators.stitch.pyramid.levels import levels_of
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool, abandon
 
-LABELS = "nuclei-labels.ome.tif"
 SIDE = 512
 """Side of a TIFF tile in pixels, a power of two."""
 

@@ -23,7 +23,6 @@ from nuclei_segmentation.operators.stitch.outputs.new_file import NewFile
 from nuclei_segmentation.operators.stitch.outputs.rings import closed
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 
-PARQUET_NAME = "nuclei.parquet"
 ROWS = 50_000
 """Fewest rows of a row group; the most are one less than twice as many."""
 GROUP_BYTES = 256 << 20

@@ -15,7 +15,7 @@ import numpy as np
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import Nuclei
 from nuclei_segmentation.operators.stitch.outputs.geojson import LABEL, PROBABILITY
-from nuclei_segmentation.operators.stitch.outputs.there import FILES
+from nuclei_segmentation.operators.stitch.outputs.names import FILES
 from nuclei_segmentation.shared.errors import InputError
 from nuclei_segmentation.shared.result import SegmentationResult
 from nuclei_segmentation.shared.runtime.outside import parse_json

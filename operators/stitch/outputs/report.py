@@ -31,8 +31,6 @@ from nuclei_segmentation.shared.runtime.resources import human
 from nuclei_segmentation.shared.runtime.summary import bottleneck
 from nuclei_segmentation.shared.scale import can_count, describe_scale, doubt
 
-REPORT = "report.html"
-
 _LISTED = 6  # damaged places, and warnings; so that the report stays at two pages
 _PURPOSE = "For research use only; not for diagnosis."
 _UNKNOWN = "not known"

@@ -8,24 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nuclei_segmentation.operators.stitch.outputs.names import FILES, PARQUET_NAME
 from nuclei_segmentation.shared.errors import OutputError
 from nuclei_segmentation.shared.nuclei_outputs import NucleiOutputs
 from nuclei_segmentation.shared.result import checksum, read_document
 from nuclei_segmentation.shared.runtime.files import read_regular
 
-FILES = {
-    "geojson": ("nuclei.geojson.gz", "nuclei.geojson.zip"),
-    "table": ("nuclei.csv.gz", "nuclei.parquet"),
-    "labels": ("nuclei-labels.ome.tif",),
-    "density": ("density.tif",),
-    "report": ("report.html",),
-}
-"""The names that the files of an output may have."""
-
 
 def names_here(output: str) -> tuple[str, ...]:
     """Return the names that the files of an output may have where this program writes them."""
-    without = () if importlib.util.find_spec("pyarrow") is not None else ("nuclei.parquet",)
+    without = () if importlib.util.find_spec("pyarrow") is not None else (PARQUET_NAME,)
     return tuple(name for name in FILES[output] if name not in without)
 
 

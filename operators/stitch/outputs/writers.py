@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nuclei_segmentation.operators.stitch.objects.nuclei import NucleiHeader
-from nuclei_segmentation.operators.stitch.outputs.csv_table import CSV_NAME, CsvWriter
-from nuclei_segmentation.operators.stitch.outputs.density import DENSITY, DensityWriter
+from nuclei_segmentation.operators.stitch.outputs.csv_table import CsvWriter
+from nuclei_segmentation.operators.stitch.outputs.density import DensityWriter
 from nuclei_segmentation.operators.stitch.outputs.geojson import geojson_name, geojson_writer
-from nuclei_segmentation.operators.stitch.outputs.labels import LABELS, LabelsWriter
-from nuclei_segmentation.operators.stitch.outputs.report import REPORT, ReportWriter
+from nuclei_segmentation.operators.stitch.outputs.labels import LabelsWriter
+from nuclei_segmentation.operators.stitch.outputs.names import CSV_NAME, DENSITY, LABELS, PARQUET_NAME, REPORT
+from nuclei_segmentation.operators.stitch.outputs.report import ReportWriter
 from nuclei_segmentation.operators.stitch.outputs.writer import Writer
 from nuclei_segmentation.shared.batches import Pixels
 from nuclei_segmentation.shared.result import SegmentationResult
@@ -65,7 +66,7 @@ def open_writers(
     if "table" in wanted:
         named.append(("table", CSV_NAME, lambda path: CsvWriter(path, header, measurements)))
         if importlib.util.find_spec("pyarrow") is not None:  # the extra `parquet`
-            from nuclei_segmentation.operators.stitch.outputs.parquet import PARQUET_NAME, ParquetWriter
+            from nuclei_segmentation.operators.stitch.outputs.parquet import ParquetWriter
 
             named.append(("table", PARQUET_NAME, lambda path: ParquetWriter(path, header, measurements)))
     if "labels" in wanted:

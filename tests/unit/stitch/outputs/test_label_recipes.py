@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nuclei_segmentation.operators.stitch.outputs.density import DENSITY, DensityWriter
-from nuclei_segmentation.operators.stitch.outputs.labels import LABELS, LabelsWriter
+from nuclei_segmentation.operators.stitch.outputs.density import DensityWriter
+from nuclei_segmentation.operators.stitch.outputs.labels import LabelsWriter
+from nuclei_segmentation.operators.stitch.outputs.names import DENSITY, LABELS
 from nuclei_segmentation.shared.runtime.worker_pool import WorkerPool
 from tests.helpers.command import ROOT
 from tests.helpers.drawn_nuclei import blobs, chunks_of, header
